@@ -1,0 +1,87 @@
+"""What a renter wants: the job, as the market and the node see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+CPU_MILLI_DEFAULT = 250
+"""A job that names no CPU gets a quarter of a core, so that many small jobs fit one node."""
+MEMORY_BYTES_DEFAULT = 256 * 2**20
+DISK_BYTES_DEFAULT = 10**9
+SHM_BYTES_DEFAULT = 64 * 2**20
+"""What container runtimes give /dev/shm by default."""
+GPU_JOB_CPU_MILLI_DEFAULT = 2000
+"""A GPU job that names no CPU: two cores feed one card (loader and main process)."""
+GPU_JOB_MEMORY_BYTES_DEFAULT = 8 * 10**9
+MAX_DURATION_SECONDS_DEFAULT = 24 * 3600
+DISCONNECT_GRACE_SECONDS_DEFAULT = 300
+MAX_ATTEMPTS_DEFAULT = 5
+
+RETRY_CAUSES = ("node_lost", "device_fault", "preempted")
+"""What a job may be run again for. A job's own failure is never one of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PythonEnvironment:
+    """A Python and the packages to install in it before the job starts."""
+
+    version: str
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one run takes of an offer. GPU models empty: any model; gpu_count 0: a CPU job."""
+
+    gpu_models: tuple[str, ...] = ()
+    gpu_count: int = 0
+    gpu_memory_bytes: int = 0
+    cpu_milli: int = CPU_MILLI_DEFAULT
+    memory_bytes: int = MEMORY_BYTES_DEFAULT
+    disk_bytes: int = DISK_BYTES_DEFAULT
+    shm_bytes: int = SHM_BYTES_DEFAULT
+
+    @property
+    def devices_milli(self) -> int:
+        """Thousandths of a device that are paid for: whole GPUs, or the CPU's share in cores."""
+        return self.gpu_count * 1000 if self.gpu_count else self.cpu_milli
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the renter allows. Money in micro-units; None: no such limit."""
+
+    max_price: int | None = None
+    """Micro-units per device-hour."""
+    max_cost: int | None = None
+    max_duration_seconds: int | None = None
+
+    @property
+    def duration_seconds(self) -> int:
+        """The duration at which a run is ended."""
+        return self.max_duration_seconds or MAX_DURATION_SECONDS_DEFAULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often, and for what, a job is run again."""
+
+    max_attempts: int = MAX_ATTEMPTS_DEFAULT
+    on: tuple[str, ...] = ("node_lost", "device_fault", "preempted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """A validated job file. `workdir_digest` is ``sha256:<hex>`` of the packed work folder, if any."""
+
+    name: str
+    run: str
+    setup: str | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    python: PythonEnvironment | None = None
+    workdir_digest: str | None = None
+    resources: Resources = field(default_factory=Resources)
+    outputs: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    disconnect_grace_seconds: int = DISCONNECT_GRACE_SECONDS_DEFAULT
+    retry: Retry = field(default_factory=Retry)

@@ -1,0 +1,167 @@
+"""Does a job fit an offer, and if not, in which dimension?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from perak.domain.job import JobSpec
+from perak.domain.offer import Device, Offer
+from perak.domain.units import format_bytes, format_money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misfit:
+    """One dimension in which an offer fails a job. `now_only`: it would fit when the offer is idle."""
+
+    dimension: str
+    needed: str
+    available: str
+    now_only: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.dimension}: needs {self.needed}, has {self.available}"
+
+
+def normal_model(name: str) -> str:
+    """A GPU model's name for comparison: ``NVIDIA GeForce RTX 3090`` and ``rtx3090`` are the same."""
+    text = name.lower()
+    for noise in ("nvidia", "geforce", "tesla", "quadro", "amd", "radeon", "graphics"):
+        text = text.replace(noise, "")
+    return "".join(c for c in text if c.isalnum())
+
+
+def model_fits(wanted: tuple[str, ...], actual: str) -> bool:
+    """Whether a device of model `actual` is one of `wanted` (none wanted: any). ``V100`` admits ``V100-SXM2-16GB``."""
+    if not wanted:
+        return True
+    name = normal_model(actual)
+    return any(
+        name == normal_model(w) or (name.startswith(normal_model(w)) and _at_border(w, name)) for w in wanted
+    )
+
+
+def _at_border(wanted: str, name: str) -> bool:
+    """A10 must not admit A100: what follows the wanted prefix may not go on with a digit."""
+    rest = name[len(normal_model(wanted)) :]
+    return not (normal_model(wanted)[-1:].isdigit() and rest[:1].isdigit()) and not rest.startswith(
+        ("ti", "super")
+    )
+
+
+def fitting_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[Device, ...]:
+    """The devices that the job's model and memory requirements admit, in order of index."""
+    wanted = spec.resources
+    return tuple(
+        d
+        for d in devices
+        if model_fits(wanted.gpu_models, d.model) and d.memory_bytes >= wanted.gpu_memory_bytes
+    )
+
+
+def price_for(spec: JobSpec, offer: Offer) -> int | None:
+    """The ask that applies to this job in micro-units per device-hour, or None where it isn't offered."""
+    return offer.ask.price_gpu if spec.resources.gpu_count else offer.ask.price_cpu
+
+
+def misfits(spec: JobSpec, offer: Offer, *, now: datetime) -> tuple[Misfit, ...]:
+    """Every dimension in which `offer` fails `spec` at `now` (UTC); empty: it fits."""
+    return (
+        *_availability(offer, now),
+        *_gpu_misfits(spec, offer),
+        *_vector_misfits(spec, offer),
+        *_python_misfits(spec, offer),
+        *_price_misfits(spec, offer),
+    )
+
+
+def _availability(offer: Offer, now: datetime) -> tuple[Misfit, ...]:
+    if offer.state != "open" or not offer.accepting:
+        has = "the offer is " + offer.state if offer.state != "open" else "the node takes no new work now"
+        return (Misfit(dimension="availability", needed="an open offer", available=has, now_only=True),)
+    hours = offer.ask.hours
+    minute = now.hour * 60 + now.minute
+    if hours and not any(h.open_at(weekday=now.isoweekday(), minute=minute) for h in hours):
+        return (
+            Misfit(
+                dimension="hours", needed=f"open at {now:%a %H:%M} UTC", available="closed", now_only=True
+            ),
+        )
+    return ()
+
+
+def _gpu_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    wanted = spec.resources
+    if not wanted.gpu_count:
+        return ()
+    of_model = [d for d in offer.ask.devices if model_fits(wanted.gpu_models, d.model)]
+    if not of_model:
+        has = ", ".join(sorted({d.model for d in offer.ask.devices})) or "no GPU"
+        return (Misfit(dimension="gpu", needed=" or ".join(wanted.gpu_models) or "a GPU", available=has),)
+    large_enough = fitting_devices(spec, offer.ask.devices)
+    if not large_enough:
+        largest = max(d.memory_bytes for d in of_model)
+        return (
+            Misfit(
+                dimension="gpu_memory",
+                needed=format_bytes(wanted.gpu_memory_bytes),
+                available=format_bytes(largest),
+            ),
+        )
+    free = fitting_devices(spec, offer.free_devices)
+    if len(free) < wanted.gpu_count:
+        return (
+            Misfit(
+                dimension="gpu_count",
+                needed=str(wanted.gpu_count),
+                available=f"{len(free)} free of {len(large_enough)}",
+                now_only=len(large_enough) >= wanted.gpu_count,
+            ),
+        )
+    return ()
+
+
+def _vector_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    wanted, ask = spec.resources, offer.ask
+    dimensions = (
+        ("cpu", wanted.cpu_milli, offer.free_cpu_milli, ask.cpu_milli, _cores),
+        ("memory", wanted.memory_bytes, offer.free_memory_bytes, ask.memory_bytes, format_bytes),
+        ("disk", wanted.disk_bytes, offer.free_disk_bytes, ask.disk_bytes, format_bytes),
+    )
+    return tuple(
+        Misfit(
+            dimension=name,
+            needed=show(needed),
+            available=f"{show(free)} free of {show(whole)}",
+            now_only=needed <= whole,
+        )
+        for name, needed, free, whole, show in dimensions
+        if needed > free
+    )
+
+
+def _cores(milli: int) -> str:
+    return f"{milli / 1000:g} cores"
+
+
+def _python_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    if spec.python is None or spec.python.version in offer.ask.pythons:
+        return ()
+    has = ", ".join(offer.ask.pythons) or "none"
+    return (Misfit(dimension="python", needed=spec.python.version, available=has),)
+
+
+def _price_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    price, bid = price_for(spec, offer), spec.limits.max_price
+    if price is None:
+        kind = "GPU" if spec.resources.gpu_count else "CPU"
+        return (Misfit(dimension="price", needed=f"a price for {kind} jobs", available="none posted"),)
+    if bid is not None and price > bid:
+        return (
+            Misfit(
+                dimension="price",
+                needed=f"{format_money(bid)}/h or less",
+                available=f"{format_money(price)}/h",
+            ),
+        )
+    return ()

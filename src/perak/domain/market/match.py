@@ -1,0 +1,103 @@
+"""Instant match: the oldest job first, each to the cheapest offer that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from perak.domain.job import JobSpec
+from perak.domain.market.feasible import fitting_devices, misfits, price_for
+from perak.domain.offer import Offer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingJob:
+    """A queued job as the market sees it, in its order of arrival. `avoid`: nodes that just failed it."""
+
+    id: str
+    project: str
+    spec: JobSpec
+    epoch: int
+    avoid: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """A proposed lease: a part of an offer, of the version the market saw, for a job at a firm price."""
+
+    job: str
+    offer: str
+    offer_version: int
+    node: str
+    provider: str
+    price: int
+    devices: tuple[str, ...]
+    devices_milli: int
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the market proposes. One applier re-checks it against the present and commits it."""
+
+    assignments: tuple[Assignment, ...]
+
+
+def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: datetime) -> Plan:
+    """Assign each job, oldest first, to the cheapest fitting offer; ties go to the fullest one.
+
+    Filling the fullest offer first keeps whole machines free for large jobs (best fit).
+    """
+    free = {offer.id: offer for offer in offers}
+    assignments = []
+    for job in jobs:
+        chosen = _cheapest(job, free.values(), now)
+        if chosen is not None:
+            assignment = _assign(job, chosen)
+            assignments.append(assignment)
+            free[chosen.id] = _taken(chosen, assignment)
+    return Plan(assignments=tuple(assignments))
+
+
+def _cheapest(job: PendingJob, offers: Iterable[Offer], now: datetime) -> Offer | None:
+    fitting = [
+        (price, offer.free_cpu_milli, offer.id, offer)
+        for offer in offers
+        if offer.node not in job.avoid
+        and not misfits(job.spec, offer, now=now)
+        and (price := price_for(job.spec, offer)) is not None
+    ]
+    return min(fitting, key=lambda f: f[:3])[3] if fitting else None
+
+
+def _assign(job: PendingJob, offer: Offer) -> Assignment:
+    wanted = job.spec.resources
+    price = price_for(job.spec, offer)
+    assert price is not None, "a fitting offer has a price"
+    devices = fitting_devices(job.spec, offer.free_devices)[: wanted.gpu_count] if wanted.gpu_count else ()
+    return Assignment(
+        job=job.id,
+        offer=offer.id,
+        offer_version=offer.version,
+        node=offer.node,
+        provider=offer.provider,
+        price=price,
+        devices=tuple(d.uuid for d in devices),
+        devices_milli=wanted.devices_milli,
+        cpu_milli=wanted.cpu_milli,
+        memory_bytes=wanted.memory_bytes,
+        disk_bytes=wanted.disk_bytes,
+    )
+
+
+def _taken(offer: Offer, part: Assignment) -> Offer:
+    return replace(
+        offer,
+        free_cpu_milli=offer.free_cpu_milli - part.cpu_milli,
+        free_memory_bytes=offer.free_memory_bytes - part.memory_bytes,
+        free_disk_bytes=offer.free_disk_bytes - part.disk_bytes,
+        free_devices=tuple(d for d in offer.free_devices if d.uuid not in part.devices),
+    )

@@ -1,0 +1,85 @@
+"""What a provider offers: a divisible vector of a node's devices, CPU, memory and disk, at posted prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A GPU of a node. `uuid` is the driver's; `kind` is nvidia, amd or cpu."""
+
+    index: int
+    kind: str
+    model: str
+    uuid: str
+    memory_bytes: int
+    compute_capability: str | None = None
+    driver: str | None = None
+    power_limit_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hours:
+    """When the offer is open, in UTC: minutes of the day [start, end), on ISO weekdays 1..7.
+
+    An `end` not after `start` means past midnight.
+    """
+
+    start_minute: int
+    end_minute: int
+    weekdays: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7)
+
+    def open_at(self, *, weekday: int, minute: int) -> bool:
+        """Whether the offer is open at that minute of that ISO weekday (UTC)."""
+        if self.start_minute < self.end_minute:
+            return weekday in self.weekdays and self.start_minute <= minute < self.end_minute
+        yesterday = weekday - 1 or 7
+        return (weekday in self.weekdays and minute >= self.start_minute) or (
+            yesterday in self.weekdays and minute < self.end_minute
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferAsk:
+    """The standing, binding ask as the node posts it. Prices are micro-units per device-hour.
+
+    A CPU device is one core: `price_cpu` is per core-hour. None: not offered.
+    """
+
+    region: str
+    cpu_model: str
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+    devices: tuple[Device, ...] = ()
+    price_gpu: int | None = None
+    price_cpu: int | None = None
+    hours: tuple[Hours, ...] = ()
+    """Empty: always open."""
+    pythons: tuple[str, ...] = ()
+    """Versions like ``3.11`` that job environments can be built on."""
+    tier: str = "bubblewrap"
+    runtime: str = ""
+    enforced: tuple[str, ...] = ()
+    unenforced: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """An offer as the market sees it: the ask and what of it is free now."""
+
+    id: str
+    version: int
+    node: str
+    node_name: str
+    provider: str
+    """The provider's project."""
+    state: str
+    ask: OfferAsk
+    free_cpu_milli: int
+    free_memory_bytes: int
+    free_disk_bytes: int
+    free_devices: tuple[Device, ...] = ()
+    accepting: bool = True
+    """The node is online and neither paused, drained nor suspected."""

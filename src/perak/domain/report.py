@@ -1,0 +1,158 @@
+"""What a node says: numbered reports, and the facts they carry.
+
+A report travels as a JWS signed by the node's key. Its payload is the JSON of
+``{"seq": int, "node": id, "at": ms, "type": name, "body": {...}}``; `seq` grows by one without gaps for the life
+of the node, so the exchange applies each report once and in order. Times are Unix milliseconds (UTC).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from perak.domain.offer import OfferAsk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferPosted:
+    """The node's standing offer as it is now; replaces what was there."""
+
+    offer: OfferAsk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPreparing:
+    """The node is getting the work folder or the environment ready; `detail` is for people."""
+
+    run: str
+    lease: str
+    epoch: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    """The sandbox started."""
+
+    run: str
+    lease: str
+    epoch: int
+    started_at: int
+    tier: str
+    enforced: tuple[str, ...] = ()
+    unenforced: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """Bytes of the run's log (stdout and stderr together) from `offset`; a repeated chunk is harmless."""
+
+    run: str
+    lease: str
+    epoch: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metered:
+    """Evidence that the run was alive until `until`. Money follows it."""
+
+    run: str
+    lease: str
+    epoch: int
+    until: int
+    cpu_seconds: float
+    memory_bytes: int
+    energy_joules: float
+    energy_method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputBlob:
+    """The packed outputs of a run. `digest` is ``sha256:<hex>``."""
+
+    digest: str
+    size_bytes: int
+    file_count: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunExited:
+    """The run ended. `cause` is one of CAUSES; `started_at` is None when the sandbox never started."""
+
+    run: str
+    lease: str
+    epoch: int
+    started_at: int | None
+    ended_at: int
+    exit_code: int | None
+    cause: str
+    detail: str | None
+    cpu_seconds: float
+    memory_peak_bytes: int
+    energy_joules: float
+    energy_method: str
+    energy_uncertainty_percent: float
+    log_bytes: int
+    outputs: OutputBlob | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRefused:
+    """The node can't run this lease; nothing is billed. `cause` is one of CAUSES."""
+
+    run: str
+    lease: str
+    epoch: int
+    cause: str
+    detail: str
+
+
+Body = OfferPosted | RunPreparing | RunStarted | LogChunk | Metered | RunExited | RunRefused
+
+REPORT_TYPES: dict[str, type[Body]] = {
+    "offer_posted": OfferPosted,
+    "run_preparing": RunPreparing,
+    "run_started": RunStarted,
+    "log_chunk": LogChunk,
+    "metered": Metered,
+    "run_exited": RunExited,
+    "run_refused": RunRefused,
+}
+
+CAUSES = {
+    "exited": "the job ended by itself",
+    "signal": "the job was ended by a signal of its own making",
+    "oom": "the job used more memory than it asked for",
+    "max_duration": "the job reached its max_duration",
+    "disk_full": "the job filled its disk",
+    "setup": "the setup script failed",
+    "environment": "the Python environment could not be made",
+    "workdir": "the work folder could not be unpacked",
+    "outputs": "the outputs could not be collected",
+    "cancelled": "the renter cancelled the job",
+    "funds": "the wallet was empty",
+    "max_cost": "the job reached its max_cost",
+    "fenced": "the lease had passed to another run",
+    "node_lost": "the node was lost",
+    "device_fault": "a device failed",
+    "sandbox": "the sandbox could not be started or was lost",
+    "preempted": "another run took its place",
+}
+"""Why a run ended, and the words for it."""
+
+NODE_CAUSES = frozenset({"node_lost", "device_fault", "sandbox", "preempted", "fenced"})
+"""Causes that are not the renter's doing: the job may be run again, and the run costs the renter nothing
+where it never started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One numbered report of a node. `jws` is the signed text it came in: the evidence."""
+
+    seq: int
+    node: str
+    at: int
+    body: Body
+    jws: str
