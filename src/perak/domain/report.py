@@ -1,8 +1,8 @@
 """What a node says: numbered reports, and the facts they carry.
 
 A report travels as a JWS signed by the node's key. Its payload is the JSON of
-``{"seq": int, "node": id, "at": ms, "type": name, "body": {...}}``; `seq` grows by one without gaps for the life
-of the node, so the exchange applies each report once and in order. Times are Unix milliseconds (UTC).
+``{"seq": int, "node": id, "at": ms, "type": name, "body": {...}}``; `seq` grows by one without gaps for the
+life of the node, so the exchange applies each report once and in order. Times are Unix milliseconds (UTC).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def parse_bytes(text: str | int) -> int:
 
 def parse_duration(text: str | int | float) -> int:
     """Seconds of ``90s``, ``5m``, ``2h``, ``1h30m``, ``1d`` or a plain number. Raises InvalidInput."""
-    if isinstance(text, int | float) and not isinstance(text, bool):
+    if not isinstance(text, str):
         return _whole_seconds(Decimal(str(text)), text)
     stripped = text.strip().lower()
     if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", stripped):

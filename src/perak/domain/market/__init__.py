@@ -1,1 +1,1 @@
-"""Which offer fits which job, at what price: pure matching. It proposes; the applier re-checks and commits."""
+"""Which offer fits which job, at what price: pure matching. It proposes; the applier re-checks."""

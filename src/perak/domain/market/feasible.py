@@ -32,7 +32,7 @@ def normal_model(name: str) -> str:
 
 
 def model_fits(wanted: tuple[str, ...], actual: str) -> bool:
-    """Whether a device of model `actual` is one of `wanted` (none wanted: any). ``V100`` admits ``V100-SXM2-16GB``."""
+    """Whether a model `actual` is one of `wanted` (none: any). ``V100`` admits ``V100-SXM2-16GB``."""
     if not wanted:
         return True
     name = normal_model(actual)
