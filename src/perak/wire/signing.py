@@ -19,6 +19,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perak.domain.errors import InvalidInput
+
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -42,8 +44,10 @@ CACHED_PUBLIC_KEYS = 4_096
 """Parsed public keys kept by an exchange; about 2 kB each, one per active node."""
 
 
-class SignatureError(Exception):
+class SignatureError(InvalidInput):
     """A token, or the key to it, is not what it should be; the message says what and what to do."""
+
+    code = "invalid_signature"
 
 
 class SigningKey:
