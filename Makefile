@@ -1,0 +1,61 @@
+# Every task of the project. `make help` lists them; each one sets up .venv first when needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ONLY ?=
+CHECKS := lint types contracts unit integration acceptance
+
+# Two workers, because the smallest machine that we support has two cores.
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test $(CHECKS) bench format lock clean
+
+help: ## List the tasks
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
+
+setup: ## Create .venv from the pinned requirements (nothing to do when it is current)
+	@$(PYTHON) scripts/setup.py
+
+demo: setup ## Watch a real training job be matched, run, paid and receipted on this machine
+	@$(BIN)/python scripts/demo.py
+
+test: setup ## Run every check and test; all of them run even when one fails
+	@$(MAKE) --no-print-directory --keep-going $(CHECKS)
+
+lint: setup ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup ## Check types
+	$(BIN)/mypy
+
+contracts: setup ## Check that imports point inwards
+	$(BIN)/lint-imports
+
+unit: setup ## Run the unit and property tests
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) tests/unit
+
+integration: setup ## Run the tests against real processes, databases and sandboxes
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) tests/integration
+
+acceptance: setup ## Run the tests of the whole, end to end
+	$(BIN)/pytest tests/acceptance
+
+bench: setup ## Measure; one JSON line a figure (ONLY=latency for one group)
+	@$(BIN)/python -m benchmarks $(ONLY)
+
+format: setup ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## Resolve and pin the requirements anew, with hashes
+	$(BIN)/uv pip compile pyproject.toml requirements/build.in --extra dev --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet \
+		--custom-compile-command "make lock" --output-file requirements/dev.txt
+	@! grep -nE '://|^torch' requirements/dev.txt || { echo "requirements/dev.txt names an address"; exit 1; }
+
+clean: ## Remove what the tasks made, .venv included
+	rm -rf .venv .perak-demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .import_linter_cache .grimp_cache
+	find src tests benchmarks examples scripts -name __pycache__ -type d -prune -exec rm -rf {} +
