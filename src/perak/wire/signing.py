@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
     from joserfc.jwk import OKPKey
-    from joserfc.jws import JWSRegistry
+    from joserfc.jws import CompactSignature, JWSRegistry
 
 ALGORITHM = "Ed25519"
 """The fully specified name of RFC 9864; the older "EdDSA" is deprecated by it and refused here."""
 
-REPORT_TYP = "perak-report+jws"
-RECEIPT_TYP = "perak-receipt+jws"
+REPORT_TYP = "perak-report+jwt"
+RECEIPT_TYP = "perak-receipt+jwt"
 
 MAX_HEADER_BYTES = 8_192
 """A chain of two certificates takes about 1.5 kB as base64 inside base64; the rest is headroom."""
@@ -182,20 +182,19 @@ def verify(token: str, public_key: bytes, *, typ: str) -> bytes:
 
 def peek_header(token: str) -> Header:
     """Return the header of `token` unproven, to find the key to verify it with. Raises SignatureError."""
-    from joserfc import errors, jws
-
-    _check_token(token)
+    header = _extract(token).protected
     try:
-        header = jws.extract_compact(token.encode(), registry=_registry()).protected
-        _registry().check_header(header)
-        if header["alg"] != ALGORITHM:
-            raise ValueError(f"its algorithm is {header['alg']!r}, only {ALGORITHM!r} is accepted")
         chain = tuple(base64.b64decode(item, validate=True) for item in header.get("x5c", ()))
-    except (errors.JoseError, binascii.Error, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise SignatureError(
-            f"This is not a signed token: {error}. It may be cut short or damaged."
-        ) from None
+    except (binascii.Error, ValueError) as error:
+        raise SignatureError(f"The certificates in this token are damaged: {error}.") from None
     return Header(kid=header.get("kid", ""), typ=header.get("typ", ""), chain=chain)
+
+
+def peek_payload(token: str) -> bytes:
+    """Return the payload of `token` unproven, to look before verifying. Raises SignatureError."""
+    payload = _extract(token).payload
+    assert payload is not None
+    return payload
 
 
 def key_id(public_key: bytes) -> str:
@@ -228,6 +227,22 @@ def _registry() -> JWSRegistry:
         max_payload_length = MAX_PAYLOAD_BYTES * 4 // 3
 
     return _Registry(algorithms=[ALGORITHM])
+
+
+def _extract(token: str) -> CompactSignature:
+    from joserfc import errors, jws
+
+    _check_token(token)
+    try:
+        found = jws.extract_compact(token.encode(), registry=_registry())
+        _registry().check_header(found.protected)
+        if found.protected["alg"] != ALGORITHM:
+            raise ValueError(f"its algorithm is {found.protected['alg']!r}, only {ALGORITHM!r} is accepted")
+    except (errors.JoseError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise SignatureError(
+            f"This is not a signed token: {error}. It may be cut short or damaged."
+        ) from None
+    return found
 
 
 def _check_token(token: str) -> None:
