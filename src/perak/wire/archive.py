@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
+    from pathspec import RegexPattern
 
 MIB = 1024 * 1024
 # Code and small data: larger sets are inputs with a place of their own, not part of every upload.
@@ -64,6 +64,10 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK keeps a pipe that took a file's place from holding us for ever.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+# The name of a group in pathspec's regular expressions, see `_mentions`.
+_MATCHED_FOLDER = "ps_d"
 
 
 class ArchiveError(ValueError):
@@ -278,13 +282,29 @@ def _special_kind(mode: int) -> str:
 class _Rules:
     """One folder's ignore files; a name less `cut`, or after `put`, is as they see it."""
 
-    spec: "GitIgnoreSpec"
+    patterns: tuple["RegexPattern", ...]
     cut: str = ""
     put: str = ""
 
     def verdict(self, name: str) -> bool | None:
         """True: left out; False: named as kept; None: not mentioned. A folder's name ends in `/`."""
-        return self.spec.check_file(self.put + name.removeprefix(self.cut)).include
+        name = self.put + name.removeprefix(self.cut)
+        return next((p.include for p in reversed(self.patterns) if _mentions(p, name)), None)
+
+
+def _mentions(pattern: "RegexPattern", name: str) -> bool:
+    """Whether a pattern means this very name.
+
+    pathspec also lets `!src/` mention all below src/, which git does not; in its expressions the group `ps_d`
+    is the slash after what the pattern itself matched. We walk from the top, so an ignored parent is never
+    entered anyway.
+    """
+    if pattern.regex is None:
+        return False
+    if _MATCHED_FOLDER not in pattern.regex.groupindex:
+        return pattern.regex.match(name.removesuffix("/")) is not None
+    match = pattern.regex.match(name)
+    return match is not None and match.end(_MATCHED_FOLDER) in (-1, len(name))
 
 
 def _workdir_entries(root_fd: int, above: tuple[_Rules, ...]) -> Iterator[_Entry]:
@@ -357,10 +377,10 @@ def _rules_above(root: Path) -> tuple[_Rules, ...]:
     return tuple(rules)
 
 
-def _compile(lines: list[str]) -> "GitIgnoreSpec":
+def _compile(lines: list[str]) -> tuple["RegexPattern", ...]:
     from pathspec import GitIgnoreSpec  # Imported here: `perak --help` should not pay for it.
 
-    return GitIgnoreSpec.from_lines(lines)
+    return tuple(GitIgnoreSpec.from_lines(lines).patterns)
 
 
 # Outputs
@@ -374,7 +394,7 @@ class _OutputPattern:
 
     text: str
     fixed: tuple[str, ...]
-    spec: "GitIgnoreSpec"
+    pattern: "RegexPattern"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -391,11 +411,11 @@ class _OutputPattern:
         return cls(
             text,
             tuple(fixed),
-            _compile(["/" + "/".join(parts or ["**"]) + ("/" if text[-1:] == "/" else "")]),
+            *_compile(["/" + "/".join(parts or ["**"]) + ("/" if text.endswith("/") else "")]),
         )
 
     def matches(self, name: str) -> bool:
-        return self.spec.match_file(name)
+        return self.pattern.match_file(name) is not None
 
     def may_match_below(self, folder: str) -> bool:
         """Whether a walk must enter `folder`: it lies on the way to the fixed parts, or beyond them."""

@@ -184,15 +184,37 @@ def test_a_folder_inside_a_repository_obeys_the_repository(tmp_path: Path) -> No
 
 ignore_lines = st.lists(
     st.sampled_from(
-        ["a", "b/", "/a", "a/*", "!a/b", "*.x", "!c.x", "**/b", "a/**", "!a/", "# a", "", "\\!a", "b*"]
+        [
+            "a",
+            "b/",
+            "/a",
+            "a/*",
+            "!a/b",
+            "*.x",
+            "!c.x",
+            "**/b",
+            "a/**",
+            "!a/",
+            "# a",
+            "",
+            "\\!a",
+            "b*",
+            "**",
+            "a/**",
+            "!b/",
+            "a/**/c",
+            "!/a/b",
+        ]
     ),
     max_size=4,
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(top=ignore_lines, nested=ignore_lines)
 @example(top=["a/*", "!a/b"], nested=[])
+@example(top=["a/**", "!a/b"], nested=[])
+@example(top=[], nested=["b/", "!a/"])
 def test_ignoring_agrees_with_git(top: list[str], nested: list[str]) -> None:
     if not shutil.which("git"):
         pytest.skip("git is not installed")
