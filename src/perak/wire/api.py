@@ -1,7 +1,7 @@
 """The versioned HTTP models, shared by the exchange and the client.
 
-Money is a string of units in the exchange's currency (``"0.0123"``), never a float; times are ISO 8601 in UTC;
-memory is bytes. Every list is a page with a cursor. Errors are `Problem` (RFC 9457).
+Money is a string of units in the currency of the exchange (``"0.0123"``), never a float; times are ISO 8601,
+UTC; memory is bytes. Every list is a page with a cursor. Errors are `Problem` (RFC 9457).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 TRUST = (
-    "You trust the operator of this exchange for matching and money, and the provider for the privacy of what "
-    "runs on its machine: whoever owns the machine can read it."
+    "You trust the operator of this exchange for matching and money, and the provider for the privacy of "
+    "what runs on its machine: whoever owns the machine can read it."
 )
 """Said wherever something is quoted."""
 
@@ -88,7 +88,7 @@ class Me(Model):
 
 
 class JobSubmit(Request):
-    """`job` is the job file as parsed YAML; `workdir` the digest of the packed work folder, uploaded before."""
+    """`job` is the job file as parsed YAML; `workdir` the digest of the packed work folder, sent before."""
 
     job: dict[str, Any]
     workdir: Digest | None = None

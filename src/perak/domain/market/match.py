@@ -13,13 +13,20 @@ from perak.domain.offer import Offer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingJob:
-    """A queued job as the market sees it, in its order of arrival. `avoid`: nodes that just failed it."""
+    """A queued job as the market sees it, in its order of arrival.
+
+    `avoid`: nodes that just failed it. `held` and `available`: micro-units held for it, and what its wallet
+    could add.
+    """
 
     id: str
     project: str
     spec: JobSpec
     epoch: int
+    attempts: int = 0
     avoid: tuple[str, ...] = ()
+    held: int = 0
+    available: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +56,8 @@ class Plan:
 def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: datetime) -> Plan:
     """Assign each job, oldest first, to the cheapest fitting offer; ties go to the fullest one.
 
-    Filling the fullest offer first keeps whole machines free for large jobs (best fit).
+    Filling the fullest offer first keeps whole machines free for large jobs (best fit). A node that just
+    failed the job is taken only where no other fits.
     """
     free = {offer.id: offer for offer in offers}
     assignments = []
@@ -64,13 +72,11 @@ def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: d
 
 def _cheapest(job: PendingJob, offers: Iterable[Offer], now: datetime) -> Offer | None:
     fitting = [
-        (price, offer.free_cpu_milli, offer.id, offer)
+        (offer.node in job.avoid, price, offer.free_cpu_milli, offer.id, offer)
         for offer in offers
-        if offer.node not in job.avoid
-        and not misfits(job.spec, offer, now=now)
-        and (price := price_for(job.spec, offer)) is not None
+        if not misfits(job.spec, offer, now=now) and (price := price_for(job.spec, offer)) is not None
     ]
-    return min(fitting, key=lambda f: f[:3])[3] if fitting else None
+    return min(fitting, key=lambda f: f[:4])[4] if fitting else None
 
 
 def _assign(job: PendingJob, offer: Offer) -> Assignment:

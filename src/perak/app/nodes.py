@@ -1,0 +1,112 @@
+"""Invite, enrol and connect nodes; set their offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from perak.app.effects import Effect, JobChanged, MarketChanged
+from perak.app.ports import Ids, Transaction
+from perak.app.records import Caller, NodeRecord
+from perak.domain.errors import NotAuthenticated, NotFound
+from perak.domain.lifecycle import NODE, OFFER
+
+
+async def invite(
+    tx: Transaction,
+    *,
+    caller: Caller,
+    secret_hash: bytes,
+    uses: int,
+    ttl_seconds: int,
+    new_id: Ids,
+    now: datetime,
+) -> tuple[str, datetime]:
+    """Make an invite into the caller's project. Its id and when it expires."""
+    id, expires = new_id("invite"), now + timedelta(seconds=ttl_seconds)
+    await tx.nodes.insert_invite(
+        id=id, project=caller.project, secret_hash=secret_hash, uses=uses, now=now, expires_at=expires
+    )
+    return id, expires
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewNode:
+    """What a node brings, and the certificate that the exchange's CA made for it."""
+
+    id: str
+    name: str
+    sign_key: bytes
+    seal_key: bytes
+    certificate_chain: str
+    certificate_expires_at: datetime
+
+
+async def enrol(tx: Transaction, *, node: NewNode, secret_hash: bytes, now: datetime) -> None:
+    """Enrol a node by an invite. Raises NotAuthenticated for one that is unknown, used up or expired."""
+    project = await tx.nodes.take_invite(secret_hash=secret_hash, now=now)
+    if project is None:
+        raise NotAuthenticated("this invite is unknown, used up or expired; ask for a new one")
+    await tx.nodes.insert(
+        id=node.id,
+        project=project,
+        name=node.name,
+        sign_key=node.sign_key,
+        seal_key=node.seal_key,
+        certificate_chain=node.certificate_chain,
+        certificate_expires_at=node.certificate_expires_at,
+        now=now,
+    )
+
+
+async def connect(
+    tx: Transaction, *, node_id: str, agent_id: str, agent_version: str, boot_id: str, now: datetime
+) -> tuple[NodeRecord, list[Effect]]:
+    """A node opened its session: it is online, and its suspected leases are its own again."""
+    node = await tx.nodes.lock(node_id)
+    if node is None or node.state == "revoked":
+        raise NotAuthenticated(f"the node {node_id} is not enrolled here, or was revoked")
+    await tx.nodes.connected(
+        node_id,
+        state=NODE.step(node.state, "connected"),
+        agent_id=agent_id,
+        agent_version=agent_version,
+        boot_id=boot_id,
+        now=now,
+    )
+    effects: list[Effect] = [MarketChanged()]
+    for job in await tx.leases.restore(node=node_id):
+        await tx.jobs.event(job, kind="state", detail=f"node {node.name} is back; the run goes on", now=now)
+        effects.append(JobChanged(job))
+    return node, effects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfferSetting:
+    """What a provider sets: None leaves a thing as it is; a price "default" is the provider file's."""
+
+    state: str | None
+    price_gpu: int | str | None
+    price_cpu: int | str | None
+
+
+async def set_offer(
+    tx: Transaction, *, caller: Caller, offer_id: str, setting: OfferSetting, now: datetime
+) -> list[Effect]:
+    """Pause, resume or price an offer; leases that run keep their price."""
+    offer = await tx.offers.lock(offer_id, project=caller.project)
+    if offer is None:
+        raise NotFound(f"there is no offer {offer_id} in this project; `perak offer ls` lists them")
+    state = offer.state
+    if setting.state is not None and setting.state != state:
+        state = OFFER.step(state, "paused" if setting.state == "paused" else "resumed")
+    await tx.offers.set(
+        offer_id,
+        state=state,
+        price_gpu=setting.price_gpu if isinstance(setting.price_gpu, int) else None,
+        keep_price_gpu=setting.price_gpu is None,
+        price_cpu=setting.price_cpu if isinstance(setting.price_cpu, int) else None,
+        keep_price_cpu=setting.price_cpu is None,
+        now=now,
+    )
+    return [MarketChanged()]

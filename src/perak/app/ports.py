@@ -1,0 +1,251 @@
+"""What the use cases need of the world outside.
+
+One `Transaction` is one database transaction; its parts are small stores, one for each subject. The exchange
+runs them on PostgreSQL (adapters/db). Rows that a use case changes are locked when it reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from perak.app.records import (
+    Caller,
+    Engagement,
+    HeldFunds,
+    IdempotentReply,
+    JobRecord,
+    NewLease,
+    NodeRecord,
+    RunEnd,
+    SignedReceipt,
+)
+from perak.domain.job import JobSpec
+from perak.domain.market.match import PendingJob
+from perak.domain.offer import Offer, OfferAsk
+from perak.domain.outcome import Settlement
+from perak.domain.receipt import Receipt
+from perak.domain.report import Metered, RunStarted
+
+
+class Ids(Protocol):
+    """Makes public ids."""
+
+    def __call__(self, kind: str) -> str: ...
+
+
+class ReceiptSigner(Protocol):
+    """Signs receipts with the exchange's key."""
+
+    def __call__(self, receipt: Receipt) -> SignedReceipt: ...
+
+
+class JobStore(Protocol):
+    async def insert(
+        self,
+        *,
+        id: str,
+        caller: Caller,
+        spec: JobSpec,
+        tree: dict[str, object],
+        hold_mode: str,
+        now: datetime,
+    ) -> None: ...
+    async def lock(self, id: str, *, project: str) -> JobRecord | None: ...
+    async def step(
+        self,
+        id: str,
+        *,
+        state: str,
+        now: datetime,
+        reason: str | None = None,
+        exit_code: int | None = None,
+        ended: bool = False,
+        avoid: str | None = None,
+    ) -> None:
+        """Set the state (and what goes with it); `avoid` adds a node that the next match leaves out."""
+
+    async def started(self, id: str, *, state: str, now: datetime) -> None: ...
+    async def event(self, id: str, *, kind: str, detail: str, now: datetime) -> None: ...
+    async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
+        """Queued jobs in their order, locked, without those that another transaction holds."""
+
+
+class LeaseStore(Protocol):
+    async def grant(self, new: NewLease, *, hold_mode: str, now: datetime) -> bool:
+        """Take the part of the offer and give it to the job, whole or not at all.
+
+        False, and nothing is written, where the offer is of another version, paused, or lacks the part now.
+        """
+
+    async def of_run(self, run: str) -> Engagement | None:
+        """The run with its lease and job, locked (job first, so that all use cases lock in one order)."""
+
+    async def live_of_job(self, job: str) -> Engagement | None: ...
+    async def ask_stop(self, lease: str, *, cause: str) -> None: ...
+    async def started(self, run: str, started: RunStarted) -> None: ...
+    async def preparing(self, run: str, *, detail: str) -> None: ...
+    async def metered(self, run: str, evidence: Metered, *, jws: str) -> None: ...
+    async def end(
+        self, engagement: Engagement, end: RunEnd, *, settlement: Settlement, now: datetime
+    ) -> None:
+        """End lease and run and give their part back to the offer, in one step."""
+
+    async def refuse(self, engagement: Engagement, *, cause: str, detail: str, now: datetime) -> None: ...
+    async def append_log(self, run: str, *, offset: int, data: bytes) -> int:
+        """Append what is new of a chunk; the log's length after it. A gap raises Conflict."""
+
+    async def suspect(self, *, node: str, now: datetime) -> list[str]:
+        """Suspect the live leases of a node; their jobs."""
+
+    async def restore(self, *, node: str) -> list[str]:
+        """Take suspicion from the leases of a node that returned; their jobs."""
+
+    async def overdue(self, *, now: datetime, limit: int) -> list[str]:
+        """Runs whose lease has been suspected for longer than their job's disconnect_grace."""
+
+
+class LedgerStore(Protocol):
+    async def wallet_available(self, project: str) -> int: ...
+    async def hold(self, *, project: str, job: str, amount: int, now: datetime) -> None:
+        """Reserve from the wallet. Raises InsufficientFunds."""
+
+    async def held(self, job: str) -> list[HeldFunds]: ...
+    async def settle(
+        self,
+        *,
+        project: str,
+        provider: str,
+        job: str,
+        run: str,
+        held: Sequence[HeldFunds],
+        settlement: Settlement,
+        keep: bool,
+        now: datetime,
+    ) -> None:
+        """Capture the cost from what is held, pay provider and fee; keep the rest held, or free it."""
+
+    async def release(self, *, project: str, job: str, held: Sequence[HeldFunds], now: datetime) -> None: ...
+    async def fund(self, *, project: str, amount: int, note: str, now: datetime) -> int: ...
+
+
+class NodeStore(Protocol):
+    async def lock(self, id: str) -> NodeRecord | None: ...
+    async def get(self, id: str) -> NodeRecord | None: ...
+    async def insert(
+        self,
+        *,
+        id: str,
+        project: str,
+        name: str,
+        sign_key: bytes,
+        seal_key: bytes,
+        certificate_chain: str,
+        certificate_expires_at: datetime,
+        now: datetime,
+    ) -> None:
+        """Raises Conflict where the project has a node of that name, or the key is known."""
+
+    async def connected(
+        self, id: str, *, state: str, agent_id: str, agent_version: str, boot_id: str, now: datetime
+    ) -> None: ...
+    async def certified(self, id: str, *, chain: str, expires_at: datetime) -> None: ...
+    async def applied(self, id: str, *, seq: int, now: datetime) -> None: ...
+    async def seen(self, last_seen: Sequence[tuple[str, datetime]]) -> None: ...
+    async def silent(self, *, before: datetime) -> list[NodeRecord]:
+        """Online nodes that have not been seen since `before`, locked."""
+
+    async def lost(self, *, before: datetime) -> list[NodeRecord]:
+        """Suspected nodes that have not been seen since `before`, locked."""
+
+    async def set_state(self, id: str, *, state: str) -> None: ...
+    async def take_invite(self, *, secret_hash: bytes, now: datetime) -> str | None:
+        """Use the invite once; its project, or None where it is unknown, used up or expired."""
+
+    async def insert_invite(
+        self, *, id: str, project: str, secret_hash: bytes, uses: int, now: datetime, expires_at: datetime
+    ) -> None: ...
+    async def exchange_alive(self, *, now: datetime) -> datetime:
+        """Note that the exchange is alive; when it was before."""
+
+    async def renew_windows(self, *, now: datetime) -> None:
+        """Forget every node's silence, as it was the exchange that was away."""
+
+
+class OfferStore(Protocol):
+    async def post(self, *, id: str, node: NodeRecord, ask: OfferAsk, now: datetime) -> None:
+        """Insert or replace the node's offer; a change makes a new version."""
+
+    async def all_open(self) -> list[Offer]: ...
+    async def of_node(self, node: str) -> Offer | None: ...
+    async def lock(self, id: str, *, project: str) -> Offer | None: ...
+    async def set(
+        self,
+        id: str,
+        *,
+        state: str,
+        price_gpu: int | None,
+        keep_price_gpu: bool,
+        price_cpu: int | None,
+        keep_price_cpu: bool,
+        now: datetime,
+    ) -> None: ...
+    async def cheapest_price(self, spec: JobSpec) -> int | None:
+        """The least price of the open offers of the kind and size for the job, whoever uses them now."""
+
+
+class ReceiptStore(Protocol):
+    async def insert(self, signed: SignedReceipt, receipt: Receipt, *, now: datetime) -> None: ...
+
+
+class KeyStore(Protocol):
+    async def find(self, *, secret_hash: bytes) -> Caller | None: ...
+    async def insert(
+        self, *, id: str, project: str, name: str, secret_hash: bytes, roles: Sequence[str], now: datetime
+    ) -> None: ...
+    async def revoke(self, id: str, *, project: str | None, now: datetime) -> bool: ...
+    async def insert_project(self, *, id: str, name: str, now: datetime) -> None:
+        """With its wallet and earnings accounts. Raises Conflict where the name is taken."""
+
+    async def project_exists(self, id: str) -> bool: ...
+
+
+class IdempotencyStore(Protocol):
+    async def begin(self, *, project: str, key: str, fingerprint: bytes) -> IdempotentReply | None:
+        """Claim the key, or wait for whoever has it and return their reply.
+
+        Raises Conflict where the key was used for another request.
+        """
+
+    async def finish(self, *, project: str, key: str, reply: IdempotentReply) -> None: ...
+
+
+class BlobStore(Protocol):
+    async def known(self, *, project: str, digest: str) -> bool: ...
+    async def note(self, *, project: str, digest: str, size_bytes: int, now: datetime) -> None: ...
+
+
+class Transaction(Protocol):
+    """One database transaction with its stores."""
+
+    @property
+    def jobs(self) -> JobStore: ...
+    @property
+    def leases(self) -> LeaseStore: ...
+    @property
+    def ledger(self) -> LedgerStore: ...
+    @property
+    def nodes(self) -> NodeStore: ...
+    @property
+    def offers(self) -> OfferStore: ...
+    @property
+    def receipts(self) -> ReceiptStore: ...
+    @property
+    def keys(self) -> KeyStore: ...
+    @property
+    def idempotency(self) -> IdempotencyStore: ...
+    @property
+    def blobs(self) -> BlobStore: ...
+    async def single(self, duty: str) -> None:
+        """Be the only transaction with this duty, among all replicas, until the end of this one."""

@@ -1,0 +1,111 @@
+"""Compose the receipt of a settled run."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perak.app.records import Engagement, ExchangeFacts, RunEnd
+from perak.domain.carbon.intensity import yearly_intensity
+from perak.domain.offer import Offer
+from perak.domain.outcome import Settlement
+from perak.domain.receipt import (
+    YEARLY_AVERAGE,
+    Carbon,
+    DeviceUse,
+    Energy,
+    Logs,
+    Receipt,
+    SandboxUse,
+    utc_text,
+)
+
+JOULES_PER_KWH = 3_600_000
+
+
+def compose(
+    at: Engagement,
+    end: RunEnd,
+    money: Settlement,
+    *,
+    offer: Offer,
+    held: int,
+    exchange: ExchangeFacts,
+    id: str,
+    now: datetime,
+) -> Receipt:
+    """The receipt of a run, from its lease, how it ended, and what was paid."""
+    assert end.started_at_ms is not None
+    return Receipt(
+        id=id,
+        issued_at=utc_text(int(now.timestamp() * 1000)),
+        exchange=exchange.name,
+        currency=exchange.currency,
+        job=at.job.id,
+        project=at.job.project,
+        run=at.run.id,
+        lease=at.lease.id,
+        epoch=at.lease.epoch,
+        attempt=at.run.attempt,
+        provider=at.lease.provider,
+        node=at.lease.node,
+        offer=at.lease.offer,
+        offer_version=at.lease.offer_version,
+        device=_device(at, offer),
+        sandbox=SandboxUse(
+            tier=at.run.tier or offer.ask.tier,
+            runtime=offer.ask.runtime,
+            enforced=at.run.enforced,
+            unenforced=at.run.unenforced,
+        ),
+        started_at=utc_text(end.started_at_ms),
+        ended_at=utc_text(end.until_ms),
+        billed_seconds=money.billed_seconds,
+        price_per_device_hour_micros=at.lease.price,
+        devices_milli=at.lease.devices_milli,
+        cost_micros=money.cost,
+        fee_micros=money.fee,
+        payout_micros=money.payout,
+        held_micros=held,
+        refunded_micros=held - money.cost,
+        exit_code=end.exit_code,
+        cause=end.cause,
+        energy=Energy(
+            joules=end.energy_joules,
+            method=end.energy_method,
+            uncertainty_percent=end.energy_uncertainty_percent,
+        ),
+        carbon=_carbon(end.energy_joules, offer.ask.region),
+        logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
+        outputs_digest=end.outputs.digest if end.outputs else None,
+        evidence=end.evidence_jws,
+    )
+
+
+def _device(at: Engagement, offer: Offer) -> DeviceUse:
+    used = [d for d in offer.ask.devices if d.uuid in at.lease.devices]
+    return DeviceUse(
+        kind=used[0].kind if used else "cpu",
+        model=used[0].model if used else offer.ask.cpu_model,
+        uuids=at.lease.devices,
+        cpu_milli=at.lease.cpu_milli,
+        memory_bytes=at.lease.memory_bytes,
+    )
+
+
+def _carbon(joules: float, region: str) -> Carbon:
+    """Operational carbon by the region's yearly average; where that is not known, by the world's."""
+    intensity = yearly_intensity(region)
+    kwh = joules / JOULES_PER_KWH
+    return Carbon(
+        grams=kwh * intensity.grams_per_kwh * PUE,
+        grams_per_kwh=intensity.grams_per_kwh,
+        pue=PUE,
+        region=intensity.region,
+        method=YEARLY_AVERAGE,
+        source=intensity.source,
+        year=intensity.year,
+    )
+
+
+PUE = 1.0
+"""Power usage effectiveness: second-life machines stand in ordinary rooms; the offer will name its own."""

@@ -1,0 +1,158 @@
+"""What the use cases read and write, as values. Times are aware UTC datetimes, money micro-units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from perak.domain.job import JobSpec
+from perak.domain.report import Metered, OutputBlob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeFacts:
+    """What is fixed at an exchange's first start."""
+
+    name: str
+    currency: str
+    fee_basis_points: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: a key of a project, with its roles."""
+
+    key: str
+    key_name: str
+    project: str
+    project_name: str
+    roles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    id: str
+    project: str
+    name: str
+    state: str
+    spec: JobSpec
+    epoch: int
+    attempts: int
+    hold_mode: str
+    created_at: datetime
+    started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    id: str
+    job: str
+    project: str
+    offer: str
+    offer_version: int
+    node: str
+    provider: str
+    epoch: int
+    state: str
+    price: int
+    devices_milli: int
+    devices: tuple[str, ...]
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+    max_duration_seconds: int
+    duration_limited_by: str
+    stop_cause: str | None
+    granted_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    id: str
+    lease: str
+    attempt: int
+    state: str
+    tier: str | None
+    enforced: tuple[str, ...]
+    unenforced: dict[str, str]
+    started_at: datetime | None
+    log_bytes: int
+    evidence: Metered | None
+    evidence_jws: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engagement:
+    """A job with its lease and run: what a report or a watch duty works on, locked together."""
+
+    job: JobRecord
+    lease: LeaseRecord
+    run: RunRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFunds:
+    """A pending transfer from a wallet to the escrow."""
+
+    transfer: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewLease:
+    """A lease and its run as the applier commits them."""
+
+    lease: LeaseRecord
+    run: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnd:
+    """How a run ended, by the node's signed word or its silence. Times in Unix ms by the node's clock."""
+
+    cause: str
+    started_at_ms: int | None
+    until_ms: int
+    exit_code: int | None
+    detail: str | None
+    energy_joules: float
+    energy_method: str
+    energy_uncertainty_percent: float
+    log_bytes: int | None
+    outputs: OutputBlob | None
+    evidence_jws: str | None
+    fenced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRecord:
+    id: str
+    project: str
+    name: str
+    state: str
+    mode: str
+    sign_key: bytes
+    certificate_chain: str
+    certificate_expires_at: datetime
+    report_seq: int
+    agent_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedReceipt:
+    """A receipt as it is stored: its payload for people and the exchange's signature over it."""
+
+    id: str
+    payload: dict[str, object]
+    jws: str
+    energy_joules: float | None
+    carbon_grams: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdempotentReply:
+    """What was answered to an earlier request with the same key."""
+
+    status: int
+    body: bytes

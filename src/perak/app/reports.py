@@ -1,0 +1,160 @@
+"""Apply what nodes report: once, in order, and only for the current epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from perak.app.context import Context
+from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
+from perak.app.ports import Transaction
+from perak.app.records import Engagement, NodeRecord, RunEnd
+from perak.app.settlement import refuse_run, settle_run
+from perak.domain.errors import Conflict, InsufficientFunds, NotFound
+from perak.domain.lifecycle import JOB, LEASE_LIVE, RUN
+from perak.domain.outcome import ROLLING_SECONDS, rolling_step
+from perak.domain.report import (
+    CAUSES,
+    LogChunk,
+    Metered,
+    OfferPosted,
+    Report,
+    RunExited,
+    RunPreparing,
+    RunRefused,
+    RunStarted,
+)
+from perak.domain.units import billed_seconds, charge, format_money
+
+
+async def apply_reports(
+    tx: Transaction, *, node_id: str, reports: Sequence[Report], context: Context, now: datetime
+) -> tuple[int, list[Effect]]:
+    """Apply a node's verified reports in their order. The number of the last one applied, and what to wake.
+
+    A report that was applied before is passed over. A gap in the numbers raises Conflict: the agent sends
+    again from what it was last told. A report on a run that is not the node's, or of an older epoch, changes
+    nothing: it is acknowledged, so that the agent goes on.
+    """
+    node = await tx.nodes.lock(node_id)
+    if node is None:
+        raise NotFound(f"there is no node {node_id}")
+    seq, effects = node.report_seq, list[Effect]()
+    for report in reports:
+        if report.seq <= seq:
+            continue
+        if report.seq != seq + 1:
+            raise Conflict(f"report {report.seq} of {node_id} came after {seq}", code="report_gap")
+        effects += await _apply(tx, node, report, context, now)
+        seq = report.seq
+    await tx.nodes.applied(node_id, seq=seq, now=now)
+    return seq, effects
+
+
+async def _apply(
+    tx: Transaction, node: NodeRecord, report: Report, context: Context, now: datetime
+) -> list[Effect]:
+    body = report.body
+    if isinstance(body, OfferPosted):
+        await tx.offers.post(id=context.new_id("offer"), node=node, ask=body.offer, now=now)
+        return [MarketChanged()]
+    engagement = await tx.leases.of_run(body.run)
+    if engagement is None or not _is_current(engagement, node, body.lease, body.epoch):
+        return []
+    match body:
+        case LogChunk():
+            await tx.leases.append_log(body.run, offset=body.offset, data=body.data)
+            return [JobChanged(engagement.job.id)]
+        case RunPreparing():
+            return await _preparing(tx, engagement, body, now)
+        case RunStarted():
+            return await _started(tx, engagement, body, now)
+        case Metered():
+            return await _metered(tx, engagement, body, report.jws, now)
+        case RunRefused():
+            return await refuse_run(tx, engagement, cause=body.cause, detail=body.detail, now=now)
+        case RunExited():
+            end = _run_end(body, engagement, report.jws)
+            return await settle_run(tx, engagement, end, context=context, now=now)
+
+
+def _is_current(engagement: Engagement, node: NodeRecord, lease: str, epoch: int) -> bool:
+    """Only the current epoch of a live lease counts, and only from the node that holds it."""
+    held = engagement.lease
+    return held.node == node.id and held.id == lease and held.epoch == epoch and held.state in LEASE_LIVE
+
+
+async def _preparing(tx: Transaction, at: Engagement, body: RunPreparing, now: datetime) -> list[Effect]:
+    if not RUN.allows(at.run.state, "preparing"):
+        return []
+    await tx.leases.preparing(at.run.id, detail=body.detail[:500])
+    await tx.jobs.event(at.job.id, kind="preparing", detail=body.detail[:500], now=now)
+    return [JobChanged(at.job.id)]
+
+
+async def _started(tx: Transaction, at: Engagement, body: RunStarted, now: datetime) -> list[Effect]:
+    if not RUN.allows(at.run.state, "started"):
+        return []
+    await tx.leases.started(at.run.id, body)
+    if JOB.allows(at.job.state, "started"):
+        await tx.jobs.started(at.job.id, state=JOB.step(at.job.state, "started"), now=now)
+    return [JobChanged(at.job.id)]
+
+
+async def _metered(tx: Transaction, at: Engagement, body: Metered, jws: str, now: datetime) -> list[Effect]:
+    """Keep the evidence; hold the next ten minutes where the hold rolls, or stop the run cleanly."""
+    await tx.leases.metered(at.run.id, body, jws=jws)
+    if at.job.hold_mode != "rolling" or at.run.started_at is None or at.lease.stop_cause:
+        return []
+    step = rolling_step(price=at.lease.price, devices_milli=at.lease.devices_milli)
+    seconds = billed_seconds(int(at.run.started_at.timestamp() * 1000), body.until)
+    due = charge(price_per_device_hour=at.lease.price, devices_milli=at.lease.devices_milli, seconds=seconds)
+    held = sum(h.amount for h in await tx.ledger.held(at.job.id))
+    if held - due >= step:
+        return []
+    try:
+        await tx.ledger.hold(project=at.job.project, job=at.job.id, amount=step, now=now)
+    except InsufficientFunds:
+        return await _running_dry(tx, at, left=held - due, now=now)
+    return []
+
+
+FUNDS_STOP_SECONDS = 30
+"""A run whose money lasts no longer than this is stopped: time to end cleanly within what is held."""
+
+
+async def _running_dry(tx: Transaction, at: Engagement, *, left: int, now: datetime) -> list[Effect]:
+    margin = charge(
+        price_per_device_hour=at.lease.price, devices_milli=at.lease.devices_milli, seconds=FUNDS_STOP_SECONDS
+    )
+    if left > margin:
+        seconds = (
+            left
+            * ROLLING_SECONDS
+            // max(1, rolling_step(price=at.lease.price, devices_milli=at.lease.devices_milli))
+        )
+        detail = f"the wallet is empty: {format_money(left)} is held, enough for {seconds} s more; fund it"
+        await tx.jobs.event(at.job.id, kind="warning", detail=detail, now=now)
+        return [JobChanged(at.job.id)]
+    await tx.leases.ask_stop(at.lease.id, cause="funds")
+    await tx.jobs.event(at.job.id, kind="warning", detail=f"stopping: {CAUSES['funds']}", now=now)
+    return [NodeChanged(at.lease.node), JobChanged(at.job.id)]
+
+
+def _run_end(body: RunExited, at: Engagement, jws: str) -> RunEnd:
+    cause = body.cause if body.cause in CAUSES else "sandbox"
+    if cause == "max_duration" and at.lease.duration_limited_by == "max_cost":
+        cause = "max_cost"
+    return RunEnd(
+        cause=cause,
+        started_at_ms=body.started_at,
+        until_ms=body.ended_at,
+        exit_code=body.exit_code,
+        detail=body.detail,
+        energy_joules=body.energy_joules,
+        energy_method=body.energy_method,
+        energy_uncertainty_percent=body.energy_uncertainty_percent,
+        log_bytes=body.log_bytes,
+        outputs=body.outputs,
+        evidence_jws=jws,
+    )

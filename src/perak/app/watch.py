@@ -1,0 +1,78 @@
+"""Nodes that fall silent: suspected, then lost; their runs fenced after the job's grace, and run again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from perak.app.context import Context
+from perak.app.effects import Effect, JobChanged, MarketChanged
+from perak.app.ports import Transaction
+from perak.app.records import Engagement, RunEnd
+from perak.app.settlement import settle_run
+from perak.domain.lifecycle import LEASE, NODE
+
+SUSPECT_AFTER_SECONDS = 15.0
+"""Three beats of five seconds (design)."""
+LOST_AFTER_SECONDS = 300.0
+"""A suspected node is shown as offline after the default disconnect_grace."""
+ABSENCE_SECONDS = 5.0
+"""The watch runs every second; where it did not for this long, it was the exchange that was away."""
+FENCED_PER_ROUND_MAX = 100
+"""Bounds one round's transaction; the next goes on."""
+
+
+async def keep_alive(tx: Transaction, *, now: datetime) -> bool:
+    """Note that the exchange is alive; after an absence of its own, renew every window. True: it was away."""
+    await tx.single("watch")
+    before = await tx.nodes.exchange_alive(now=now)
+    away = (now - before).total_seconds() > ABSENCE_SECONDS
+    if away:
+        await tx.nodes.renew_windows(now=now)
+    return away
+
+
+async def suspect_silent(tx: Transaction, *, now: datetime) -> list[Effect]:
+    """Suspect the nodes that were silent for SUSPECT_AFTER_SECONDS; tell those whose jobs they run."""
+    await tx.single("watch")
+    effects: list[Effect] = []
+    for node in await tx.nodes.silent(before=now - timedelta(seconds=SUSPECT_AFTER_SECONDS)):
+        await tx.nodes.set_state(node.id, state=NODE.step(node.state, "silent"))
+        for job in await tx.leases.suspect(node=node.id, now=now):
+            detail = f"node {node.name} is silent; the run keeps its lease while the job's grace lasts"
+            await tx.jobs.event(job, kind="warning", detail=detail, now=now)
+            effects.append(JobChanged(job))
+    for node in await tx.nodes.lost(before=now - timedelta(seconds=LOST_AFTER_SECONDS)):
+        await tx.nodes.set_state(node.id, state=NODE.step(node.state, "lost"))
+    return effects
+
+
+async def overdue_runs(tx: Transaction, *, now: datetime) -> list[str]:
+    """Runs whose grace is over; each is fenced in a transaction of its own."""
+    return await tx.leases.overdue(now=now, limit=FENCED_PER_ROUND_MAX)
+
+
+async def fence(tx: Transaction, *, run: str, context: Context, now: datetime) -> list[Effect]:
+    """Fence a run whose node stayed silent: billed to its last signed evidence, and run again."""
+    at = await tx.leases.of_run(run)
+    if at is None or not LEASE.allows(at.lease.state, "fenced") or at.lease.state != "suspected":
+        return []
+    return [*await settle_run(tx, at, _silent_end(at, now), context=context, now=now), MarketChanged()]
+
+
+def _silent_end(at: Engagement, now: datetime) -> RunEnd:
+    evidence = at.run.evidence
+    started = int(at.run.started_at.timestamp() * 1000) if at.run.started_at and evidence else None
+    return RunEnd(
+        cause="node_lost",
+        started_at_ms=started,
+        until_ms=evidence.until if evidence else int(now.timestamp() * 1000),
+        exit_code=None,
+        detail="the node was silent for longer than the job's disconnect_grace",
+        energy_joules=evidence.energy_joules if evidence else 0.0,
+        energy_method=evidence.energy_method if evidence else "none",
+        energy_uncertainty_percent=100.0,
+        log_bytes=None,
+        outputs=None,
+        evidence_jws=at.run.evidence_jws,
+        fenced=True,
+    )
