@@ -1,0 +1,1 @@
+"""Energy and carbon of a run: models where nothing is measured, and yearly grid averages."""
