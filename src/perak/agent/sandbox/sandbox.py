@@ -1,0 +1,388 @@
+"""Runs on this node: prepared, started under their shims, found again, asked to stop, and cleared away.
+
+All state is in the runs' folders (``state_dir/runs/<run id>``), so an agent that restarts knows all that
+the one before it knew:
+
+run.json     what was asked (RunSpec)            log         output, up to its limit
+launch.bin   what the shim starts                exit.json   how it ended (RunStatus)
+shim.json    who the shim is, when it started    scratch/    the job's work folder and /tmp
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import marshal
+import os
+import py_compile
+import signal
+import socket
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from perak.agent import shim as shim_module
+from perak.agent.sandbox import cgroup, launch, process, scratch, uids
+from perak.agent.sandbox.spec import (
+    RunSpec,
+    RunStatus,
+    Usage,
+    check_run_id,
+    spec_from_json,
+    spec_to_json,
+)
+from perak.agent.sandbox.tier import TierReport
+
+PROBE_PREFIX = "probe"
+"""Runs whose id begins so belong to `probe`, and no one else sees them."""
+
+POKE_NAME = "poke.sock"
+POKE_BUFFER_BYTES = 1 << 20
+"""Room for some thousand pokes while the agent is busy; a lost one is harmless, the next status shows all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What the probe found usable on this machine, and for the rest why not."""
+
+    binary: Path
+    seccomp: Path | None
+    seccomp_missing: str | None = None
+    groups: cgroup.CgroupHost | None
+    missing_groups: dict[str, str] = field(default_factory=dict)
+    own_uids: bool
+    disk_is_capped: bool
+    disk_problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """A prepared run: `path` is its folder, `work` the job's still empty work folder on the host."""
+
+    path: Path
+    work: Path
+
+
+class Sandbox:
+    """The runs under one state folder. Synchronous and safe to call from several threads.
+
+    Make one with `Sandbox.probe`, which checks first that what it claims holds.
+    """
+
+    @classmethod
+    def probe(cls, state_dir: Path) -> tuple[Sandbox | None, TierReport]:
+        """The sandbox of this machine and what it enforces; None and the reason when none is safe.
+
+        Takes one to two seconds the first time after a boot or a change, then under 0.1 s.
+        """
+        from perak.agent.sandbox.probe import probe  # it builds a Sandbox to attack
+
+        return probe(state_dir)
+
+    def __init__(self, state_dir: Path, host: Host) -> None:
+        self.state_dir = state_dir
+        self.host = host
+        self._runs = state_dir / "runs"
+        self._children: dict[str, int] = {}
+
+    def prepare(self, spec: RunSpec) -> RunFolder:
+        """Make the run's folder, uid, scratch and control group.
+
+        Raises FileExistsError when there is such a run already, and OSError or RuntimeError when this
+        node can't hold it (the reason in the message); nothing is left behind then.
+        """
+        folder = self._runs / spec.run_id
+        folder.mkdir(mode=0o711)
+        try:
+            self._fill(folder, spec)
+        except BaseException:
+            self.clear(spec.run_id)
+            raise
+        return RunFolder(path=folder, work=folder / "scratch" / "work")
+
+    def start(self, run_id: str) -> None:
+        """Start the run's shim, in a session of its own; returns once it is spawned.
+
+        What lies in the work folder now belongs to the job from here on.
+        """
+        folder = self._folder(run_id)
+        plan = launch.read(folder)
+        if (folder / "spawn.json").exists() or (folder / "claim").exists():
+            raise RuntimeError(f"{run_id} was started already")
+        if plan["uid"] is not None:
+            scratch.give_to(folder / "scratch" / "work", plan["uid"])
+        pid = _spawn_shim(folder, self.state_dir / "bin" / shim_name())
+        self._children[run_id] = pid
+        identity = process.identify(pid)
+        if identity is not None:
+            record = {"pid": pid, "start_ticks": identity.start_ticks, "boot_id": identity.boot_id}
+            _write_atomically(folder / "spawn.json", json.dumps(record))
+
+    def find(self) -> list[RunStatus]:
+        """The status of every run that has a folder, by id."""
+        names = sorted(path.parent.name for path in self._runs.glob("*/run.json"))
+        return [self.status(name) for name in names if not name.startswith(PROBE_PREFIX)]
+
+    def status(self, run_id: str) -> RunStatus:
+        """What is known of the run; raises KeyError when there is no such run."""
+        folder = self._folder(run_id)
+        self._reap(run_id)
+        if status := _read_exit(folder):
+            return status
+        shim, started_at = _read_shim(folder)
+        log_bytes = _size(folder / "log")
+        if shim is None:
+            if launch.read(folder)["boot_id"] == process.boot_id():
+                return RunStatus(run_id=run_id, state="prepared")
+            return _lost(run_id, None, log_bytes, "the node restarted before the run had begun")
+        if process.is_alive(shim):
+            return RunStatus(run_id=run_id, state="running", started_at=started_at, log_bytes=log_bytes)
+        if status := _read_exit(folder):  # it may have ended between the two looks
+            return status
+        same_boot = shim.boot_id == process.boot_id()
+        why = "its shim was killed" if same_boot else "the node restarted during the run"
+        return _lost(run_id, started_at, log_bytes, why)
+
+    def load(self, run_id: str) -> RunSpec:
+        """What was asked when the run was prepared; raises KeyError when there is no such run."""
+        return spec_from_json((self._folder(run_id) / "run.json").read_text())
+
+    def work_folder(self, run_id: str) -> Path:
+        """The job's work folder on the host. Its content is the job's: follow no link in it."""
+        return self._folder(run_id) / "scratch" / "work"
+
+    def read_log(self, run_id: str, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes of the log from `offset`; empty when there are none (yet)."""
+        folder = self._folder(run_id)
+        try:
+            with (folder / "log").open("rb") as file:
+                return os.pread(file.fileno(), limit, offset)
+        except FileNotFoundError:
+            return b""
+
+    def stop(self, run_id: str, *, reason: str, grace_seconds: float) -> None:
+        """Ask the run to end: SIGTERM now, SIGKILL after the grace. Returns at once; harmless when ended."""
+        folder = self._folder(run_id)
+        _write_atomically(folder / "stop.bin", marshal.dumps((reason, float(grace_seconds))))
+        shim, _ = _read_shim(folder)
+        if shim is not None and process.is_alive(shim):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(shim.pid, signal.SIGTERM)
+
+    def usage(self, run_id: str) -> Usage:
+        """What the run uses now."""
+        folder = self._folder(run_id)
+        if self.host.groups is not None:
+            counters = self.host.groups.group(run_id).counters
+            cpu, memory = counters.get("cpu"), counters.get("memory")
+            memory_bytes = memory.read() if memory else None
+            return Usage(
+                cpu_seconds=cpu.read() if cpu else None,
+                memory_bytes=None if memory_bytes is None else int(memory_bytes),
+            )
+        shim, _ = _read_shim(folder)
+        if shim is None or not process.is_alive(shim):
+            return Usage(cpu_seconds=None, memory_bytes=None)
+        below = process.descendants(shim.pid).values()
+        ticks = sum(each.cpu_ticks for each in below)
+        return Usage(
+            cpu_seconds=ticks / process.CLOCK_TICKS_PER_SECOND,
+            memory_bytes=sum(each.resident_bytes for each in below),
+        )
+
+    def job_pids(self, run_id: str) -> set[int]:
+        """The run's processes as the node sees them, without the shim."""
+        if self.host.groups is not None:
+            return self.host.groups.group(run_id).pids()
+        shim, _ = _read_shim(self._folder(run_id))
+        return set(process.descendants(shim.pid)) if shim is not None and process.is_alive(shim) else set()
+
+    def release(self, run_id: str) -> None:
+        """Clear the run away: scratch, control group, uid and folder. Raises RuntimeError while it runs."""
+        if self.status(run_id).state == "running":
+            raise RuntimeError(f"{run_id} still runs: stop it and wait until it has ended")
+        self.clear(run_id)
+
+    def clear(self, run_id: str) -> None:
+        """Clear the run away, killed if it still runs. May be broken off anywhere and begun again."""
+        folder = self._runs / run_id
+        (folder / "run.json").unlink(missing_ok=True)
+        shim, _ = _read_shim(folder)
+        if shim is not None and process.is_alive(shim):
+            os.kill(shim.pid, signal.SIGKILL)
+        self._reap(run_id, wait=True)
+        if self.host.groups is not None:
+            self.host.groups.group(run_id).remove()
+        if self.host.own_uids:
+            scratch.unmount(folder)
+        scratch.delete(folder)
+        if self.host.own_uids:
+            uids.give_back(folder)
+
+    def open_poke_socket(self) -> socket.socket:
+        """A bound, non-blocking datagram socket on which shims send their run's id whenever there is news.
+
+        One agent at a time: the latest to open it gets the news.
+        """
+        poke = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        poke.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, POKE_BUFFER_BYTES)
+        (self.state_dir / POKE_NAME).unlink(missing_ok=True)
+        # Through the open folder, because a socket's whole path may not exceed 107 bytes.
+        folder = os.open(self.state_dir, os.O_PATH | os.O_CLOEXEC)
+        try:
+            poke.bind(f"/proc/self/fd/{folder}/{POKE_NAME}")
+        finally:
+            os.close(folder)
+        (self.state_dir / POKE_NAME).chmod(0o600)
+        return poke
+
+    def clear_leftovers(self) -> None:
+        """Clear what agents and shims that were killed have left and nobody else would find."""
+        for folder in self._runs.iterdir():
+            if folder.name.startswith(PROBE_PREFIX) or not (folder / "run.json").exists():
+                self.clear(folder.name)
+        if self.host.groups is not None:
+            for name in self.host.groups.names():
+                if not (self._runs / name).exists():
+                    self.host.groups.group(name).remove()
+        if self.host.own_uids:
+            uids.give_back_stale(self._runs)
+
+    def close(self) -> None:
+        """Take away what an idle agent leaves on the machine: its socket and its empty control groups."""
+        (self.state_dir / POKE_NAME).unlink(missing_ok=True)
+        if self.host.groups is not None:
+            self.host.groups.remove()
+
+    def _fill(self, folder: Path, spec: RunSpec) -> None:
+        uid = uids.take(folder) if self.host.own_uids else None
+        if self.host.disk_is_capped:
+            scratch.mount_image(folder, spec.disk_bytes, templates=self.state_dir / "templates")
+        for name in ("work", "tmp"):
+            (folder / "scratch" / name).mkdir(parents=True, mode=0o700)
+            if uid is not None:
+                os.chown(folder / "scratch" / name, uid, uid)
+        _write_scripts(folder / "scripts", spec, uid)
+        group = None
+        if self.host.groups is not None:
+            limits = cgroup.Limits(
+                cpu_milli=spec.cpu_milli, memory_bytes=spec.memory_bytes, pids_max=spec.pids_max
+            )
+            group = self.host.groups.create(spec.run_id, limits)
+        plan = launch.plan(
+            spec,
+            run_folder=folder,
+            state_folder=self.state_dir,
+            binary=self.host.binary,
+            seccomp=self.host.seccomp,
+            uid=uid,
+            group=group,
+            disk_is_capped=self.host.disk_is_capped,
+            boot_id=process.boot_id(),
+        )
+        launch.write(folder, plan)
+        _write_atomically(folder / "run.json", spec_to_json(spec))
+
+    def _folder(self, run_id: str) -> Path:
+        folder = self._runs / check_run_id(run_id)
+        if not (folder / "run.json").exists():
+            raise KeyError(run_id)
+        return folder
+
+    def _reap(self, run_id: str, *, wait: bool = False) -> None:
+        """Take leave of an ended shim that this very process had started."""
+        pid = self._children.get(run_id)
+        if pid is None:
+            return
+        try:
+            ended, _ = os.waitpid(pid, 0 if wait else os.WNOHANG)
+        except ChildProcessError:
+            ended = pid
+        if ended:
+            self._children.pop(run_id, None)
+
+
+def shim_name() -> str:
+    """The compiled shim's file name, which changes with its source and the interpreter."""
+    source = Path(shim_module.__file__).read_bytes()
+    return f"shim-{hashlib.sha256(source).hexdigest()[:16]}.{sys.implementation.cache_tag}.pyc"
+
+
+def install_shim(programs: Path) -> None:
+    """Compile the shim into `programs`, so that a start doesn't."""
+    target = programs / shim_name()
+    if not target.exists():
+        draft = programs / f".{target.name}.{os.getpid()}"
+        py_compile.compile(shim_module.__file__, cfile=str(draft), doraise=True, optimize=0)
+        draft.rename(target)
+
+
+def _spawn_shim(folder: Path, program: Path) -> int:
+    """The base interpreter, because a virtual environment's costs a search for its packages."""
+    interpreter = getattr(sys, "_base_executable", None) or sys.executable
+    errors = str(folder / "shim.err")
+    return os.posix_spawn(
+        interpreter,
+        [interpreter, "-I", "-S", str(program), str(folder)],
+        {"PATH": "/usr/bin:/bin"},
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsid=True,
+        setsigmask=[signal.SIGTERM, signal.SIGCHLD],  # until the shim can take them
+        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGHUP],
+    )
+
+
+def _write_scripts(folder: Path, spec: RunSpec, uid: int | None) -> None:
+    """The scripts as files that only the run's own user can read."""
+    folder.mkdir(mode=0o750)
+    scripts = {"run": spec.command} | ({"setup": spec.setup} if spec.setup is not None else {})
+    for name, text in scripts.items():
+        (folder / name).write_text(text if text.endswith("\n") else f"{text}\n")
+        (folder / name).chmod(0o440)
+        if uid is not None:
+            os.chown(folder / name, 0, uid)
+    if uid is not None:
+        os.chown(folder, 0, uid)
+
+
+def _read_shim(folder: Path) -> tuple[process.ProcessId | None, float | None]:
+    """Who the run's shim is and when the run started, as far as it is known."""
+    for name in ("shim.json", "spawn.json"):
+        with contextlib.suppress(FileNotFoundError):
+            record = json.loads((folder / name).read_text())
+            identity = process.ProcessId(
+                pid=record["pid"], start_ticks=record["start_ticks"], boot_id=record["boot_id"]
+            )
+            return identity, record.get("started_at")
+    return None, None
+
+
+def _read_exit(folder: Path) -> RunStatus | None:
+    try:
+        return RunStatus(**json.loads((folder / "exit.json").read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _lost(run_id: str, started_at: float | None, log_bytes: int, why: str) -> RunStatus:
+    status = RunStatus(run_id=run_id, state="lost", started_at=started_at, log_bytes=log_bytes)
+    return replace(status, cause="lost", detail=why)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _write_atomically(path: Path, content: str | bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    draft.touch(mode=0o600)
+    draft.write_bytes(content if isinstance(content, bytes) else content.encode())
+    draft.rename(path)

@@ -1,0 +1,87 @@
+"""The system calls that no job needs and that most escapes from a sandbox went through.
+
+A list of what is refused, not of what is allowed: jobs are ordinary programs of all kinds. It stands
+behind the user namespace without capabilities, which refuses most of these already.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+REFUSED = {
+    "keys of other users live in the kernel, not in a namespace": ("add_key", "request_key", "keyctl"),
+    "loads code into the kernel": (
+        "bpf", "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load",
+    ),
+    "reads or writes other processes": ("ptrace", "process_vm_readv", "process_vm_writev", "kcmp"),
+    "watches the machine": ("perf_event_open", "lookup_dcookie", "fanotify_init", "syslog"),
+    "large, and not filtered by seccomp itself": ("io_uring_setup", "io_uring_enter", "io_uring_register"),
+    "holds kernel threads at will, which makes races winnable": ("userfaultfd",),
+    "changes what is mounted": (
+        "mount", "umount", "umount2", "pivot_root", "chroot", "move_mount", "open_tree", "fsopen",
+        "fsconfig", "fsmount", "fspick", "mount_setattr", "quotactl", "quotactl_fd", "swapon", "swapoff",
+    ),
+    "opens files by inode, past every path": ("open_by_handle_at", "name_to_handle_at"),
+    "enters another namespace": ("setns", "unshare"),
+    "changes the machine": (
+        "reboot", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname",
+        "setdomainname", "iopl", "ioperm", "acct", "vhangup", "nfsservctl", "uselib",
+    ),
+}  # fmt: skip
+"""Refused with EPERM, by reason."""
+
+CLONE_NEW_FLAGS = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
+"""Mount, cgroup, UTS, IPC, user, PID and network namespace (clone(2))."""
+
+TERMINAL_IOCTLS = (0x5412, 0x541C)
+"""TIOCSTI types into the terminal of others, TIOCLINUX too on a console."""
+
+INT_MASK = 0xFFFFFFFF
+"""ioctl numbers are 32 bits; the upper half of the register is ignored by the kernel and so by us."""
+
+
+def write_filter(path: Path) -> str | None:
+    """Write the filter as BPF to `path`; returns why there is none when it can't be made."""
+    try:
+        import pyseccomp
+    except ImportError as error:
+        return f"pyseccomp is missing: {error}"
+    except (OSError, RuntimeError) as error:
+        return f"libseccomp is missing (install libseccomp2): {error}"
+    try:
+        rules = _rules(pyseccomp)
+        with path.open("wb") as file:
+            rules.export_bpf(file)
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"libseccomp could not make the filter: {error}"
+    path.chmod(0o644)
+    return None
+
+
+def _rules(seccomp: Any) -> Any:
+    rules = seccomp.SyscallFilter(defaction=seccomp.ALLOW)
+    refuse = seccomp.ERRNO(errno.EPERM)
+    for names in REFUSED.values():
+        for name in names:
+            _add(rules, refuse, name)
+    for flag in CLONE_NEW_FLAGS:
+        _add(rules, refuse, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, flag, flag))
+    for request in TERMINAL_IOCTLS:
+        _add(rules, refuse, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, INT_MASK, request))
+    # clone3 hides its flags in memory, where no filter can look; libc falls back to clone on ENOSYS.
+    _add(rules, seccomp.ERRNO(errno.ENOSYS), "clone3")
+    return rules
+
+
+def _add(rules: Any, action: Any, name: str, *arguments: Any) -> None:
+    """A call that this libseccomp or this machine doesn't know can't be filtered and is left out."""
+    try:
+        rules.add_rule(action, name, *arguments)
+    except (RuntimeError, ValueError, OSError) as error:
+        if "-" in str(error) and name in _MUST:
+            raise
+
+
+_MUST = ("ptrace", "mount", "unshare", "setns", "clone", "ioctl", "bpf", "keyctl")

@@ -1,0 +1,114 @@
+"""What a run asks of the sandbox, and what can be known of it from disk and /proc."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+PIDS_MAX = 512
+"""Processes and threads of one run: enough for a data loader per core, far below the machine's own limit."""
+
+GRACE_SECONDS = 10.0
+"""Between SIGTERM and SIGKILL when a run reaches its max_duration; what Docker and Slurm users expect."""
+
+SCRIPT_BYTES_MAX = 1024 * 1024
+"""A setup or run script; more than this is data and belongs in the work folder."""
+
+_RUN_ID = re.compile(r"[a-z][a-z0-9]{0,15}-[0-9a-z]{1,40}@[a-z][a-z0-9-]{0,30}")
+
+State = Literal["prepared", "running", "exited", "lost"]
+Cause = Literal[
+    "exited", "signal", "oom", "max_duration", "stopped", "disk_full", "sandbox", "setup", "lost"
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A folder or file of the node that the run sees read-only at `target`."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSpec:
+    """One run: its scripts, what it sees and its limits. Stored as run.json in the run's folder.
+
+    `setup` and `command` are shell scripts, run one after the other with ``sh -e`` in the work folder,
+    both without a network; what `setup` exports does not reach `command`.
+    """
+
+    run_id: str
+    lease_id: str
+    job_id: str
+    epoch: int
+    setup: str | None
+    command: str
+    env: dict[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    path_prefix: tuple[str, ...] = ()
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+    shm_bytes: int
+    pids_max: int = PIDS_MAX
+    log_bytes_max: int
+    max_duration_seconds: float
+    device_nodes: tuple[str, ...] = ()
+    grace_seconds: float = GRACE_SECONDS
+
+    def __post_init__(self) -> None:
+        check_run_id(self.run_id)
+        for script in (self.setup or "", self.command):
+            if len(script.encode()) > SCRIPT_BYTES_MAX:
+                raise ValueError(f"a script of {self.run_id} is larger than {SCRIPT_BYTES_MAX} bytes")
+        if min(self.cpu_milli, self.memory_bytes, self.disk_bytes, self.pids_max) <= 0:
+            raise ValueError(f"{self.run_id}: cpu, memory, disk and pids must all be above zero")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """What is known of a run. Times are unix seconds; a missing measurement is None, never zero."""
+
+    run_id: str
+    state: State
+    started_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    cause: Cause | None = None
+    signal: int | None = None
+    cpu_seconds: float | None = None
+    memory_peak_bytes: int | None = None
+    log_bytes: int = 0
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a live run uses right now; None where this machine can't tell."""
+
+    cpu_seconds: float | None
+    memory_bytes: int | None
+
+
+def check_run_id(text: str) -> str:
+    """The same text if it is safe as a file name and looks like a run's id; raises ValueError."""
+    if not _RUN_ID.fullmatch(text):
+        raise ValueError(f"{text[:80]!r} is not the id of a run; it looks like run-01jd0abcd@local")
+    return text
+
+
+def spec_to_json(spec: RunSpec) -> str:
+    """run.json; it may hold secrets (env), so the file is for the agent's eyes only."""
+    return json.dumps(asdict(spec), indent=1)
+
+
+def spec_from_json(text: str) -> RunSpec:
+    """The RunSpec that `spec_to_json` wrote."""
+    fields: dict[str, Any] = json.loads(text)
+    fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+    fields["path_prefix"] = tuple(fields["path_prefix"])
+    fields["device_nodes"] = tuple(fields["device_nodes"])
+    return RunSpec(**fields)

@@ -1,0 +1,28 @@
+"""Which sandbox this machine can give, and what of it was seen to hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Tier = Literal["bubblewrap", "bubblewrap-userns"]
+
+LIMITS = (
+    "privileges", "uid", "filesystem", "processes", "network", "seccomp", "memory", "cpu", "pids", "disk",
+)  # fmt: skip
+"""Everything a tier may enforce; each stands either in `enforced` or in `unenforced`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierReport:
+    """The tier, whether it may be offered, and each limit either enforced (verified) or not (why).
+
+    `reason` says, when nothing safe works, what is wrong and what to install or change.
+    """
+
+    tier: Tier
+    available: bool
+    reason: str | None = None
+    enforced: tuple[str, ...] = ()
+    unenforced: dict[str, str] = field(default_factory=dict)
+    runtime: str = ""

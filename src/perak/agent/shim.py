@@ -1,0 +1,559 @@
+"""The small process that one run lives under: starts bubblewrap, keeps log and limits, says how it ended.
+
+Run as ``python -I -S shim.py RUN_FOLDER``, in a session of its own, so that it outlives the agent. It reads
+launch.bin (what to start; see `perak.agent.sandbox.launch`) and writes shim.json, log and exit.json.
+
+It starts on the way from submit to first output, so it imports nothing that isn't built in: json, signal,
+socket and re alone would double its start (docs/decisions/0011). One thread only, because the sandbox's
+--die-with-parent follows the thread that started it.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import resource
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    import socket
+    from collections.abc import Iterator
+    from typing import Any
+else:
+    import _signal as signal
+    import _socket as socket
+
+READ_BYTES = 256 * 1024  # one read of the job's output
+POKE_SECONDS = 0.01  # the agent is told of news at most this often
+TICK_SECONDS = 0.5  # how often limits are looked at that the kernel doesn't hold
+LINGER_SECONDS = 2.0  # for output of what is just being killed
+DETAIL_BYTES = 400  # of the sandbox's own last words
+FULL_BYTES = 64 * 1024  # a scratch with less room than this is full
+GRACE_SECONDS = 10.0  # when a stop doesn't say
+SHELL_EXIT_SIGNAL = 128  # a shell's exit code for "killed by signal N" is 128 + N
+SIGNAL_MAX = 64
+NEVER = float("inf")
+
+
+def main(folder: str) -> None:
+    """Run what the folder says, once."""
+    with open(os.path.join(folder, "launch.bin"), "rb") as file:
+        plan = marshal.load(file)  # noqa: S302 - written by the agent, in its own folder
+    if _claim(folder):
+        Shim(folder, plan).run()
+
+
+def _claim(folder: str) -> bool:
+    """False when another shim has this run: an agent may be killed between starting one and noting it."""
+    try:
+        os.close(os.open(os.path.join(folder, "claim"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return False
+    return True
+
+
+class Stage:
+    """One script of the run in its sandbox: bubblewrap's process and the pipes from it."""
+
+    __slots__ = ("code", "inner_pid", "log", "name", "news", "pid", "rusage_seconds", "started", "unblock")
+
+    def __init__(self, name: str, pid: int, log: int, news: int, unblock: int) -> None:
+        self.name = name
+        self.pid = pid
+        self.log: int | None = log
+        self.news: int | None = news
+        self.unblock: int | None = unblock
+        self.inner_pid: int | None = None
+        self.started = False
+        self.code: int | None = None
+        self.rusage_seconds = 0.0
+
+
+class Shim:
+    """The run's whole life: stages one after the other, one loop over pipes, signals and deadlines."""
+
+    def __init__(self, folder: str, plan: dict[str, Any]) -> None:
+        self.folder = folder
+        self.plan = plan
+        self.started_at = time.time()
+        self.deadline = time.monotonic() + plan["max_duration_seconds"]
+        self.kill_at = NEVER
+        self.next_tick = time.monotonic() + TICK_SECONDS
+        self.end_cause: str | None = None
+        self.detail: str | None = None
+        self.log_file = os.open(
+            os.path.join(folder, "log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        self.log_room: int = plan["log_bytes_max"]
+        self.log_cut = False
+        self.last_words = b""
+        self.cpu_seen: dict[int, int] = {}
+        self.memory_seen = 0
+        self.disk_full = False
+        self.poke = Poke(plan["poke_folder"], plan["run_id"])
+        self.wake_read, self.wake_write = os.pipe()
+        self._watch_signals()
+
+    def run(self) -> None:
+        """All stages, then exit.json."""
+        _write_json(
+            self.folder,
+            "shim.json",
+            {
+                "pid": os.getpid(),
+                "start_ticks": int(_stat_fields("self")[19]),
+                "boot_id": _read("/proc/sys/kernel/random/boot_id").strip(),
+                "started_at": self.started_at,
+            },
+            durable=False,
+        )
+        stage = None
+        for name in self.plan["stages"]:
+            stage = self._run_stage(name)
+            if stage.code != 0 or self.end_cause is not None:
+                break
+        assert stage is not None
+        self._finish(stage)
+
+    def _watch_signals(self) -> None:
+        for each in (self.wake_read, self.wake_write):
+            os.set_blocking(each, False)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.wake_write)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _run_stage(self, name: str) -> Stage:
+        stage = _spawn(name, self.plan)
+        self.poke.due()
+        linger_until = NEVER
+        while stage.code is None or stage.log is not None:
+            self._wait(stage, linger_until)
+            if stage.code is None:
+                if self._reap(stage):
+                    self._kill_rest()
+                    linger_until = time.monotonic() + LINGER_SECONDS
+                else:
+                    self._keep_limits(stage)
+            elif time.monotonic() >= linger_until:
+                break
+        for each in (stage.log, stage.news, stage.unblock):
+            if each is not None:
+                os.close(each)
+        return stage
+
+    def _wait(self, stage: Stage, linger_until: float) -> None:
+        """Wait for output, news, a signal or the next deadline, and take in what came."""
+        poll = select.poll()
+        for each in (stage.log, stage.news, self.wake_read):
+            if each is not None:
+                poll.register(each, select.POLLIN)
+        until = min(linger_until, self.poke.at)
+        if stage.code is None:
+            until = min(until, self.next_tick, self.deadline, self.kill_at)
+        events = poll.poll(max(0.0, (until - time.monotonic()) * 1000) + 0.5)
+        for ready, _ in events:
+            if ready == stage.log:
+                stage.log = self._take_output(ready)
+            elif ready == stage.news:
+                self._take_news(stage)
+            elif signal.SIGTERM in os.read(self.wake_read, 4096):
+                self._take_stop(stage)
+        self.poke.send_if_due()
+
+    def _take_output(self, source: int) -> int | None:
+        """Append to the log up to its limit; returns the pipe, or None once it is closed."""
+        data = os.read(source, READ_BYTES)
+        if not data:
+            os.close(source)
+            return None
+        self.last_words = (self.last_words + data)[-DETAIL_BYTES:]
+        kept = data[: self.log_room]
+        self._log(kept)
+        self.log_room -= len(kept)
+        if len(kept) < len(data) and not self.log_cut:
+            self.log_cut = True
+            limit = self.plan["log_bytes_max"]
+            self._log(f"\n[perak] the log ends here: its limit of {limit} bytes is reached\n".encode())
+        return source
+
+    def _log(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self.log_file, view) :]
+            except OSError:  # the node's own disk is full: the run goes on, its log doesn't
+                self.log_cut, self.log_room = True, 0
+                return
+            self.poke.due()
+
+    def _take_news(self, stage: Stage) -> None:
+        """bubblewrap's own reports: the process it made, and that the job ended by itself."""
+        assert stage.news is not None
+        data = os.read(stage.news, 4096)
+        if not data:
+            os.close(stage.news)
+            stage.news = None
+            return
+        pid = _number_after(data, b'"child-pid"')
+        if pid is not None:
+            stage.inner_pid = pid
+            self._unblock(stage)
+        if b'"exit-code"' in data:
+            stage.started = True
+
+    def _unblock(self, stage: Stage) -> None:
+        """Let the sandbox start its command, after limits that only its own processes shall feel."""
+        limit = self.plan["pids_rlimit"]
+        if limit is not None and stage.inner_pid is not None:
+            try:
+                resource.prlimit(stage.inner_pid, resource.RLIMIT_NPROC, (limit, limit))
+            except OSError as error:
+                self.detail = f"the limit on processes could not be set: {error.strerror}"
+        if stage.unblock is not None:
+            os.write(stage.unblock, b"\0")
+            os.close(stage.unblock)
+            stage.unblock = None
+
+    def _take_stop(self, stage: Stage) -> None:
+        """SIGTERM: end the job; the agent's stop.bin says why and with how much grace."""
+        try:
+            with open(os.path.join(self.folder, "stop.bin"), "rb") as file:
+                reason, grace = marshal.load(file)  # noqa: S302 - written by the agent
+        except (OSError, ValueError, EOFError, TypeError):
+            reason, grace = "the shim was asked to end", GRACE_SECONDS
+        self._end(stage, "stopped", reason, grace)
+
+    def _keep_limits(self, stage: Stage) -> None:
+        now = time.monotonic()
+        if now >= self.deadline:
+            self.deadline = NEVER
+            seconds = self.plan["max_duration_seconds"]
+            self._end(
+                stage, "max_duration", f"reached max_duration of {seconds:g} s", self.plan["grace_seconds"]
+            )
+        if now >= self.kill_at:
+            self.kill_at = NEVER
+            self._kill(stage)
+        if now >= self.next_tick:
+            self.next_tick = now + TICK_SECONDS
+            self._look(stage)
+
+    def _look(self, stage: Stage) -> None:
+        """What the kernel doesn't hold or count for us."""
+        self._look_at_disk(stage)
+        if stage.inner_pid is None or "cpu" in self.plan["counters"]:
+            return
+        resident = 0
+        for pid in _below(stage.inner_pid):
+            fields = _stat_fields(str(pid))
+            if fields:
+                self.cpu_seen[pid] = int(fields[11]) + int(fields[12])
+                resident += int(fields[21]) * resource.getpagesize()
+        self.memory_seen = max(self.memory_seen, resident)
+        limit = self.plan["memory_watch_bytes"]
+        if limit is not None and resident > limit:
+            self._end(stage, "oom", f"used {resident} bytes of memory, its limit is {limit}", 0.0)
+
+    def _look_at_disk(self, stage: Stage) -> None:
+        limit = self.plan["disk_watch_bytes"]
+        if limit is None:
+            self.disk_full = self.disk_full or _is_full(self.plan["scratch"])
+            return
+        used = _tree_bytes(self.plan["scratch"])
+        if used > limit:
+            self._end(stage, "disk_full", f"used {used} bytes of disk, its limit is {limit}", 0.0)
+
+    def _end(self, stage: Stage, cause: str, detail: str, grace_seconds: float) -> None:
+        """Ask the job to end, and note why; the first reason stays, a shorter grace wins."""
+        if self.end_cause is None:
+            self.end_cause, self.detail = cause, detail
+        if stage.inner_pid is None:  # nothing of the job has begun
+            grace_seconds = 0.0
+        self.kill_at = min(self.kill_at, time.monotonic() + grace_seconds)
+        if grace_seconds > 0:
+            for pid in self._to_terminate(stage):
+                _signal(pid, signal.SIGTERM)
+
+    def _to_terminate(self, stage: Stage) -> Iterator[int]:
+        """Every process of the job but a shell that merely waits: its death would take the others' grace."""
+        if stage.inner_pid is None:
+            return
+        tree = _below(stage.inner_pid)
+        parents = {_parent(pid) for pid in tree}
+        for pid in tree:
+            waits = pid in parents and _parent(pid) == stage.inner_pid
+            if not waits or _catches_term(pid):
+                yield pid
+
+    def _kill(self, stage: Stage) -> None:
+        """SIGKILL to bubblewrap takes its whole process namespace along (--die-with-parent)."""
+        _signal(stage.pid, signal.SIGKILL)
+
+    def _kill_rest(self) -> None:
+        """Nothing may be left: what the job put into the background dies with its first process."""
+        for path in self.plan["joins"]:
+            for line in _read(path).split():
+                _signal(int(line), signal.SIGKILL)
+
+    def _reap(self, stage: Stage) -> bool:
+        pid, status, usage = os.wait4(stage.pid, os.WNOHANG)
+        if pid == 0:
+            return False
+        stage.code = os.waitstatus_to_exitcode(status)
+        stage.rusage_seconds = usage.ru_utime + usage.ru_stime
+        while stage.news is not None:
+            self._take_news(stage)
+        return True
+
+    def _finish(self, stage: Stage) -> None:
+        """Decide the cause, measure, and write exit.json durably."""
+        code = stage.code if stage.code is not None else SHELL_EXIT_SIGNAL + signal.SIGKILL
+        if code < 0:
+            code = SHELL_EXIT_SIGNAL - code
+        cause = self._cause(stage, code)
+        killed_by = code - SHELL_EXIT_SIGNAL if 0 < code - SHELL_EXIT_SIGNAL <= SIGNAL_MAX else None
+        os.fsync(self.log_file)
+        record = {
+            "run_id": self.plan["run_id"],
+            "state": exited,
+            "started_at": self.started_at,
+            "ended_at": time.time(),
+            "exit_code": code,
+            "cause": cause,
+            "signal": killed_by,
+            "cpu_seconds": self._cpu_seconds(stage),
+            "memory_peak_bytes": self._memory_peak(),
+            "log_bytes": os.fstat(self.log_file).st_size,
+            "detail": self.detail,
+        }
+        _write_json(self.folder, "exit.json", record, durable=True)
+        self.poke.send()
+
+    def _cause(self, stage: Stage, code: int) -> str:
+        if self.end_cause is not None:
+            return self.end_cause
+        if not stage.started:
+            self.detail = self.last_words.decode(errors="replace").strip() or "the sandbox did not start"
+            return "sandbox"
+        if code == 0:
+            return "exited"
+        if (_counter(self.plan, "oom") or 0) > 0:
+            self.detail = f"out of memory (limit {self.plan['memory_bytes']} bytes) in {stage.name}"
+            return "oom"
+        if self.disk_full or (self.plan["disk_watch_bytes"] is None and _is_full(self.plan["scratch"])):
+            self.detail = f"the scratch of {self.plan['disk_bytes']} bytes was full in {stage.name}"
+            return "disk_full"
+        if stage.name == "setup":
+            self.detail = f"setup ended with exit code {code}"
+            return "setup"
+        return "signal" if 0 < code - SHELL_EXIT_SIGNAL <= SIGNAL_MAX else "exited"
+
+    def _cpu_seconds(self, stage: Stage) -> float | None:
+        counted = _counter(self.plan, "cpu")
+        if counted is not None:
+            return counted
+        ticks = sum(self.cpu_seen.values())
+        return ticks / os.sysconf("SC_CLK_TCK") if self.cpu_seen else None
+
+    def _memory_peak(self) -> int | None:
+        counted = _counter(self.plan, "memory_peak")
+        return int(counted) if counted is not None else self.memory_seen or None
+
+
+class Poke:
+    """Tells the agent that there is something new, at most once in POKE_SECONDS; nobody need listen."""
+
+    def __init__(self, folder: str, run_id: str) -> None:
+        # Through the open folder, because a socket's whole path may not exceed 107 bytes.
+        self.address = f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_CLOEXEC)}/poke.sock"
+        self.message = run_id.encode()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.last = 0.0
+        self.at = NEVER
+
+    def due(self) -> None:
+        """Something is new: say so at once, or as soon as it is allowed again."""
+        self.at = min(self.at, max(time.monotonic(), self.last + POKE_SECONDS))
+        self.send_if_due()
+
+    def send_if_due(self) -> None:
+        """Send what is due by now."""
+        if time.monotonic() >= self.at:
+            self.send()
+
+    def send(self) -> None:
+        """Send now."""
+        self.at, self.last = NEVER, time.monotonic()
+        try:
+            self.socket.sendto(self.message, self.address)
+        except OSError:
+            return
+
+
+def _spawn(name: str, plan: dict[str, Any]) -> Stage:
+    """Start bubblewrap for one stage, from this (the main) thread."""
+    log_read, log_write = os.pipe()
+    news_read, news_write = os.pipe()
+    block_read, block_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(name, plan, log_write, news_write, block_read)
+        except BaseException as error:
+            os.write(2, f"perak: the sandbox can't be started: {error}\n".encode())
+        finally:
+            os._exit(127)
+    for each in (log_write, news_write, block_read):
+        os.close(each)
+    return Stage(name, pid, log_read, news_read, block_write)
+
+
+def _become(name: str, plan: dict[str, Any], log: int, news: int, block: int) -> None:
+    """In the child: limits first, then the run's own user, then bubblewrap. Never bubblewrap as root."""
+    for target in (1, 2):
+        os.dup2(log, target)
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    inherited = {"--json-status-fd": news, "--block-fd": block, "--args": _arguments_file(plan["arguments"])}
+    if plan["seccomp"]:
+        inherited["--seccomp"] = os.open(plan["seccomp"], os.O_RDONLY)
+    for path in plan["joins"]:
+        with open(path, "w") as file:
+            file.write("0")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = min(plan["nofile_max"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.chdir("/")
+    os.umask(0o022)
+    if plan["uid"] is not None:
+        os.setgroups([])
+        os.setresgid(plan["uid"], plan["uid"], plan["uid"])
+        os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+    assert os.getuid() != 0
+    for each in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(each, signal.SIG_DFL)
+    argv = [plan["bwrap"]]
+    for option, descriptor in inherited.items():
+        os.set_inheritable(descriptor, True)
+        argv += [option, str(descriptor)]
+    argv += ["--", "/bin/sh", "-e", f"/job/{name}"]
+    os.execve(plan["bwrap"], argv, {"PATH": "/usr/bin:/bin"})  # noqa: S606 - there is no shell on purpose
+
+
+def _arguments_file(arguments: list[str]) -> int:
+    file = os.memfd_create("arguments", os.MFD_CLOEXEC)
+    os.write(file, b"".join(each.encode() + b"\0" for each in arguments))
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+def _counter(plan: dict[str, Any], name: str) -> float | None:
+    """A number from the run's cgroup (path, key in the file or nothing, factor to our unit)."""
+    if name not in plan["counters"]:
+        return None
+    path, key, scale = plan["counters"][name]
+    for line in _read(path).splitlines():
+        left, _, right = line.rpartition(" ")
+        if left == key:
+            return float(int(right) * scale)
+    return None
+
+
+def _read(path: str) -> str:
+    """A small file's text, empty when it isn't there."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _stat_fields(pid: str) -> list[str]:
+    """/proc/PID/stat from its third field (state) on, empty when there is no such process."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+
+
+def _parent(pid: int) -> int:
+    fields = _stat_fields(str(pid))
+    return int(fields[1]) if fields else 0
+
+
+def _below(root: int) -> list[int]:
+    """The processes below `root`, without it."""
+    parents = {int(each): _parent(int(each)) for each in os.listdir("/proc") if each.isdigit()}
+    found: list[int] = []
+    level = {root}
+    while level:
+        level = {pid for pid, parent in parents.items() if parent in level}
+        found += level
+    return found
+
+
+def _catches_term(pid: int) -> bool:
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        return
+
+
+def _is_full(folder: str) -> bool:
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < FULL_BYTES or room.f_favail == 0
+
+
+def _tree_bytes(folder: str) -> int:
+    """What the files below `folder` take on disk; what vanishes meanwhile isn't counted."""
+    total = 0
+    folders = [folder]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+        except OSError:
+            continue
+    return total
+
+
+def _number_after(data: bytes, key: bytes) -> int | None:
+    _, found, rest = data.partition(key)
+    digits = rest.split(b"\n")[0].split(b",")[0].strip(b" :}")
+    return int(digits) if found and digits.isdigit() else None
+
+
+def _write_json(folder: str, name: str, record: dict[str, Any], *, durable: bool) -> None:
+    """One flat object, in place at once; `durable`: still there after a power cut."""
+    from _json import encode_basestring_ascii as quote
+
+    parts = []
+    for key, value in record.items():
+        text = "null" if value is None else quote(value) if isinstance(value, str) else repr(value)
+        parts.append(f"{quote(key)}: {text}")
+    draft = os.path.join(folder, f".{name}")
+    with open(draft, "w") as file:
+        file.write("{" + ", ".join(parts) + "}\n")
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    os.rename(draft, os.path.join(folder, name))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
