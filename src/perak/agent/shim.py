@@ -320,7 +320,7 @@ class Shim:
         os.fsync(self.log_file)
         record = {
             "run_id": self.plan["run_id"],
-            "state": exited,
+            "state": "exited",
             "started_at": self.started_at,
             "ended_at": time.time(),
             "exit_code": code,
