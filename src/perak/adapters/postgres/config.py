@@ -40,6 +40,7 @@ checkpoint_timeout = 15min
 # Nothing replicates the embedded server, so its log need not be fit for that.
 wal_level = minimal
 max_wal_senders = 0
+max_logical_replication_workers = 0
 
 # Our statements are short: compiling them, or spreading one over processes, costs more than it saves.
 jit = off
