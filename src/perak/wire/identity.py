@@ -230,6 +230,21 @@ def from_pem(certificate_pem: bytes) -> bytes:
         raise IdentityError("This is not a certificate in PEM form.") from None
 
 
+def chain_to_pem(chain: Sequence[bytes]) -> str:
+    """A chain of DER certificates as one PEM text, in the same order."""
+    return "".join(to_pem(der).decode() for der in chain)
+
+
+def chain_from_pem(text: str) -> tuple[bytes, ...]:
+    """The certificates of a PEM text as DER, unproven, in the same order. Raises IdentityError."""
+    from cryptography import x509
+
+    try:
+        return tuple(_der(certificate) for certificate in x509.load_pem_x509_certificates(text.encode()))
+    except ValueError:
+        raise IdentityError("This is not a chain of certificates in PEM form.") from None
+
+
 def _issue(authority: Authority, uri: str, public_key: bytes, now: datetime, end: datetime) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

@@ -11,9 +11,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perak.domain.errors import InvalidInput
 from perak.domain.receipt import (
@@ -28,6 +27,9 @@ from perak.domain.receipt import (
 from perak.domain.report import Metered, RunExited
 from perak.wire.identity import VerifiedChain, verify_chain
 from perak.wire.signing import RECEIPT_TYP, REPORT_TYP, SigningKey, peek_header, peek_payload, sign, verify
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 RECEIPT_BYTES_MAX = 512 * 1024
 """Receipts have about 10 kB; everything in one is bounded by what a signature may cover, twice."""
@@ -161,8 +163,10 @@ def _receipt(signed: bytes) -> Receipt:
 
 
 def _decoded(kind: type[_T], text: bytes) -> _T:
+    from pydantic import ValidationError
+
     try:
-        value: _T = _ADAPTERS[kind].validate_json(text, strict=True)
+        value: _T = _adapters()[kind].validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the whole"
@@ -279,6 +283,10 @@ def _time(at_ms: int) -> datetime:
         raise ReceiptError(f"{at_ms} is not a time in milliseconds since 1970.") from None
 
 
-_ADAPTERS: dict[type, TypeAdapter[Any]] = {
-    kind: TypeAdapter(kind) for kind in (Receipt, _Envelope, _ExitedReport, _MeteredReport)
-}
+@lru_cache(maxsize=1)
+def _adapters() -> dict[type, TypeAdapter[Any]]:
+    """pydantic's parsers of what is read here; made on first use, because that takes half a second."""
+    from pydantic import TypeAdapter
+
+    kinds = (Receipt, _Envelope, _ExitedReport, _MeteredReport)
+    return {kind: TypeAdapter(kind) for kind in kinds}

@@ -13,6 +13,8 @@ from perak.wire.identity import (
     NODE_CERT_LIFETIME,
     Authority,
     IdentityError,
+    chain_from_pem,
+    chain_to_pem,
     fingerprint,
     from_pem,
     issue_exchange_certificate,
@@ -135,6 +137,13 @@ def test_an_authority_comes_back_from_its_files() -> None:
         Authority.from_pem(HOME.certificate_pem, AWAY.key_pem)
     with pytest.raises(IdentityError, match="damaged"):
         Authority.from_pem(b"", HOME.key_pem)
+
+
+def test_a_chain_comes_back_from_its_pem() -> None:
+    assert chain_from_pem(chain_to_pem(CHAIN)) == CHAIN
+    for text in ("", "é", chain_to_pem(CHAIN)[:100]):
+        with pytest.raises(IdentityError, match="not a chain"):
+            chain_from_pem(text)
 
 
 def test_a_fingerprint_is_the_same_for_both_forms() -> None:

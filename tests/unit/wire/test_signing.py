@@ -75,6 +75,31 @@ def test_other_algorithms_are_refused(algorithm: str) -> None:
         peek_header(token)
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"crit": ["b64"], "b64": False},
+        {"b64": False},
+        {"jwk": {"kty": "OKP"}},
+        {"jku": "https://example.org"},
+        {"x5c": ["!"]},
+        {"x5c": "AAAA"},
+        {"typ": 1},
+    ],
+    ids=str,
+)
+def test_a_header_with_more_than_ours_is_refused(extra: dict[str, object]) -> None:
+    header = json.dumps({"alg": "Ed25519", "kid": KEY.kid, "typ": REPORT_TYP} | extra).encode()
+    signing_input = f"{base64.urlsafe_b64encode(header).decode().rstrip('=')}.eA"
+    signature = KEY._private.sign(signing_input.encode())
+    token = f"{signing_input}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+    with pytest.raises(SignatureError):
+        peek_header(token)
+    if extra != {"x5c": ["!"]}:  # certificates are looked at by peek_header alone
+        with pytest.raises(SignatureError):
+            verify(token, KEY.public_bytes, typ=REPORT_TYP)
+
+
 @untimed
 @given(text=st.text(max_size=200))
 def test_garbage_is_a_signature_error(text: str) -> None:
