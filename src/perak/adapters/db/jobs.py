@@ -1,0 +1,147 @@
+"""Jobs and the steps of their life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from perak.app.records import Caller, JobRecord
+from perak.domain.job import JobSpec
+from perak.domain.lifecycle import JOB
+from perak.domain.market.match import PendingJob
+
+_spec_decoder = msgspec.json.Decoder(JobSpec)
+
+COLUMNS = """job.id, job.project_id, job.name, job.state, job.spec::text as spec_text, job.epoch,
+    job.attempts, job.hold_mode, job.created_at, job.started_at as job_started_at"""
+
+INSERT = """
+with job as (
+    insert into job (id, project_id, key_id, name, state, spec, file, workdir_digest, hold_mode, created_at)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning id
+)
+insert into job_event (job_id, at, kind, detail) values ($1, $10, 'state', 'queued')
+"""
+
+STEP = """
+with step as (
+    update job set state = $2, reason = $4, exit_code = $5,
+        ended_at = case when $6 then $3::timestamptz end,
+        avoid = case when $7::text is null then avoid else array_append(avoid, $7) end
+    where id = $1 returning id
+)
+insert into job_event (job_id, at, kind, detail)
+select id, $3, 'state', $2 || coalesce(': ' || $4, '') from step
+"""
+
+STARTED = """
+with step as (
+    update job set state = $2, started_at = coalesce(started_at, $3) where id = $1 returning id
+)
+insert into job_event (job_id, at, kind, detail) select id, $3, 'state', $2 from step
+"""
+
+PENDING = """
+select job.id, job.project_id, job.spec::text as spec_text, job.epoch, job.attempts, job.avoid,
+    wallet.posted - wallet.pending as available,
+    coalesce((
+        select sum(hold.amount)::bigint from transfer hold
+        where hold.job_id = job.id and hold.phase = 'pending'
+            and not exists (select from transfer done where done.pending_id = hold.id)
+    ), 0) as held
+from job join account wallet on wallet.kind = 'wallet' and wallet.project_id = job.project_id
+where job.state = 'queued' and ($1::text is null or job.id > $1)
+order by job.id limit $2
+for update of job skip locked
+"""
+
+
+class PgJobs:
+    def __init__(self, connection: Any) -> None:
+        self._db = connection
+
+    async def insert(
+        self,
+        *,
+        id: str,
+        caller: Caller,
+        spec: JobSpec,
+        tree: dict[str, object],
+        hold_mode: str,
+        now: datetime,
+    ) -> None:
+        await self._db.execute(
+            INSERT,
+            id,
+            caller.project,
+            caller.key,
+            spec.name,
+            JOB.initial,
+            spec,
+            tree,
+            spec.workdir_digest,
+            hold_mode,
+            now,
+        )
+
+    async def lock(self, id: str, *, project: str) -> JobRecord | None:
+        row = await self._db.fetchrow(
+            f"select {COLUMNS} from job where id = $1 and project_id = $2 for update", id, project
+        )
+        return job_record(row) if row else None
+
+    async def step(
+        self,
+        id: str,
+        *,
+        state: str,
+        now: datetime,
+        reason: str | None = None,
+        exit_code: int | None = None,
+        ended: bool = False,
+        avoid: str | None = None,
+    ) -> None:
+        await self._db.execute(STEP, id, state, now, reason, exit_code, ended, avoid)
+
+    async def started(self, id: str, *, state: str, now: datetime) -> None:
+        await self._db.execute(STARTED, id, state, now)
+
+    async def event(self, id: str, *, kind: str, detail: str, now: datetime) -> None:
+        await self._db.execute(
+            "insert into job_event (job_id, at, kind, detail) values ($1, $2, $3, $4)", id, now, kind, detail
+        )
+
+    async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
+        rows = await self._db.fetch(PENDING, after, limit)
+        return [
+            PendingJob(
+                id=row["id"],
+                project=row["project_id"],
+                spec=_spec_decoder.decode(row["spec_text"]),
+                epoch=row["epoch"],
+                attempts=row["attempts"],
+                avoid=tuple(row["avoid"]),
+                held=row["held"],
+                available=row["available"],
+            )
+            for row in rows
+        ]
+
+
+def job_record(row: Mapping[str, Any]) -> JobRecord:
+    """A JobRecord of a row that has COLUMNS."""
+    return JobRecord(
+        id=row["id"],
+        project=row["project_id"],
+        name=row["name"],
+        state=row["state"],
+        spec=_spec_decoder.decode(row["spec_text"]),
+        epoch=row["epoch"],
+        attempts=row["attempts"],
+        hold_mode=row["hold_mode"],
+        created_at=row["created_at"],
+        started_at=row["job_started_at"],
+    )

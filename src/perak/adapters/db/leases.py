@@ -1,0 +1,293 @@
+"""Leases and their runs. Whoever changes one locks its job first, so that all lock in one order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from perak.adapters.db.jobs import COLUMNS, job_record
+from perak.app.records import Engagement, LeaseRecord, NewLease, RunEnd, RunRecord
+from perak.domain.errors import Conflict
+from perak.domain.lifecycle import JOB, LEASE, RUN
+from perak.domain.outcome import Settlement
+from perak.domain.report import Metered, RunStarted
+
+LOG_BYTES_MAX = 64 * 2**20
+"""The most log that is kept of one run; the agent's own limit is the same."""
+
+ENGAGEMENT = f"""
+select {COLUMNS},
+    lease.id as lease_id, lease.offer_id, lease.offer_version, lease.node_id, lease.provider_project_id,
+    lease.epoch as lease_epoch, lease.state as lease_state, lease.price, lease.devices_milli, lease.devices,
+    lease.cpu_milli, lease.memory_bytes, lease.disk_bytes, lease.max_duration_seconds,
+    lease.duration_limited_by, lease.stop_cause, lease.granted_at,
+    run.id as run_id, run.attempt, run.state as run_state, run.tier, run.enforced, run.unenforced,
+    run.started_at as run_started_at, run.log_bytes, run.evidence::text as evidence_text, run.evidence_jws
+from run join lease on lease.id = run.lease_id join job on job.id = run.job_id
+"""
+
+GRANT = """
+with part as (
+    update offer set used_cpu_milli = used_cpu_milli + $8, used_memory_bytes = used_memory_bytes + $9,
+        used_disk_bytes = used_disk_bytes + $10
+    from node
+    where offer.id = $4 and offer.version = $5 and offer.state = 'open'
+        and node.id = offer.node_id and node.state = 'online' and node.mode = 'accepting'
+        and used_cpu_milli + $8 <= offer.cpu_milli and used_memory_bytes + $9 <= offer.memory_bytes
+        and used_disk_bytes + $10 <= offer.disk_bytes
+        and cardinality($7::text[]) = (
+            select count(*) from device
+            where device.offer_id = $4 and device.uuid = any ($7) and device.lease_id is null
+        )
+    returning offer.id
+), new_lease as (
+    insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,
+        state, price, devices_milli, devices, cpu_milli, memory_bytes, disk_bytes, max_duration_seconds,
+        duration_limited_by, granted_at)
+    select $1, $2, $3, $4, $5, $6, $11, $12, $13, $14, $15, $7, $8, $9, $10, $16, $17, $18 from part
+    returning id
+), new_run as (
+    insert into run (id, lease_id, job_id, project_id, node_id, epoch, attempt, state, created_at)
+    select $19, $1, $2, $3, $6, $12, $20, $21, $18 from new_lease
+    returning id
+), taken as (
+    update job set state = $22, epoch = $12, attempts = $20, hold_mode = $23
+    where id = $2 and exists (select from new_run) returning id
+)
+insert into job_event (job_id, at, kind, detail)
+select $2, $18, 'state', $22 || ' on ' || node.name from taken, node where node.id = $6
+returning seq
+"""
+
+END = """
+with ended_lease as (
+    update lease set state = $2, ended_at = $3 where id = $1
+    returning offer_id, cpu_milli, memory_bytes, disk_bytes
+), ended_run as (
+    update run set state = $4, ended_at = $5, exit_code = $6, cause = $7, detail = $8, cost = $9,
+        outputs = $10, started_at = coalesce(run.started_at, $11),
+        evidence_until = coalesce($5, evidence_until), evidence_jws = coalesce($12, evidence_jws)
+    where lease_id = $1
+), freed as (
+    update device set lease_id = null where lease_id = $1
+)
+update offer set used_cpu_milli = used_cpu_milli - e.cpu_milli,
+    used_memory_bytes = used_memory_bytes - e.memory_bytes, used_disk_bytes = used_disk_bytes - e.disk_bytes
+from ended_lease e where offer.id = e.offer_id
+"""
+
+
+class PgLeases:
+    def __init__(self, connection: Any) -> None:
+        self._db = connection
+
+    async def grant(self, new: NewLease, *, hold_mode: str, now: datetime) -> bool:
+        lease = new.lease
+        event = await self._db.fetchval(
+            GRANT,
+            lease.id,
+            lease.job,
+            lease.project,
+            lease.offer,
+            lease.offer_version,
+            lease.node,
+            list(lease.devices),
+            lease.cpu_milli,
+            lease.memory_bytes,
+            lease.disk_bytes,
+            lease.provider,
+            lease.epoch,
+            LEASE.initial,
+            lease.price,
+            lease.devices_milli,
+            lease.max_duration_seconds,
+            lease.duration_limited_by,
+            now,
+            new.run,
+            new.attempt,
+            RUN.initial,
+            JOB.step("queued", "leased"),
+            hold_mode,
+        )
+        if event is not None and lease.devices:
+            await self._db.execute(
+                "update device set lease_id = $1 where offer_id = $2 and uuid = any ($3)",
+                lease.id,
+                lease.offer,
+                list(lease.devices),
+            )
+        return event is not None
+
+    async def of_run(self, run: str) -> Engagement | None:
+        return await self._engagement("where run.id = $1", run)
+
+    async def live_of_job(self, job: str) -> Engagement | None:
+        return await self._engagement("where job.id = $1 and lease.state in ('active', 'suspected')", job)
+
+    async def _engagement(self, where: str, key: str) -> Engagement | None:
+        row = await self._db.fetchrow(f"{ENGAGEMENT} {where} for update of job, lease, run", key)
+        return engagement(row) if row else None
+
+    async def ask_stop(self, lease: str, *, cause: str) -> None:
+        await self._db.execute(
+            "update lease set stop_cause = coalesce(stop_cause, $2) where id = $1", lease, cause
+        )
+
+    async def started(self, run: str, started: RunStarted) -> None:
+        await self._db.execute(
+            """update run set state = 'running', started_at = $2, tier = $3, enforced = $4, unenforced = $5,
+                detail = null where id = $1""",
+            run,
+            from_ms(started.started_at),
+            started.tier,
+            list(started.enforced),
+            started.unenforced,
+        )
+
+    async def preparing(self, run: str, *, detail: str) -> None:
+        await self._db.execute("update run set state = 'preparing', detail = $2 where id = $1", run, detail)
+
+    async def metered(self, run: str, evidence: Metered, *, jws: str) -> None:
+        await self._db.execute(
+            "update run set evidence_until = $2, evidence = $3, evidence_jws = $4 where id = $1",
+            run,
+            from_ms(evidence.until),
+            evidence,
+            jws,
+        )
+
+    async def end(
+        self, engagement: Engagement, end: RunEnd, *, settlement: Settlement, now: datetime
+    ) -> None:
+        event = "fenced" if end.fenced else "ended"
+        await self._db.execute(
+            END,
+            engagement.lease.id,
+            LEASE.step(engagement.lease.state, event),
+            now,
+            RUN.step(engagement.run.state, "fenced" if end.fenced else "exited"),
+            from_ms(end.until_ms),
+            end.exit_code,
+            end.cause,
+            end.detail,
+            settlement.cost,
+            end.outputs,
+            None if end.started_at_ms is None else from_ms(end.started_at_ms),
+            end.evidence_jws,
+        )
+
+    async def refuse(self, engagement: Engagement, *, cause: str, detail: str, now: datetime) -> None:
+        await self._db.execute(
+            END,
+            engagement.lease.id,
+            LEASE.step(engagement.lease.state, "ended"),
+            now,
+            RUN.step(engagement.run.state, "refused"),
+            now,
+            None,
+            cause,
+            detail,
+            0,
+            None,
+            None,
+            None,
+        )
+
+    async def append_log(self, run: str, *, offset: int, data: bytes) -> int:
+        length: int = await self._db.fetchval("select log_bytes from run where id = $1", run)
+        if offset > length:
+            raise Conflict(f"a log chunk of {run} starts at {offset}, after its end at {length}")
+        new = data[length - offset : length - offset + max(0, LOG_BYTES_MAX - length)]
+        if new:
+            await self._db.execute(
+                """with chunk as (insert into log_chunk (run_id, start, data) values ($1, $2, $3))
+                update run set log_bytes = $4 where id = $1""",
+                run,
+                length,
+                new,
+                length + len(new),
+            )
+        return length + len(new)
+
+    async def suspect(self, *, node: str, now: datetime) -> list[str]:
+        rows = await self._db.fetch(
+            """update lease set state = $3, suspected_at = $2 where node_id = $1 and state = 'active'
+            returning job_id""",
+            node,
+            now,
+            LEASE.step("active", "silent"),
+        )
+        return [row["job_id"] for row in rows]
+
+    async def restore(self, *, node: str) -> list[str]:
+        rows = await self._db.fetch(
+            """update lease set state = $2, suspected_at = null where node_id = $1 and state = 'suspected'
+            returning job_id""",
+            node,
+            LEASE.step("suspected", "returned"),
+        )
+        return [row["job_id"] for row in rows]
+
+    async def overdue(self, *, now: datetime, limit: int) -> list[str]:
+        rows = await self._db.fetch(
+            """select run.id from lease join run on run.lease_id = lease.id join job on job.id = lease.job_id
+            where lease.state = 'suspected' and lease.suspected_at
+                + make_interval(secs => (job.spec->>'disconnect_grace_seconds')::int) < $1
+            order by lease.suspected_at limit $2""",
+            now,
+            limit,
+        )
+        return [row["id"] for row in rows]
+
+
+def from_ms(ms: int) -> datetime:
+    """An aware UTC datetime of Unix milliseconds; what no calendar holds is cut to its ends."""
+    return datetime.fromtimestamp(min(max(ms, 0), MS_MAX) / 1000, tz=UTC)
+
+
+MS_MAX = 253_402_300_799_000
+"""The end of the year 9999."""
+
+
+def engagement(row: Mapping[str, Any]) -> Engagement:
+    evidence = row["evidence_text"]
+    return Engagement(
+        job=job_record(row),
+        lease=LeaseRecord(
+            id=row["lease_id"],
+            job=row["id"],
+            project=row["project_id"],
+            offer=row["offer_id"],
+            offer_version=row["offer_version"],
+            node=row["node_id"],
+            provider=row["provider_project_id"],
+            epoch=row["lease_epoch"],
+            state=row["lease_state"],
+            price=row["price"],
+            devices_milli=row["devices_milli"],
+            devices=tuple(row["devices"]),
+            cpu_milli=row["cpu_milli"],
+            memory_bytes=row["memory_bytes"],
+            disk_bytes=row["disk_bytes"],
+            max_duration_seconds=row["max_duration_seconds"],
+            duration_limited_by=row["duration_limited_by"],
+            stop_cause=row["stop_cause"],
+            granted_at=row["granted_at"],
+        ),
+        run=RunRecord(
+            id=row["run_id"],
+            lease=row["lease_id"],
+            attempt=row["attempt"],
+            state=row["run_state"],
+            tier=row["tier"],
+            enforced=tuple(row["enforced"]),
+            unenforced=row["unenforced"],
+            started_at=row["run_started_at"],
+            log_bytes=row["log_bytes"],
+            evidence=msgspec.json.decode(evidence, type=Metered) if evidence else None,
+            evidence_jws=row["evidence_jws"],
+        ),
+    )

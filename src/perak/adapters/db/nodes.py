@@ -1,0 +1,163 @@
+"""Nodes, their invites, and the exchange's own sign of life."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from perak.app.records import NodeRecord
+from perak.domain.errors import Conflict
+from perak.domain.lifecycle import NODE
+
+COLUMNS = """id, project_id, name, state, mode, sign_key, certificate_chain, certificate_expires_at,
+    report_seq, agent_id"""
+
+
+class PgNodes:
+    def __init__(self, connection: Any) -> None:
+        self._db = connection
+
+    async def lock(self, id: str) -> NodeRecord | None:
+        row = await self._db.fetchrow(f"select {COLUMNS} from node where id = $1 for update", id)
+        return _record(row) if row else None
+
+    async def get(self, id: str) -> NodeRecord | None:
+        row = await self._db.fetchrow(f"select {COLUMNS} from node where id = $1", id)
+        return _record(row) if row else None
+
+    async def insert(
+        self,
+        *,
+        id: str,
+        project: str,
+        name: str,
+        sign_key: bytes,
+        seal_key: bytes,
+        certificate_chain: str,
+        certificate_expires_at: datetime,
+        now: datetime,
+    ) -> None:
+        try:
+            await self._db.execute(
+                """insert into node (id, project_id, name, sign_key, seal_key, certificate_chain,
+                    certificate_expires_at, state, enrolled_at)
+                values ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
+                id,
+                project,
+                name,
+                sign_key,
+                seal_key,
+                certificate_chain,
+                certificate_expires_at,
+                NODE.initial,
+                now,
+            )
+        except asyncpg.UniqueViolationError:
+            raise Conflict(
+                f"a node named {name!r}, or with this key, is enrolled already; choose another --name"
+            ) from None
+
+    async def connected(
+        self, id: str, *, state: str, agent_id: str, agent_version: str, boot_id: str, now: datetime
+    ) -> None:
+        await self._db.execute(
+            """update node set state = $2, agent_id = $3, agent_version = $4, boot_id = $5, last_seen = $6
+            where id = $1""",
+            id,
+            state,
+            agent_id,
+            agent_version,
+            boot_id,
+            now,
+        )
+
+    async def certified(self, id: str, *, chain: str, expires_at: datetime) -> None:
+        await self._db.execute(
+            "update node set certificate_chain = $2, certificate_expires_at = $3 where id = $1",
+            id,
+            chain,
+            expires_at,
+        )
+
+    async def applied(self, id: str, *, seq: int, now: datetime) -> None:
+        await self._db.execute("update node set report_seq = $2, last_seen = $3 where id = $1", id, seq, now)
+
+    async def seen(self, last_seen: Sequence[tuple[str, datetime]]) -> None:
+        await self._db.execute(
+            """update node set last_seen = greatest(node.last_seen, seen.at)
+            from unnest($1::text[], $2::timestamptz[]) as seen (id, at) where node.id = seen.id""",
+            [id for id, _ in last_seen],
+            [at for _, at in last_seen],
+        )
+
+    async def silent(self, *, before: datetime) -> list[NodeRecord]:
+        return await self._unseen("online", before)
+
+    async def lost(self, *, before: datetime) -> list[NodeRecord]:
+        return await self._unseen("suspected", before)
+
+    async def _unseen(self, state: str, before: datetime) -> list[NodeRecord]:
+        rows = await self._db.fetch(
+            f"select {COLUMNS} from node where state = $1 and last_seen < $2 order by id for update",
+            state,
+            before,
+        )
+        return [_record(row) for row in rows]
+
+    async def set_state(self, id: str, *, state: str) -> None:
+        await self._db.execute("update node set state = $2 where id = $1", id, state)
+
+    async def take_invite(self, *, secret_hash: bytes, now: datetime) -> str | None:
+        project: str | None = await self._db.fetchval(
+            """update invite set uses_left = uses_left - 1
+            where secret_hash = $1 and uses_left > 0 and expires_at > $2 returning project_id""",
+            secret_hash,
+            now,
+        )
+        return project
+
+    async def insert_invite(
+        self, *, id: str, project: str, secret_hash: bytes, uses: int, now: datetime, expires_at: datetime
+    ) -> None:
+        await self._db.execute(
+            """insert into invite (id, project_id, secret_hash, uses_left, created_at, expires_at)
+            values ($1, $2, $3, $4, $5, $6)""",
+            id,
+            project,
+            secret_hash,
+            uses,
+            now,
+            expires_at,
+        )
+
+    async def exchange_alive(self, *, now: datetime) -> datetime:
+        before: datetime = await self._db.fetchval(
+            """update exchange set alive_at = greatest($1, exchange.alive_at)
+            from (select alive_at from exchange for update) as old returning old.alive_at""",
+            now,
+        )
+        return before
+
+    async def renew_windows(self, *, now: datetime) -> None:
+        await self._db.execute(
+            "update node set last_seen = $1 where state in ('online', 'suspected') and last_seen < $1", now
+        )
+        await self._db.execute("update lease set suspected_at = $1 where state = 'suspected'", now)
+
+
+def _record(row: Mapping[str, Any]) -> NodeRecord:
+    return NodeRecord(
+        id=row["id"],
+        project=row["project_id"],
+        name=row["name"],
+        state=row["state"],
+        mode=row["mode"],
+        sign_key=row["sign_key"],
+        certificate_chain=row["certificate_chain"],
+        certificate_expires_at=row["certificate_expires_at"],
+        report_seq=row["report_seq"],
+        agent_id=row["agent_id"],
+    )
