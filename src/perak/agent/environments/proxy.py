@@ -1,0 +1,246 @@
+"""The only way out of an installation: a proxy that knows the package index and nobody else.
+
+It listens on a Unix socket which is bound into the sandbox. HTTPS passes through it sealed, by CONNECT; plain
+HTTP is passed on for GET and HEAD. Names are resolved here: inside there is no DNS.
+"""
+
+import asyncio
+import threading
+import urllib.parse
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from perak.agent.environments.index import Address, IndexSettings, Upstream
+
+# uv opens up to 50 connections at once by default; beyond twice that something is wrong.
+CONNECTIONS_MAX = 100
+HEAD_BYTES_MAX = 16 * 1024
+CONNECT_SECONDS_MAX = 15.0
+# A stalled mirror is given up after this; uv itself waits 30 s for a byte.
+IDLE_SECONDS_MAX = 60.0
+START_SECONDS_MAX = 5.0
+CHUNK_BYTES = 256 * 1024
+
+_DROPPED_HEADERS = ("connection", "proxy-connection", "proxy-authorization", "keep-alive", "host")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyRequest:
+    """The first lines of a request: CONNECT with no `path`, or a plain GET or HEAD."""
+
+    method: str
+    address: Address
+    path: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class RefusedRequest(Exception):
+    """A request that the proxy answers with `status` instead of carrying it out."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def parse_request(head: bytes) -> ProxyRequest:
+    """Read a request's head. Raises `RefusedRequest` for what isn't CONNECT, GET or HEAD as a proxy gets
+    them.
+    """
+    try:
+        line, *rest = head.decode("ascii").split("\r\n")
+        method, target, version = line.split(" ")
+    except ValueError:
+        raise RefusedRequest("400 Bad Request", "a request that can't be read") from None
+    if not version.startswith("HTTP/1."):
+        raise RefusedRequest("400 Bad Request", f"protocol {version!r}")
+    try:
+        if method == "CONNECT":
+            host, _, port = target.rpartition(":")
+            return ProxyRequest(method, (host.strip("[]").lower(), int(port)))
+        parts = urllib.parse.urlsplit(target)
+        port_number = parts.port or 80
+    except ValueError:
+        raise RefusedRequest("400 Bad Request", f"target {target!r}") from None
+    if method not in ("GET", "HEAD") or parts.scheme != "http" or not parts.hostname:
+        raise RefusedRequest("403 Forbidden", f"{method} {target!r}")
+    path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
+    headers = tuple(
+        (name.strip(), value.strip()) for name, _, value in (each.partition(":") for each in rest) if value
+    )
+    return ProxyRequest(method, (parts.hostname.lower(), port_number), path, headers)
+
+
+def check_allowed(request: ProxyRequest, allowed: frozenset[Address]) -> None:
+    """Raises `RefusedRequest` unless the request goes to an address of the index."""
+    if request.address not in allowed:
+        host, port = request.address
+        raise RefusedRequest("403 Forbidden", f"{host}:{port} is not the package index")
+
+
+class IndexProxy:
+    """Serves while its `with` block runs, in a thread of its own; `log` hears of every refusal, from that
+    thread.
+    """
+
+    def __init__(
+        self, socket_path: Path, settings: IndexSettings, *, limit_bytes: int, log: Callable[[str], None]
+    ) -> None:
+        self._socket_path = socket_path
+        self._settings = settings
+        self._allowed = settings.allowed_addresses()
+        self._left_bytes = limit_bytes
+        self._log = log
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="index-proxy", daemon=True)
+        self._started = threading.Event()
+        self._stop = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._slots = asyncio.Semaphore(CONNECTIONS_MAX)
+        self.refused: list[str] = []
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the download met its limit."""
+        return self._left_bytes < 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._started.wait(START_SECONDS_MAX) or self._failure is not None:
+            raise OSError(f"the index proxy did not start: {self._failure}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(START_SECONDS_MAX)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._serve())
+        except BaseException as error:
+            self._failure = error
+            self._started.set()
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_unix_server(self._handle, self._socket_path, limit=HEAD_BYTES_MAX)
+        # The folder around it is closed to all but the installation's uid.
+        self._socket_path.chmod(0o666)
+        self._started.set()
+        await self._stop.wait()
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with self._slots:
+                await self._serve_one(reader, writer)
+        except RefusedRequest as refusal:
+            self.refused.append(str(refusal))
+            self._log(f"refused a connection: {refusal}")
+            await _answer(writer, refusal.status, str(refusal))
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            await _answer(writer, "502 Bad Gateway", str(error) or type(error).__name__)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            writer.close()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), CONNECT_SECONDS_MAX)
+        request = parse_request(head[:-4])
+        check_allowed(request, self._allowed)
+        scheme = "https" if request.method == "CONNECT" else "http"
+        upstream = self._settings.upstream_for(request.address[0], scheme)
+        remote_reader, remote_writer = await asyncio.wait_for(_dial(request, upstream), CONNECT_SECONDS_MAX)
+        try:
+            if request.method == "CONNECT":
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await _first_of(self._relay(reader, remote_writer), self._relay_down(remote_reader, writer))
+            else:
+                remote_writer.write(_plain_head(request, upstream))
+                await self._relay_down(remote_reader, writer)
+        finally:
+            remote_writer.close()
+
+    async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(CHUNK_BYTES):
+            sink.write(data)
+            await sink.drain()
+
+    async def _relay_down(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        """From the index to the installer, within the limit of bytes and of silence."""
+        while data := await asyncio.wait_for(source.read(CHUNK_BYTES), IDLE_SECONDS_MAX):
+            self._left_bytes -= len(data)
+            if self.is_exhausted:
+                self._log("the download is over its limit")
+                return
+            sink.write(data)
+            await sink.drain()
+
+
+async def _dial(
+    request: ProxyRequest, upstream: Upstream | None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which the request's own bytes can be sent."""
+    if upstream is None:
+        return await asyncio.open_connection(*request.address)
+    reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
+    if request.method == "CONNECT":
+        target = _authority(request.address)
+        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *_upstream_headers(upstream)]
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
+        answer = await reader.readuntil(b"\r\n\r\n")
+        if answer.split(b" ", 2)[1:2] != [b"200"]:
+            writer.close()
+            raise OSError(f"the node's own proxy answered {answer.splitlines()[0].decode('latin-1')}")
+    return reader, writer
+
+
+def _plain_head(request: ProxyRequest, upstream: Upstream | None) -> bytes:
+    """The head to send on: one request for one connection, so that none can hide behind it."""
+    host = _authority(request.address)
+    target = f"http://{host}{request.path}" if upstream else request.path
+    kept = [f"{name}: {value}" for name, value in request.headers if name.lower() not in _DROPPED_HEADERS]
+    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {host}", "Connection: close", *kept]
+    return ("\r\n".join([*lines, *(_upstream_headers(upstream) if upstream else ())]) + "\r\n\r\n").encode(
+        "ascii"
+    )
+
+
+def _upstream_headers(upstream: Upstream) -> list[str]:
+    return [f"Proxy-Authorization: {upstream.authorization}"] if upstream.authorization else []
+
+
+def _authority(address: Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
+    """Run until the first ends, then end the others: when either side of a tunnel closes, it is over."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()
+
+
+async def _answer(writer: asyncio.StreamWriter, status: str, reason: str) -> None:
+    body = f"{reason}\n".encode("ascii", "replace")
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    try:
+        writer.write(head.encode() + body)
+        await writer.drain()
+    except OSError:
+        pass  # The other side has gone; there is nobody to tell.
