@@ -1,11 +1,13 @@
 """The small process that one run lives under: starts bubblewrap, keeps log and limits, says how it ended.
 
-Run as ``python -I -S shim.py RUN_FOLDER``, in a session of its own, so that it outlives the agent. It reads
-launch.bin (what to start; see `perak.agent.sandbox.launch`) and writes shim.json, log and exit.json.
+Run as ``python -I -S shim.py SOCKET`` it waits, loaded, for the folders of runs and forks a shim for each,
+in a session of its own; so a start costs a fork and not an interpreter. It ends with the agent, the shims do
+not. A shim reads launch.bin (what to start; see `perak.agent.sandbox.launch`) and writes shim.json, log and
+exit.json.
 
-It starts on the way from submit to first output, so it imports nothing that isn't built in: json, signal,
-socket and re alone would double its start (docs/decisions/0011). One thread only, because the sandbox's
---die-with-parent follows the thread that started it.
+All of it is on the way from submit to first output, so nothing is imported that isn't built in
+(docs/decisions/0011). One thread only, because the sandbox's --die-with-parent follows the thread that
+started it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ else:
     import _signal as signal
     import _socket as socket
 
+PATH_BYTES = 4096
 READ_BYTES = 256 * 1024  # one read of the job's output
 POKE_SECONDS = 0.01  # the agent is told of news at most this often
 TICK_SECONDS = 0.5  # how often limits are looked at that the kernel doesn't hold
@@ -39,16 +42,39 @@ SIGNAL_MAX = 64
 NEVER = float("inf")
 
 
-def main(folder: str) -> None:
-    """Run what the folder says, once."""
-    with open(os.path.join(folder, "launch.bin"), "rb") as file:
-        plan = marshal.load(file)  # noqa: S302 - written by the agent, in its own folder
-    if _claim(folder):
-        Shim(folder, plan).run()
+def serve(descriptor: int) -> None:
+    """Fork a shim for each folder that arrives on the socket, and answer with its pid, until it closes."""
+    agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself then takes leave of ended shims
+    while folder := agent.recv(PATH_BYTES):
+        pid = os.fork()
+        if pid == 0:
+            agent.close()
+            _be_shim(folder.decode())
+        agent.send(str(pid).encode())
+
+
+def _be_shim(folder: str) -> None:
+    """In the forked child: leave the agent's session and streams, run what the folder says, once; exits."""
+    code = 1
+    try:
+        os.setsid()
+        errors = os.open(os.path.join(folder, "shim.err"), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+        os.dup2(errors, 2)
+        with open(os.path.join(folder, "launch.bin"), "rb") as file:
+            plan = marshal.load(file)  # noqa: S302 - written by the agent, in its own folder
+        if _claim(folder):
+            Shim(folder, plan).run()
+        code = 0
+    except BaseException as error:
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
+        raise
+    finally:
+        os._exit(code)
 
 
 def _claim(folder: str) -> bool:
-    """False when another shim has this run: an agent may be killed between starting one and noting it."""
+    """False when another shim has this run: its agent may have been killed before it noted that."""
     try:
         os.close(os.open(os.path.join(folder, "claim"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
@@ -207,13 +233,21 @@ class Shim:
             stage.started = True
 
     def _unblock(self, stage: Stage) -> None:
-        """Let the sandbox start its command, after limits that only its own processes shall feel."""
+        """Let the sandbox start its command, once it stands under its limits.
+
+        bubblewrap sets itself up meanwhile: to move a process into a v1 control group takes up to 15 ms.
+        """
+        assert stage.inner_pid is not None
+        try:
+            for path in self.plan["joins"]:
+                with open(path, "w") as file:
+                    file.write(str(stage.inner_pid))
+        except OSError as error:
+            self._end(stage, "sandbox", f"the run can't join its control group: {error}", 0.0)
+            return
         limit = self.plan["pids_rlimit"]
-        if limit is not None and stage.inner_pid is not None:
-            try:
-                resource.prlimit(stage.inner_pid, resource.RLIMIT_NPROC, (limit, limit))
-            except OSError as error:
-                self.detail = f"the limit on processes could not be set: {error.strerror}"
+        if limit is not None:
+            resource.prlimit(stage.inner_pid, resource.RLIMIT_NPROC, (limit, limit))
         if stage.unblock is not None:
             os.write(stage.unblock, b"\0")
             os.close(stage.unblock)
@@ -422,9 +456,6 @@ def _become(name: str, plan: dict[str, Any], log: int, news: int, block: int) ->
     inherited = {"--json-status-fd": news, "--block-fd": block, "--args": _arguments_file(plan["arguments"])}
     if plan["seccomp"]:
         inherited["--seccomp"] = os.open(plan["seccomp"], os.O_RDONLY)
-    for path in plan["joins"]:
-        with open(path, "w") as file:
-            file.write("0")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = min(plan["nofile_max"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -556,4 +587,4 @@ def _write_json(folder: str, name: str, record: dict[str, Any], *, durable: bool
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(int(sys.argv[1]))

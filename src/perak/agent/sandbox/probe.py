@@ -14,8 +14,7 @@ import stat
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from perak.agent.sandbox import bwrap, cgroup, checks, process, scratch, seccomp
-from perak.agent.sandbox import sandbox as sandbox_module
+from perak.agent.sandbox import bwrap, cgroup, checks, process, scratch, seccomp, shims
 from perak.agent.sandbox.sandbox import Host, Sandbox
 from perak.agent.sandbox.tier import Tier, TierReport
 
@@ -67,8 +66,10 @@ def _try(candidate: bwrap.Candidate, state_dir: Path, tier: Tier) -> tuple[Sandb
     try:
         findings = checks.attack(sandbox)
     except (OSError, RuntimeError) as error:
+        sandbox.close()
         return None, TierReport(tier=tier, available=False, reason=f"a run can't be prepared: {error}")
     if findings.unsafe:
+        sandbox.close()
         reason = "; ".join(dict.fromkeys(findings.unsafe.values()))
         return None, TierReport(tier=tier, available=False, reason=reason, runtime=candidate.runtime)
     unenforced = dict(findings.failed)
@@ -89,7 +90,7 @@ def _lay_out(state_dir: Path, *, as_root: bool) -> None:
         folder.mkdir(exist_ok=True)
         folder.chmod(0o711 if as_root else 0o700)
     bwrap.write_own_etc(state_dir / "etc")
-    sandbox_module.install_shim(state_dir / "bin")
+    shims.install(state_dir / "bin")
 
 
 def _closed_to_others(state_dir: Path) -> Path | None:
@@ -147,7 +148,7 @@ def _key(candidate: bwrap.Candidate) -> str:
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
-    parts = (os.uname().release, process.boot_id(), str(os.geteuid()), sandbox_module.shim_name())
+    parts = (os.uname().release, process.boot_id(), str(os.geteuid()), shims.program_name())
     digest.update("\n".join((*parts, str(candidate.path), bwrap.digest(candidate.path))).encode())
     return digest.hexdigest()
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
 CLOCK_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+KILL_SECONDS = 5.0
+KILL_POLL_SECONDS = 0.005
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -66,6 +71,15 @@ def is_alive(process: ProcessId) -> bool:
         return False
     stat = read_stat(process.pid)
     return stat is not None and stat.state not in "ZX" and stat.start_ticks == process.start_ticks
+
+
+def kill(process: ProcessId) -> None:
+    """Kill this very process and wait until it is gone, KILL_SECONDS at most."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while is_alive(process) and time.monotonic() < deadline:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        time.sleep(KILL_POLL_SECONDS)
 
 
 def descendants(pid: int) -> dict[int, ProcessStat]:

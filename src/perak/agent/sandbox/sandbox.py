@@ -11,19 +11,16 @@ shim.json    who the shim is, when it started    scratch/    the job's work fold
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import marshal
 import os
-import py_compile
 import signal
 import socket
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from perak.agent import shim as shim_module
 from perak.agent.sandbox import cgroup, launch, process, scratch, uids
+from perak.agent.sandbox.shims import ShimServer
 from perak.agent.sandbox.spec import (
     RunSpec,
     RunStatus,
@@ -84,7 +81,7 @@ class Sandbox:
         self.state_dir = state_dir
         self.host = host
         self._runs = state_dir / "runs"
-        self._children: dict[str, int] = {}
+        self._shims = ShimServer(state_dir / "bin")
 
     def prepare(self, spec: RunSpec) -> RunFolder:
         """Make the run's folder, uid, scratch and control group.
@@ -102,7 +99,7 @@ class Sandbox:
         return RunFolder(path=folder, work=folder / "scratch" / "work")
 
     def start(self, run_id: str) -> None:
-        """Start the run's shim, in a session of its own; returns once it is spawned.
+        """Start the run's shim, in a session of its own; returns once it is there.
 
         What lies in the work folder now belongs to the job from here on.
         """
@@ -112,12 +109,9 @@ class Sandbox:
             raise RuntimeError(f"{run_id} was started already")
         if plan["uid"] is not None:
             scratch.give_to(folder / "scratch" / "work", plan["uid"])
-        pid = _spawn_shim(folder, self.state_dir / "bin" / shim_name())
-        self._children[run_id] = pid
-        identity = process.identify(pid)
+        identity = self._shims.start(folder)
         if identity is not None:
-            record = {"pid": pid, "start_ticks": identity.start_ticks, "boot_id": identity.boot_id}
-            _write_atomically(folder / "spawn.json", json.dumps(record))
+            _write_atomically(folder / "spawn.json", json.dumps(asdict(identity)))
 
     def find(self) -> list[RunStatus]:
         """The status of every run that has a folder, by id."""
@@ -127,7 +121,6 @@ class Sandbox:
     def status(self, run_id: str) -> RunStatus:
         """What is known of the run; raises KeyError when there is no such run."""
         folder = self._folder(run_id)
-        self._reap(run_id)
         if status := _read_exit(folder):
             return status
         shim, started_at = _read_shim(folder)
@@ -210,8 +203,7 @@ class Sandbox:
         (folder / "run.json").unlink(missing_ok=True)
         shim, _ = _read_shim(folder)
         if shim is not None and process.is_alive(shim):
-            os.kill(shim.pid, signal.SIGKILL)
-        self._reap(run_id, wait=True)
+            process.kill(shim)
         if self.host.groups is not None:
             self.host.groups.group(run_id).remove()
         if self.host.own_uids:
@@ -250,7 +242,11 @@ class Sandbox:
             uids.give_back_stale(self._runs)
 
     def close(self) -> None:
-        """Take away what an idle agent leaves on the machine: its socket and its empty control groups."""
+        """Take away what an idle agent leaves on the machine: its socket and its empty control groups.
+
+        Runs go on; a later agent finds them.
+        """
+        self._shims.close()
         (self.state_dir / POKE_NAME).unlink(missing_ok=True)
         if self.host.groups is not None:
             self.host.groups.remove()
@@ -289,52 +285,6 @@ class Sandbox:
         if not (folder / "run.json").exists():
             raise KeyError(run_id)
         return folder
-
-    def _reap(self, run_id: str, *, wait: bool = False) -> None:
-        """Take leave of an ended shim that this very process had started."""
-        pid = self._children.get(run_id)
-        if pid is None:
-            return
-        try:
-            ended, _ = os.waitpid(pid, 0 if wait else os.WNOHANG)
-        except ChildProcessError:
-            ended = pid
-        if ended:
-            self._children.pop(run_id, None)
-
-
-def shim_name() -> str:
-    """The compiled shim's file name, which changes with its source and the interpreter."""
-    source = Path(shim_module.__file__).read_bytes()
-    return f"shim-{hashlib.sha256(source).hexdigest()[:16]}.{sys.implementation.cache_tag}.pyc"
-
-
-def install_shim(programs: Path) -> None:
-    """Compile the shim into `programs`, so that a start doesn't."""
-    target = programs / shim_name()
-    if not target.exists():
-        draft = programs / f".{target.name}.{os.getpid()}"
-        py_compile.compile(shim_module.__file__, cfile=str(draft), doraise=True, optimize=0)
-        draft.rename(target)
-
-
-def _spawn_shim(folder: Path, program: Path) -> int:
-    """The base interpreter, because a virtual environment's costs a search for its packages."""
-    interpreter = getattr(sys, "_base_executable", None) or sys.executable
-    errors = str(folder / "shim.err")
-    return os.posix_spawn(
-        interpreter,
-        [interpreter, "-I", "-S", str(program), str(folder)],
-        {"PATH": "/usr/bin:/bin"},
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-        setsigmask=[signal.SIGTERM, signal.SIGCHLD],  # until the shim can take them
-        setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGHUP],
-    )
 
 
 def _write_scripts(folder: Path, spec: RunSpec, uid: int | None) -> None:

@@ -1,0 +1,105 @@
+"""Starts shims: by one waiting process that forks them, so that no start pays for an interpreter."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import py_compile
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from perak.agent import shim as shim_module
+from perak.agent.sandbox import process
+
+ANSWER_SECONDS = 10.0
+"""A fork takes a millisecond, the server's own first start 20; past this the machine is stuck."""
+
+_SOCKET_NUMBER = 3
+"""The server's end of the socket, beside its three standard streams."""
+
+
+class ShimServer:
+    """The process that forks shims (`perak.agent.shim.serve`), started when first needed, again if it died.
+
+    It ends when this end of its socket closes; the shims that it forked live on.
+    """
+
+    def __init__(self, programs: Path) -> None:
+        self._program = programs / program_name()
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._pid: int | None = None
+
+    def start(self, folder: Path) -> process.ProcessId | None:
+        """Fork a shim for that run; its identity, or None when it has ended already.
+
+        Raises OSError when the server can't be started.
+        """
+        with self._lock:
+            if self._socket is None:
+                self._launch()
+            try:
+                return self._ask(folder)
+            except (OSError, ValueError):
+                self._end()
+                self._launch()
+                return self._ask(folder)
+
+    def close(self) -> None:
+        """End the server."""
+        with self._lock:
+            self._end()
+
+    def _ask(self, folder: Path) -> process.ProcessId | None:
+        assert self._socket is not None
+        self._socket.send(os.fsencode(folder))
+        return process.identify(int(self._socket.recv(32)))
+
+    def _launch(self) -> None:
+        """The base interpreter, because a virtual environment's costs a search for its packages."""
+        interpreter = getattr(sys, "_base_executable", None) or sys.executable
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.settimeout(ANSWER_SECONDS)
+        with theirs:
+            self._pid = os.posix_spawn(
+                interpreter,
+                [interpreter, "-I", "-S", str(self._program), str(_SOCKET_NUMBER)],
+                {"PATH": "/usr/bin:/bin"},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SOCKET_NUMBER),
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    (os.POSIX_SPAWN_DUP2, 0, 2),
+                ],
+                setsid=True,  # Ctrl-C in the agent's terminal is not for the runs
+                setsigmask=[signal.SIGTERM, signal.SIGCHLD],  # until a shim can take them
+                setsigdef=[signal.SIGPIPE, signal.SIGINT, signal.SIGHUP],
+            )
+        self._socket = ours
+
+    def _end(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)  # it may be stuck; it holds nothing, the shims are not its own
+            os.waitpid(self._pid, 0)
+            self._pid = None
+
+
+def program_name() -> str:
+    """The compiled shim's file name, which changes with its source and the interpreter."""
+    source = Path(shim_module.__file__).read_bytes()
+    return f"shim-{hashlib.sha256(source).hexdigest()[:16]}.{sys.implementation.cache_tag}.pyc"
+
+
+def install(programs: Path) -> None:
+    """Compile the shim into `programs`, so that a start doesn't."""
+    target = programs / program_name()
+    if not target.exists():
+        draft = programs / f".{target.name}.{os.getpid()}"
+        py_compile.compile(shim_module.__file__, cfile=str(draft), doraise=True, optimize=0)
+        draft.rename(target)
