@@ -1,0 +1,315 @@
+"""The client that waits. Its twin that awaits is `aio`; what both do is in `calls` and `flows`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from httpx_sse import EventSource
+
+from perak.client import calls, flows
+from perak.client.calls import Call, Reply
+from perak.client.config import Target, resolve
+from perak.client.errors import ExchangeUnreachable, error_of
+from perak.client.events import SILENCE_SECONDS_MAX, End, Follower, JobEvent, Log
+from perak.client.flows import Fetch, Flow, JobSource, Pause, Progress, Send, Step, Unreached, Upload, Work
+from perak.client.transport import CHUNK_BYTES, Sink, chunks, client_options, patient, reply_of, unreached
+from perak.wire import api
+
+T = TypeVar("T")
+
+
+class Client:
+    """An exchange, seen by one key. Keep it open: a warm connection answers in milliseconds.
+
+    Without arguments it finds its exchange as the command line does: PERAK_URL and PERAK_API_KEY, the profile
+    of `perak login`, or a `perak up` on this machine. Jobs may be named by id, name or end of id.
+    Raises `PerakError`; see `perak.client.errors`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        profile: str | None = None,
+        *,
+        target: Target | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.target = target or resolve(url=url, api_key=api_key, profile=profile)
+        self._http = httpx.Client(**client_options(self.target), transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # Who and where
+
+    def me(self) -> api.Me:
+        """Who the key belongs to."""
+        return self._perform(calls.me())
+
+    def exchange(self) -> api.Exchange:
+        """What anyone may know of the exchange."""
+        return self._perform(calls.exchange())
+
+    # Jobs
+
+    def quote(self, job: JobSource) -> api.Quote:
+        """What the job would cost on each offer, and why it doesn't fit on the others."""
+        return self._carry_out(flows.quote(job, url=self.target.url))
+
+    def submit(self, job: JobSource, *, progress: Progress | None = None) -> api.Job:
+        """Queue the job; its work folder goes up first unless the exchange has it."""
+        return self._carry_out(flows.submit(job, url=self.target.url, progress=progress))
+
+    def run(
+        self,
+        job: JobSource,
+        *,
+        on_event: Callable[[JobEvent], None] | None = None,
+        progress: Progress | None = None,
+    ) -> api.JobDetail:
+        """Submit the job, follow it to its end, and return how it ended. `on_event` sees logs and steps."""
+        submitted = self.submit(job, progress=progress)
+        for event in self.events(submitted.id):
+            if on_event is not None:
+                on_event(event)
+        return self.job(submitted.id)
+
+    def jobs(
+        self, *, states: Iterable[str] = (), name: str | None = None, limit: int | None = None
+    ) -> Iterator[api.Job]:
+        """The project's jobs, newest first; `limit` is how many come per request."""
+        return self._pages(calls.jobs(states=states, name=name, limit=limit))
+
+    def job(self, ref: str) -> api.JobDetail:
+        """One job with its file, its runs and the steps of its life."""
+        return self._carry_out(flows.on_job(ref, calls.job, url=self.target.url))
+
+    def cancel(self, ref: str) -> api.Job:
+        """Ask for the job to be cancelled."""
+        return self._carry_out(flows.on_job(ref, calls.cancel, url=self.target.url))
+
+    def events(self, ref: str, *, last_event_id: str | None = None) -> Iterator[JobEvent]:
+        """What happens to the job, log included, to its end; goes on by itself after a cut."""
+        job_id = self._carry_out(flows.resolve_job(ref, url=self.target.url))
+        follower = Follower(job_id, url=self.target.url, last_event_id=last_event_id)
+        while not follower.ended:
+            outcome: Reply | Unreached | None = None
+            try:
+                with self._stream(follower.path, follower.headers, SILENCE_SECONDS_MAX) as response:
+                    if response.status_code == httpx.codes.OK:
+                        for sse in EventSource(response).iter_sse():
+                            if (event := follower.take(sse)) is not None:
+                                yield event
+                            if follower.ended:
+                                return
+                    else:
+                        outcome = _read(response)
+            except httpx.TransportError as error:
+                outcome = unreached(error)
+            time.sleep(follower.pause_after(outcome))
+
+    def logs(self, ref: str, *, follow: bool = False, attempt: int | None = None) -> Iterator[bytes]:
+        """The log as bytes: that of the latest attempt (or `attempt`) so far, or with `follow` to the end."""
+        if follow:
+            for event in self.events(ref):
+                if isinstance(event, Log) and attempt in (None, event.attempt):
+                    yield event.data
+            return
+        job_id = self._carry_out(flows.resolve_job(ref, url=self.target.url))
+        params = {} if attempt is None else {"attempt": str(attempt)}
+        try:
+            with self._stream(calls.log_path(job_id), {}, flows.TRANSFER_TIMEOUT_SECONDS, params) as response:
+                if response.status_code != httpx.codes.OK:
+                    raise error_of(calls.problem_of(_read(response)))
+                yield from response.iter_bytes()
+        except httpx.TransportError as error:
+            raise ExchangeUnreachable(self.target.url, unreached(error).reason) from None
+
+    def wait(self, ref: str) -> api.Job:
+        """Wait until the job has ended and is settled."""
+        for event in self.events(ref):
+            if isinstance(event, End):
+                return event.job
+        raise AssertionError("events end with End or raise")
+
+    def download(self, ref: str, dest: str | Path, *, progress: Progress | None = None) -> Path:
+        """Unpack the outputs of the job into `dest`, a new or an empty folder."""
+        return self._carry_out(flows.download(ref, Path(dest), url=self.target.url, progress=progress))
+
+    # Receipts
+
+    def receipts(self, job: str | None = None) -> Iterator[api.ReceiptSummary]:
+        """The project's receipts, or those of one job (its id)."""
+        return self._pages(calls.receipts(job))
+
+    def receipt(self, receipt_id: str) -> api.Receipt:
+        """A receipt as it stands in a file."""
+        return self._perform(calls.receipt(receipt_id))
+
+    # Providers
+
+    def nodes(self) -> Iterator[api.Node]:
+        """A provider's own nodes; all of them for an operator."""
+        return self._pages(calls.nodes())
+
+    def node(self, node_id: str) -> api.Node:
+        return self._perform(calls.node(node_id))
+
+    def invite(self, *, ttl_seconds: int = 3600, uses: int = 1) -> api.Invite:
+        """A new invite, with which a machine becomes a node."""
+        return self._perform(calls.invite(ttl_seconds=ttl_seconds, uses=uses))
+
+    def offers(self) -> Iterator[api.Offer]:
+        """Every standing offer."""
+        return self._pages(calls.offers())
+
+    def offer(self, offer_id: str) -> api.Offer:
+        return self._perform(calls.offer(offer_id))
+
+    def offer_set(self, offer_id: str, change: api.OfferChange) -> api.Offer:
+        """Change the prices or the state of one's own offer; leases that run keep their price."""
+        return self._perform(calls.offer_set(offer_id, change))
+
+    # Money
+
+    def wallet(self) -> api.Wallet:
+        return self._perform(calls.wallet())
+
+    def entries(self) -> Iterator[api.EntryView]:
+        """The lines of the project's account, newest first."""
+        return self._pages(calls.entries())
+
+    def fund(self, amount: str, *, project: str | None = None, note: str = "") -> api.EntryView:
+        """Record money received from outside (operator)."""
+        return self._perform(calls.fund(amount, project=project, note=note))
+
+    # Keys and projects
+
+    def keys(self) -> Iterator[api.Key]:
+        return self._pages(calls.keys())
+
+    def key_create(
+        self, name: str, roles: Iterable[api.Role], *, project: str | None = None
+    ) -> api.KeyCreated:
+        """A new key; its secret is in the answer and nowhere else."""
+        return self._perform(calls.key_create(name, roles, project=project))
+
+    def key_revoke(self, key_id: str) -> api.Key:
+        return self._perform(calls.key_revoke(key_id))
+
+    def projects(self) -> Iterator[api.Project]:
+        return self._pages(calls.projects())
+
+    def project_create(self, name: str) -> api.Project:
+        return self._perform(calls.project_create(name))
+
+    # Carrying out steps
+
+    def _perform(self, call: Call[T]) -> T:
+        return self._carry_out(flows.perform(call, url=self.target.url))
+
+    def _pages(self, call: Call[api.Page[T]]) -> Iterator[T]:
+        flow = flows.pages(call, url=self.target.url)
+        outcome: object = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration:
+                return
+            if isinstance(step, list):
+                outcome = None
+                yield from step
+            else:
+                outcome = self._take(step)
+
+    def _carry_out(self, flow: Flow[T]) -> T:
+        outcome: object = None
+        while True:
+            try:
+                step = flow.send(outcome)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            try:
+                outcome = self._take(step)
+            except BaseException:
+                flow.close()
+                raise
+
+    def _take(self, step: Step) -> object:
+        match step:
+            case Send(call):
+                return self._send(call)
+            case Upload():
+                return self._upload(step)
+            case Fetch():
+                return self._fetch(step)
+            case Pause(seconds):
+                time.sleep(seconds)
+                return None
+            case Work(work):
+                return work()
+
+    def _send(self, call: Call[T]) -> Reply | Unreached:
+        try:
+            response = self._http.request(
+                call.method,
+                call.path,
+                params=dict(call.params),
+                content=call.content,
+                headers=call.headers,
+            )
+        except httpx.TransportError as error:
+            return unreached(error)
+        return reply_of(response)
+
+    def _upload(self, step: Upload) -> Reply | Unreached:
+        step.source.seek(0)
+        headers = {"Content-Length": str(step.size_bytes), "Content-Type": "application/octet-stream"}
+        timeout = patient(flows.TRANSFER_TIMEOUT_SECONDS)
+        try:
+            response = self._http.put(step.path, content=chunks(step), headers=headers, timeout=timeout)
+        except httpx.TransportError as error:
+            return unreached(error)
+        return reply_of(response)
+
+    def _fetch(self, step: Fetch) -> Reply | Unreached:
+        step.sink.seek(0)
+        step.sink.truncate()
+        try:
+            with self._stream(step.path, {}, flows.TRANSFER_TIMEOUT_SECONDS) as response:
+                if response.status_code != httpx.codes.OK:
+                    return _read(response)
+                sink = Sink(step, response)
+                for chunk in response.iter_raw(CHUNK_BYTES):
+                    sink.write(chunk)
+                return Reply(status=response.status_code, headers=response.headers)
+        except httpx.TransportError as error:
+            return unreached(error)
+
+    def _stream(
+        self, path: str, headers: dict[str, str], silence_seconds: float, params: dict[str, str] | None = None
+    ) -> AbstractContextManager[httpx.Response]:
+        timeout = patient(silence_seconds)
+        return self._http.stream("GET", path, headers=headers, params=params, timeout=timeout)
+
+
+def _read(response: httpx.Response) -> Reply:
+    response.read()
+    return reply_of(response)
