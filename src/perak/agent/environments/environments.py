@@ -34,6 +34,8 @@ RESOLVE_SECONDS_MAX = 180.0
 # Six GB at 5 MB/s.
 INSTALL_SECONDS_MAX = 1800.0
 COMPILE_SECONDS_MAX = 600.0
+# The end of what uv printed, where it says why.
+ERROR_CHARACTERS_MAX = 1500
 
 UV_TARGET = Path("/run/uv")
 CACHE_TARGET = Path("/run/uv-cache")
@@ -76,7 +78,7 @@ class Environments:
         check_reachable(self._store.root, uid)
         self._uid = uid
         self._index = index or IndexSettings.from_environment()
-        self._sandbox = InstallSandbox(bwrap=bwrap, uid=uid, index=self._index)
+        self._sandbox = InstallSandbox(bwrap=bwrap, uid=uid, index=self._index, disk=self._store.root)
         self._uv = _own_copy(uv_path or _uv_of_wheel(), state_dir.resolve() / "runtime")
         self._in_use = in_use
         self._interpreters = {each.version: each for each in interpreters()}
@@ -120,7 +122,7 @@ class Environments:
     def _resolve_once(
         self, request: str, interpreter: Interpreter, wanted: tuple[str, ...], log: Callable[[str], None]
     ) -> Resolution:
-        with self._store.lock(request):
+        with self._store.lock("resolve", request):
             kept = self._store.resolution(request)
             if kept is not None:
                 return kept
@@ -158,7 +160,7 @@ class Environments:
     def _install_once(
         self, resolution: Resolution, interpreter: Interpreter, log: Callable[[str], None]
     ) -> None:
-        with self._store.lock(resolution.key):
+        with self._store.lock("install", resolution.key):
             if self._store.has(resolution.key):
                 return
             with self._store.draft() as draft:
@@ -169,7 +171,7 @@ class Environments:
                     interpreter=interpreter.path,
                     requirements=resolution.requirements,
                 )
-        self._tidy(log)
+        self._tidy()
 
     def _install(
         self, draft: Path, resolution: Resolution, interpreter: Interpreter, log: Callable[[str], None]
@@ -183,7 +185,7 @@ class Environments:
         uv = str(UV_TARGET)
         commands = [[uv, "venv", "--quiet", "--allow-existing", "--python", str(interpreter.path), str(home)]]
         if resolution.requirements:
-            commands.append(
+            commands.append(  # fmt: skip
                 [
                     uv,
                     "pip",
@@ -196,7 +198,7 @@ class Environments:
                     str(home / "bin" / "python"),
                     "--requirements",
                     str(REQUEST_TARGET / "resolved.txt"),
-                ]  # fmt: skip
+                ]
             )
         outcome = self._run(
             commands,
@@ -207,7 +209,9 @@ class Environments:
         )
         if outcome.status != 0:
             raise NotInstalled(
-                _with_refusals(f"the packages could not be installed: {outcome.output[-1500:]}", outcome)
+                _with_refusals(
+                    f"the packages could not be installed: {outcome.output[-ERROR_CHARACTERS_MAX:]}", outcome
+                )
             )
         if resolution.requirements:
             self._compile(home, built, interpreter, log)
@@ -266,7 +270,8 @@ class Environments:
             os.chown(folder, self._uid, self._uid)
         return folder
 
-    def _tidy(self, log: Callable[[str], None]) -> None:
+    def _tidy(self) -> None:
+        self._store.forget_old_resolutions()
         self._store.evict(self._in_use())
         cache = self._store.root / "uv-cache"
         if cache.is_dir() and tree_bytes(cache) > DOWNLOADS_BYTES_MAX:
@@ -305,8 +310,6 @@ def _read_plain(file: Path) -> str:
 
 
 def _with_refusals(message: str, outcome: Outcome) -> str:
-    return (
-        f"{message} (refused on the way: {'; '.join(sorted(set(outcome.refused)))})"
-        if outcome.refused
-        else message
-    )
+    if not outcome.refused:
+        return message
+    return f"{message} (The node refused on the way: {'; '.join(sorted(set(outcome.refused)))}.)"

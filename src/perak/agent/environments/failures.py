@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 
+_MARKS = re.compile(r"^(?:[\s×╰─▶│├·]|cause: |error: )+")
+_NOISE = ("Using ", "warning: ", "hint: ", "No solution found")
 # The essence of uv's explanation comes first; the rest repeats it for every candidate.
 EXPLANATION_CHARACTERS_MAX = 1500
 
@@ -20,7 +22,7 @@ def explain(output: str, wanted: Iterable[str], python: str) -> tuple[str, tuple
 
     `wanted` are the normalised names that the job asked for; `python` is the full version.
     """
-    text = _unwrapped(output)
+    text = _unwrapped(output)[:EXPLANATION_CHARACTERS_MAX]
     unknown = sorted({match["name"] for match in _UNKNOWN.finditer(text)})
     if unknown:
         names = ", ".join(unknown)
@@ -31,17 +33,19 @@ def explain(output: str, wanted: Iterable[str], python: str) -> tuple[str, tuple
     if without:
         names = ", ".join(without)
         return (
-            f"{names} has no wheel for Python {python} on this platform, and nothing is built from source on a node. "
+            f"{names} has no wheel for Python {python} on this platform, and a node builds nothing from source. "
             "Name another version of it or of Python.",
             tuple(each.split("==")[0] for each in without),
         )
+    if "unsatisfiable" not in text:
+        return f"the package index of this node could not be read: {text}", ()
     blamed = tuple(
         name for name in wanted if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", text, re.IGNORECASE)
     )
-    return f"the packages do not fit together: {text[:EXPLANATION_CHARACTERS_MAX]}", blamed
+    return f"the packages can't be had together: {text}", blamed
 
 
 def _unwrapped(output: str) -> str:
     """uv's words as one line: it breaks and indents its explanations and draws marks before them."""
-    lines = (re.sub(r"^[\s×╰─▶│├·]+", "", line) for line in output.splitlines())
-    return " ".join(line for line in lines if line and not line.startswith(("Using ", "warning: ")))
+    lines = (_MARKS.sub("", line) for line in output.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(_NOISE))

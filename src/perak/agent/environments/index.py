@@ -74,7 +74,9 @@ class IndexSettings:
         )
         cert = common.cert_file or (Path(pip["cert"]) if "cert" in pip else None)
         return cls(
-            index_url=None if pip.get("no-index", "").lower() in ("1", "true", "yes", "on") else index_url,
+            index_url=None
+            if pip.get("no-index", "").lower() in ("1", "true", "yes", "on")
+            else index_url or DEFAULT_INDEX_URL,
             extra_index_urls=uv_extra or _words(pip.get("extra-index-url")),
             find_links=_words(env.get("UV_FIND_LINKS")) or _words(pip.get("find-links")),
             file_hosts=common.file_hosts,
@@ -126,7 +128,7 @@ class IndexSettings:
         return Upstream(parts.hostname, parts.port or 80, _basic_authorization(parts))
 
     def installer_variables(self) -> dict[str, str]:
-        """The settings as uv's environment variables. They may hold a password: keep them off command lines."""
+        """The settings as uv's variables. They may hold a password: keep them off command lines."""
         variables = {"UV_INDEX_STRATEGY": "unsafe-best-match" if self.best_match else "first-index"}
         if self.index_url is None:
             variables["UV_NO_INDEX"] = "1"
@@ -179,7 +181,7 @@ def pip_config_files(env: Mapping[str, str]) -> list[Path]:
 
 
 def _pip_options(files: Iterable[Path], env: Mapping[str, str]) -> dict[str, str]:
-    """pip's options about indexes: from its files, `[install]` over `[global]`, and above them its variables."""
+    """pip's options about indexes: of its files, `[install]` over `[global]`, and above them its variables."""
     options: dict[str, str] = {}
     for file in files:
         parser = configparser.RawConfigParser()

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Where distributions and administrators put what everyone may run; a Python in somebody's home is that person's.
+# Where administrators put what everyone may run; a Python in somebody's home is that person's.
 SYSTEM_PREFIXES = (Path("/usr"), Path("/opt"))
 # Distribution first: its Python is the one that is patched.
 SEARCH_PATTERNS = (
@@ -23,7 +23,7 @@ OLDEST_MINOR = 10
 PROBE_SECONDS_MAX = 10.0
 
 _PROGRAM = re.compile(r"python3\.(\d{1,2})")
-# What an environment needs of its Python: the standard library itself (Debian can split it) and a platform to name.
+# What an environment needs of its Python: a whole standard library (Debian can split it) and a platform.
 _PROBE = """
 import encodings, json, platform, site, sys, sysconfig, zipimport, zlib
 print(json.dumps({

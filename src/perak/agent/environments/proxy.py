@@ -22,6 +22,8 @@ CONNECT_SECONDS_MAX = 15.0
 # A stalled mirror is given up after this; uv itself waits 30 s for a byte.
 IDLE_SECONDS_MAX = 60.0
 START_SECONDS_MAX = 5.0
+# More of them say nothing new, and the log is the renter's.
+REFUSALS_KEPT_MAX = 20
 CHUNK_BYTES = 256 * 1024
 
 _DROPPED_HEADERS = ("connection", "proxy-connection", "proxy-authorization", "keep-alive", "host")
@@ -143,8 +145,9 @@ class IndexProxy:
             async with self._slots:
                 await self._serve_one(reader, writer)
         except RefusedRequest as refusal:
-            self.refused.append(str(refusal))
-            self._log(f"refused a connection: {refusal}")
+            if len(self.refused) < REFUSALS_KEPT_MAX:
+                self.refused.append(str(refusal))
+                self._log(f"refused a connection: {refusal}")
             await _answer(writer, refusal.status, str(refusal))
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             await _answer(writer, "502 Bad Gateway", str(error) or type(error).__name__)
@@ -228,19 +231,24 @@ async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
     """Run until the first ends, then end the others: when either side of a tunnel closes, it is over."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
-    for task in done:
-        task.result()
+        # A side that was cut off is how tunnels end; nobody needs to hear of it.
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _answer(writer: asyncio.StreamWriter, status: str, reason: str) -> None:
     body = f"{reason}\n".encode("ascii", "replace")
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    lines = [
+        f"HTTP/1.1 {status}",
+        "Content-Type: text/plain",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    ]
     try:
-        writer.write(head.encode() + body)
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
         await writer.drain()
     except OSError:
         pass  # The other side has gone; there is nobody to tell.

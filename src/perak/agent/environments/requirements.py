@@ -17,9 +17,9 @@ _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _EXTRAS = rf"\[ *(?:{_NAME}(?: *, *{_NAME})*)? *\]"
 _CLAUSE = r"(?:===|==|~=|!=|<=|>=|<|>) *[A-Za-z0-9][A-Za-z0-9.*+!_-]*"
 _MARKER = r"[A-Za-z0-9_.'\"()<>=!~ -]+"
+_CLAUSES = rf"{_CLAUSE}(?: *, *{_CLAUSE})*"
 _REQUIREMENT = re.compile(
-    rf"(?P<name>{_NAME}) *(?:{_EXTRAS})? *(?:(?:{_CLAUSE}(?: *, *{_CLAUSE})*)|\({_CLAUSE}(?: *, *{_CLAUSE})*\))?"
-    rf" *(?:;{_MARKER})?"
+    rf"(?P<name>{_NAME}) *(?:{_EXTRAS})? *(?:{_CLAUSES}|\({_CLAUSES}\))? *(?:;{_MARKER})?"
 )
 
 

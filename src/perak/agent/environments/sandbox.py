@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the commands ended: `status` of the last, what they printed, and what the proxy refused meanwhile."""
+    """How commands ended: `status` of the last, what they printed, what the proxy refused meanwhile."""
 
     status: int
     output: str
@@ -64,13 +64,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstallSandbox:
-    """A place to run installers in; `uid` is whose, None for the agent's own (which may not be root)."""
+    """A place to run installers in.
+
+    `uid` is whose, None for the agent's own (which may not be root); `disk` lies on the disk that fills.
+    """
 
     bwrap: Path
     uid: int | None
     index: IndexSettings
+    disk: Path
     download_bytes_max: int = DOWNLOAD_BYTES_MAX
-    extra: tuple[Bind, ...] = field(default=())
 
     def __post_init__(self) -> None:
         if self.uid is None and os.geteuid() == 0:
@@ -100,15 +103,15 @@ class InstallSandbox:
                 )
                 binds = [*binds, Bind(folder, SOCKET_FOLDER), *self._index_binds()]
                 variables = variables | self._index_variables()
-            arguments = _arguments(interpreter, [*binds, *self.extra], variables)
+            arguments = _arguments(interpreter, binds, variables)
             socket_path = str(SOCKET_FOLDER / SOCKET_NAME) if online else ""
             bridge = resources.files(__package__).joinpath("bridge.py").read_text()
             program = [str(interpreter.path), "-I", "-S", "-c", bridge, socket_path, json.dumps(commands)]
             status, output = self._spawn(arguments, program, timeout_seconds, log)
             if proxy is not None and proxy.is_exhausted:
                 raise NotInstalled(
-                    f"the packages are more than {self.download_bytes_max / 2**30:.0f} GiB to download, which is the "
-                    "limit on this node. Name fewer or smaller packages."
+                    f"the packages are more than {self.download_bytes_max / 2**20:,.0f} MiB to download, "
+                    "which is the limit on this node. Name fewer or smaller packages."
                 )
             return Outcome(status, output, tuple(proxy.refused) if proxy else ())
 
@@ -126,9 +129,11 @@ class InstallSandbox:
                 cwd="/",
                 umask=0o022,
                 start_new_session=True,
-                **self._identity(),
+                user=self.uid,
+                group=self.uid,
+                extra_groups=None if self.uid is None else [],
             )
-        with process, _watched(process, timeout_seconds) as watch:
+        with process, _watched(process, self.disk, timeout_seconds) as watch:
             lines: list[str] = []
             assert process.stdout is not None, "it is a pipe"
             while raw := process.stdout.readline(OUTPUT_LINE_CHARACTERS_MAX):
@@ -140,9 +145,6 @@ class InstallSandbox:
         if watch.reason:
             raise NotInstalled(watch.reason)
         return status, "\n".join(lines)
-
-    def _identity(self) -> dict[str, object]:
-        return {} if self.uid is None else {"user": self.uid, "group": self.uid, "extra_groups": []}
 
     @contextmanager
     def _own_folder(self) -> Iterator[str]:
@@ -168,7 +170,7 @@ class InstallSandbox:
 
 
 def check_reachable(folder: Path, uid: int | None) -> None:
-    """Raises ValueError unless the sandbox's uid can enter `folder`: bubblewrap opens its binds as that uid."""
+    """Raises ValueError unless the sandbox's uid can enter `folder`: bubblewrap opens binds as that uid."""
     if uid is not None and not anyone_may_execute(folder):
         raise ValueError(
             f"{folder} and every folder above it must be open to others (chmod o+x) for uid {uid}"
@@ -216,8 +218,8 @@ class _Watch:
 
 
 @contextmanager
-def _watched(process: "subprocess.Popen[bytes]", timeout_seconds: float) -> Iterator[_Watch]:
-    """End `process` and all in its sandbox when time or the node's disk run out, or when the block is left."""
+def _watched(process: "subprocess.Popen[bytes]", disk: Path, timeout_seconds: float) -> Iterator[_Watch]:
+    """End `process` and all in its sandbox when time or the disk run out, or when the block is left."""
     watch = _Watch()
     over = threading.Event()
 
@@ -227,10 +229,10 @@ def _watched(process: "subprocess.Popen[bytes]", timeout_seconds: float) -> Iter
             waited += WATCH_SECONDS
             if waited >= timeout_seconds:
                 watch.reason = (
-                    f"the packages were not installed within {timeout_seconds:.0f} s. Try again: what was already "
-                    "downloaded is kept."
+                    f"the packages were not installed within {timeout_seconds:.0f} s. Try again: what was "
+                    "already downloaded is kept."
                 )
-            elif shutil.disk_usage("/").free < FREE_BYTES_MIN:
+            elif shutil.disk_usage(disk).free < FREE_BYTES_MIN:
                 watch.reason = "the node's disk is almost full. Name fewer packages, or another node."
             if watch.reason:
                 _kill(process)

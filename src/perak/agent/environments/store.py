@@ -1,4 +1,4 @@
-"""Finished environments on the node's disk: found by key, sealed, locked, and evicted when they grow too many.
+"""Finished environments on the node's disk: found by key, sealed, locked, and evicted when too many.
 
 environments/ ENVIRONMENT-KEY/        a finished environment, root's, writable by nobody ENVIRONMENT-KEY.json
 what it is and how large; its time of change is the last use resolved/REQUEST.json   which key a request led
@@ -32,6 +32,8 @@ EVICTION_GRACE_SECONDS = 15 * 60.0
 # New releases appear; within a day the same request means the same packages.
 RESOLUTION_SECONDS_MAX = 24 * 3600.0
 KEY_CHARACTERS = 32
+# Two keys that share a lock wait for each other; with so many that is rare, and harmless.
+LOCKS_PER_KIND = 256
 
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_CHARACTERS}}}")
 
@@ -97,9 +99,13 @@ class Store:
         _write_whole(self.root / "resolved" / f"{request}.json", json.dumps(contents))
 
     @contextmanager
-    def lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
-        """Hold the lock `name` against other threads and processes; it falls with its holder."""
-        with (self.root / "locks" / name).open("w") as file:
+    def lock(self, what: str, key: str = "", *, shared: bool = False) -> Iterator[None]:
+        """Hold a lock against other threads and processes; it falls with its holder.
+
+        Keys share a fixed number of lock files: those could not be removed safely when nobody needs them.
+        """
+        number = int(key, 16) % LOCKS_PER_KIND if key else 0
+        with (self.root / "locks" / f"{what}-{number}").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield
 
@@ -110,16 +116,18 @@ class Store:
         Its lock is held meanwhile, so that a restarted agent clears only the drafts of the dead.
         """
         folder = self.root / "drafts" / secrets.token_hex(8)
-        with self.lock(f"draft-{folder.name}"):
+        lock_file = self._draft_lock(folder)
+        with lock_file.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             folder.mkdir(mode=0o755)
             try:
                 yield folder
             finally:
                 remove_tree(folder)
-                (self.root / "locks" / f"draft-{folder.name}").unlink(missing_ok=True)
+                lock_file.unlink(missing_ok=True)
 
     def adopt(self, draft: Path, key: str, *, interpreter: Path, requirements: str) -> None:
-        """Seal a built environment and give it its name. Raises `NotInstalled` for one that we don't trust."""
+        """Seal a built environment and give it its name. Raises `NotInstalled` if it can't be trusted."""
         size_bytes = seal(draft, interpreter)
         if self.path(key).exists():
             remove_tree(self.path(key))  # Its record is missing: an eviction or an adoption was cut short.
@@ -128,7 +136,7 @@ class Store:
         _write_whole(self._record(key), json.dumps(record))
 
     def evict(self, in_use: set[str]) -> list[str]:
-        """Remove the longest unused environments until the rest fit; never one of `in_use` or of just now."""
+        """Remove the longest unused environments until the rest fit; never one in use or of just now."""
         kept = sorted(self._records(), key=lambda each: each.used_at)
         total_bytes = sum(each.size_bytes for each in kept)
         evicted = []
@@ -137,12 +145,21 @@ class Store:
                 break
             if each.key in in_use or self._now() - each.used_at < EVICTION_GRACE_SECONDS:
                 continue
-            with self.lock(each.key):
+            with self.lock("install", each.key):
                 self._record(each.key).unlink(missing_ok=True)
                 remove_tree(self.path(each.key))
             total_bytes -= each.size_bytes
             evicted.append(each.key)
         return evicted
+
+    def forget_old_resolutions(self) -> None:
+        """Remove what `resolution` would not answer with any more."""
+        for file in (self.root / "resolved").iterdir():
+            if self._now() - file.stat().st_mtime >= RESOLUTION_SECONDS_MAX:
+                file.unlink(missing_ok=True)
+
+    def _draft_lock(self, folder: Path) -> Path:
+        return self.root / "locks" / f"draft-{folder.name}"
 
     def _record(self, key: str) -> Path:
         assert _KEY.fullmatch(key), "keys are made by digest_of"
@@ -159,7 +176,7 @@ class Store:
     def _clear_drafts(self) -> None:
         """Remove what an agent that was killed left half built."""
         for folder in (self.root / "drafts").iterdir():
-            with (self.root / "locks" / f"draft-{folder.name}").open("w") as file:
+            with self._draft_lock(folder).open("w") as file:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -201,8 +218,8 @@ def seal(folder: Path, interpreter: Path) -> int:
             os.chmod(name, 0o555 if executable else 0o444, dir_fd=folder_fd)
         if size_bytes > ENVIRONMENT_BYTES_MAX:
             raise NotInstalled(
-                f"the packages take more than {ENVIRONMENT_BYTES_MAX / 2**30:.0f} GiB installed, which is the limit "
-                "on this node. Name fewer or smaller packages."
+                f"the packages take more than {ENVIRONMENT_BYTES_MAX / 2**30:.0f} GiB installed, which is "
+                "the limit on this node. Name fewer or smaller packages."
             )
     os.chown(folder, *owner)
     folder.chmod(
