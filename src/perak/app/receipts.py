@@ -5,12 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from perak.app.records import Engagement, ExchangeFacts, RunEnd
+from perak.domain.carbon.energy import operational_carbon
 from perak.domain.carbon.intensity import yearly_intensity
 from perak.domain.offer import Offer
 from perak.domain.outcome import Settlement
 from perak.domain.receipt import (
-    YEARLY_AVERAGE,
-    Carbon,
     DeviceUse,
     Energy,
     Logs,
@@ -18,8 +17,6 @@ from perak.domain.receipt import (
     SandboxUse,
     utc_text,
 )
-
-JOULES_PER_KWH = 3_600_000
 
 
 def compose(
@@ -68,13 +65,13 @@ def compose(
         held_micros=held,
         refunded_micros=held - money.cost,
         exit_code=end.exit_code,
-        cause=end.cause,
+        cause=end.reported_cause,
         energy=Energy(
             joules=end.energy_joules,
             method=end.energy_method,
             uncertainty_percent=end.energy_uncertainty_percent,
         ),
-        carbon=_carbon(end.energy_joules, offer.ask.region),
+        carbon=operational_carbon(end.energy_joules, yearly_intensity(offer.ask.region)),
         logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
         outputs_digest=end.outputs.digest if end.outputs else None,
         evidence=end.evidence_jws,
@@ -90,22 +87,3 @@ def _device(at: Engagement, offer: Offer) -> DeviceUse:
         cpu_milli=at.lease.cpu_milli,
         memory_bytes=at.lease.memory_bytes,
     )
-
-
-def _carbon(joules: float, region: str) -> Carbon:
-    """Operational carbon by the region's yearly average; where that is not known, by the world's."""
-    intensity = yearly_intensity(region)
-    kwh = joules / JOULES_PER_KWH
-    return Carbon(
-        grams=kwh * intensity.grams_per_kwh * PUE,
-        grams_per_kwh=intensity.grams_per_kwh,
-        pue=PUE,
-        region=intensity.region,
-        method=YEARLY_AVERAGE,
-        source=intensity.source,
-        year=intensity.year,
-    )
-
-
-PUE = 1.0
-"""Power usage effectiveness: second-life machines stand in ordinary rooms; the offer will name its own."""

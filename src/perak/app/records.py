@@ -109,9 +109,13 @@ class NewLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnd:
-    """How a run ended, by the node's signed word or its silence. Times in Unix ms by the node's clock."""
+    """How a run ended, by the node's signed word or its silence. Times in Unix ms by the node's clock.
+
+    `reported_cause` is the node's own word, which the receipt repeats; `cause` is what it means here.
+    """
 
     cause: str
+    reported_cause: str
     started_at_ms: int | None
     until_ms: int
     exit_code: int | None

@@ -112,11 +112,15 @@ async def _metered(tx: Transaction, at: Engagement, body: Metered, jws: str, now
     held = sum(h.amount for h in await tx.ledger.held(at.job.id))
     if held - due >= step:
         return []
+    amount = min(step, await tx.ledger.wallet_available(at.job.project))
     try:
-        await tx.ledger.hold(project=at.job.project, job=at.job.id, amount=step, now=now)
+        if amount:
+            await tx.ledger.hold(project=at.job.project, job=at.job.id, amount=amount, now=now)
     except InsufficientFunds:
-        return await _running_dry(tx, at, left=held - due, now=now)
-    return []
+        amount = 0  # another job of the project was faster
+    if amount == step:
+        return []
+    return await _running_dry(tx, at, left=held + amount - due, now=now)
 
 
 FUNDS_STOP_SECONDS = 30
@@ -147,6 +151,7 @@ def _run_end(body: RunExited, at: Engagement, jws: str) -> RunEnd:
         cause = "max_cost"
     return RunEnd(
         cause=cause,
+        reported_cause=body.cause,
         started_at_ms=body.started_at,
         until_ms=body.ended_at,
         exit_code=body.exit_code,

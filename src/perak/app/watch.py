@@ -64,6 +64,7 @@ def _silent_end(at: Engagement, now: datetime) -> RunEnd:
     started = int(at.run.started_at.timestamp() * 1000) if at.run.started_at and evidence else None
     return RunEnd(
         cause="node_lost",
+        reported_cause="node_lost",
         started_at_ms=started,
         until_ms=evidence.until if evidence else int(now.timestamp() * 1000),
         exit_code=None,

@@ -25,6 +25,7 @@ import msgspec
 
 from perak.domain.errors import InvalidInput
 from perak.domain.report import REPORT_TYPES, Body, Report
+from perak.wire.signing import REPORT_TYP
 
 _T = TypeVar("_T")
 
@@ -40,7 +41,7 @@ REPORTS_UNACKNOWLEDGED_MAX = 256
 """An agent sends at most this many reports ahead of the acknowledgement: bounds both ends' memory."""
 
 HELLO_TYPE = "perak-hello+jwt"
-REPORT_TYPE = "perak-report+jwt"
+REPORT_TYPE = REPORT_TYP
 REQUEST_TYPE = "perak-node-request+jwt"
 """`typ` of the three JWS that a node signs, so that none can stand in for another."""
 REQUEST_SECONDS_MAX = 300

@@ -40,7 +40,8 @@ async def create_exchange(connection: Any, new: ExchangeRow, *, now: datetime) -
     """Write the row at the first start; False where another replica was faster."""
     created = await connection.fetchval(
         """insert into exchange (name, currency, fee_basis_points, ca_certificate, ca_key_sealed,
-            signing_chain, signing_key_sealed, created_at, alive_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+            signing_chain, signing_key_sealed, created_at, alive_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $8)
         on conflict do nothing returning true""",
         new.facts.name,
         new.facts.currency,

@@ -117,6 +117,7 @@ create table job (
         check (state in ('queued', 'leased', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled')),
     reason text,
     spec jsonb not null,
+    file jsonb not null,
     workdir_digest text,
     epoch integer not null default 0 check (epoch >= 0),
     attempts integer not null default 0 check (attempts >= 0),
