@@ -7,8 +7,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from integration.app.conftest import RENTER, World, ask
 
+from integration.app.conftest import RENTER, World, ask
 from perak.app import watch
 from perak.app.effects import NodeChanged
 from perak.domain.errors import Conflict, InsufficientFunds
@@ -328,6 +328,7 @@ async def test_an_offer_that_changed_after_the_snapshot_is_not_leased(world: Wor
 
 async def test_entries_can_not_be_changed_and_balances_only_follow_transfers(world: World) -> None:
     await world.fund(1_000)
+    insert = "insert into transfer (at, phase, kind, debit, credit, amount)"
     async with world.db.connection() as connection:
         for statement in (
             "update transfer set amount = 1",
@@ -336,8 +337,8 @@ async def test_entries_can_not_be_changed_and_balances_only_follow_transfers(wor
             "update account set posted = 5 where kind = 'wallet'",
             "delete from account",
             "update receipt set cost = 0",
-            "insert into transfer (at, phase, kind, debit, credit, amount) select now(), 'single', 'fund', id, id, 1 from account",
-            "insert into transfer (at, phase, kind, debit, credit, amount) values (now(), 'single', 'fund', 1, 2, -5)",
+            f"{insert} select now(), 'single', 'fund', id, id, 1 from account",
+            f"{insert} values (now(), 'single', 'fund', 1, 2, -5)",
         ):
             with pytest.raises(asyncpg.IntegrityConstraintViolationError):
                 await connection.execute(statement)
