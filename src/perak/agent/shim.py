@@ -161,7 +161,7 @@ class Shim:
             self._wait(stage, linger_until)
             if stage.code is None:
                 if self._reap(stage):
-                    self._kill_rest()
+                    self._kill_rest(stage)
                     linger_until = time.monotonic() + LINGER_SECONDS
                 else:
                     self._keep_limits(stage)
@@ -238,16 +238,18 @@ class Shim:
         bubblewrap sets itself up meanwhile: to move a process into a v1 control group takes up to 15 ms.
         """
         assert stage.inner_pid is not None
+        limit = self.plan["pids_rlimit"]
         try:
+            if limit is not None:
+                resource.prlimit(stage.inner_pid, resource.RLIMIT_NPROC, (limit, limit))
             for path in self.plan["joins"]:
                 with open(path, "w") as file:
                     file.write(str(stage.inner_pid))
-        except OSError as error:
-            self._end(stage, "sandbox", f"the run can't join its control group: {error}", 0.0)
+        except ProcessLookupError:  # bubblewrap failed meanwhile, and has said why
             return
-        limit = self.plan["pids_rlimit"]
-        if limit is not None:
-            resource.prlimit(stage.inner_pid, resource.RLIMIT_NPROC, (limit, limit))
+        except OSError as error:
+            self._end(stage, "sandbox", f"the run can't be put under its limits: {error}", 0.0)
+            return
         if stage.unblock is not None:
             os.write(stage.unblock, b"\0")
             os.close(stage.unblock)
@@ -328,11 +330,14 @@ class Shim:
         """SIGKILL to bubblewrap takes its whole process namespace along (--die-with-parent)."""
         _signal(stage.pid, signal.SIGKILL)
 
-    def _kill_rest(self) -> None:
+    def _kill_rest(self, stage: Stage) -> None:
         """Nothing may be left: what the job put into the background dies with its first process."""
         for path in self.plan["joins"]:
             for line in _read(path).split():
                 _signal(int(line), signal.SIGKILL)
+        if not stage.started and self.plan["uid"] is not None:  # it may not have joined any group yet
+            for pid in _owned_by(self.plan["uid"]):
+                _signal(pid, signal.SIGKILL)
 
     def _reap(self, stage: Stage) -> bool:
         pid, status, usage = os.wait4(stage.pid, os.WNOHANG)
@@ -438,7 +443,7 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
     pid = os.fork()
     if pid == 0:
         try:
-            _become(name, plan, log_write, news_write, block_read)
+            _become(name, plan, log_write, news_write, block_read, block_write)
         except BaseException as error:
             os.write(2, f"perak: the sandbox can't be started: {error}\n".encode())
         finally:
@@ -448,8 +453,13 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
     return Stage(name, pid, log_read, news_read, block_write)
 
 
-def _become(name: str, plan: dict[str, Any], log: int, news: int, block: int) -> None:
-    """In the child: limits first, then the run's own user, then bubblewrap. Never bubblewrap as root."""
+def _become(name: str, plan: dict[str, Any], log: int, news: int, block: int, unblock: int) -> None:
+    """In the child: limits first, then the run's own user, then bubblewrap. Never bubblewrap as root.
+
+    It keeps the end of the pipe that lets it start, too: were the shim killed now, bubblewrap would take
+    the pipe's closing for leave to run the job without limits.
+    """
+    os.set_inheritable(unblock, True)
     for target in (1, 2):
         os.dup2(log, target)
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
@@ -522,6 +532,17 @@ def _below(root: int) -> list[int]:
     while level:
         level = {pid for pid, parent in parents.items() if parent in level}
         found += level
+    return found
+
+
+def _owned_by(uid: int) -> list[int]:
+    found = []
+    for each in os.listdir("/proc"):
+        try:
+            if each.isdigit() and os.stat(f"/proc/{each}").st_uid == uid:
+                found.append(int(each))
+        except OSError:
+            continue
     return found
 
 

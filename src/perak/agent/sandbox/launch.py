@@ -7,6 +7,7 @@ that it would need with json. Agent and shim share one interpreter, so the forma
 from __future__ import annotations
 
 import marshal
+import os
 from pathlib import Path
 from typing import TypedDict
 
@@ -84,9 +85,16 @@ def plan(
 
 def write(folder: Path, launch: Launch) -> None:
     """Write launch.bin; it holds the job's environment, so only the agent may read it."""
-    path = folder / "launch.bin"
-    path.touch(mode=0o600)
-    path.write_bytes(marshal.dumps(dict(launch)))
+    write_private(folder / "launch.bin", marshal.dumps(dict(launch)))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a new file that only its owner may read.
+
+    Created and not truncated: ext4 flushes a file that was truncated to nothing as soon as it is closed.
+    """
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(content)
 
 
 def read(folder: Path) -> Launch:

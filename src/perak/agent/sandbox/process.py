@@ -94,3 +94,13 @@ def descendants(pid: int) -> dict[int, ProcessStat]:
         level = {each for each, stat in table.items() if stat.parent in level and each not in found}
         found.update((each, table[each]) for each in level)
     return found
+
+
+def owned_by(uid: int) -> set[int]:
+    """Every process that belongs to that user."""
+    found: set[int] = set()
+    for entry in os.listdir(PROC):
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and (PROC / entry).stat().st_uid == uid:
+                found.add(int(entry))
+    return found

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from perak.agent.sandbox import cgroup, launch, process, scratch, uids
+from perak.agent.sandbox.launch import write_private
 from perak.agent.sandbox.shims import ShimServer
 from perak.agent.sandbox.spec import (
     RunSpec,
@@ -204,6 +205,8 @@ class Sandbox:
         shim, _ = _read_shim(folder)
         if shim is not None and process.is_alive(shim):
             process.kill(shim)
+        if self.host.own_uids and not (folder / "exit.json").exists():
+            _kill_owner_of(folder / "scratch" / "work")
         if self.host.groups is not None:
             self.host.groups.group(run_id).remove()
         if self.host.own_uids:
@@ -300,6 +303,18 @@ def _write_scripts(folder: Path, spec: RunSpec, uid: int | None) -> None:
         os.chown(folder, 0, uid)
 
 
+def _kill_owner_of(work: Path) -> None:
+    """Kill what a killed shim may have left before its sandbox was tied to it (a moment of its start)."""
+    try:
+        uid = work.stat().st_uid
+    except FileNotFoundError:
+        return
+    if uids.is_ours(uid):
+        for pid in process.owned_by(uid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
 def _read_shim(folder: Path) -> tuple[process.ProcessId | None, float | None]:
     """Who the run's shim is and when the run started, as far as it is known."""
     for name in ("shim.json", "spawn.json"):
@@ -333,6 +348,5 @@ def _size(path: Path) -> int:
 
 def _write_atomically(path: Path, content: str | bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    draft.touch(mode=0o600)
-    draft.write_bytes(content if isinstance(content, bytes) else content.encode())
+    write_private(draft, content if isinstance(content, bytes) else content.encode())
     draft.rename(path)

@@ -47,6 +47,11 @@ def give_back_stale(runs: Path, *, slots: Path = SLOTS_FOLDER) -> None:
             link.unlink(missing_ok=True)
 
 
+def is_ours(uid: int) -> bool:
+    """Whether `uid` is one that only runs have."""
+    return UID_BASE <= uid < UID_BASE + UID_SLOTS and not _belongs_to_somebody(uid)
+
+
 def _links(slots: Path) -> list[tuple[Path, str]]:
     links: list[tuple[Path, str]] = []
     with contextlib.suppress(FileNotFoundError):
