@@ -8,6 +8,12 @@ CHECKS := lint types contracts unit integration acceptance
 # Two workers, because the smallest machine that we support has two cores.
 PYTEST_WORKERS ?= 2
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+# Start-up is measured and tested here, so Python may keep its compiled files whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test $(CHECKS) bench format lock clean
 
@@ -50,10 +56,9 @@ format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 lock: setup ## Resolve and pin the requirements anew, with hashes
-	$(BIN)/uv pip compile pyproject.toml requirements/build.in --extra dev --universal --python-version 3.11 \
-		--generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --quiet \
-		--custom-compile-command "make lock" --output-file requirements/dev.txt
-	@! grep -nE '://|^torch' requirements/dev.txt || { echo "requirements/dev.txt names an address"; exit 1; }
+	$(COMPILE) requirements/pip.in --output-file requirements/pip.txt
+	$(COMPILE) pyproject.toml requirements/build.in --extra dev --output-file requirements/dev.txt
+	@! grep -nE '://|^torch' requirements/*.txt || { echo "a pinned file names an address"; exit 1; }
 
 clean: ## Remove what the tasks made, .venv included
 	rm -rf .venv .perak-demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

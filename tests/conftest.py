@@ -1,0 +1,86 @@
+"""Fixtures that every folder of tests may use: a PostgreSQL server, and a fresh, migrated database each."""
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+_numbers = itertools.count(1)
+_TEMPLATE = "migrated"
+
+
+def _reachable_folder() -> Path:
+    """Make a folder that other users may pass through: pytest's own `tmp_path` is closed to them, and as
+    root the database server and each run have users of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="perak-test-"))
+    folder.chmod(0o711)
+    return folder
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """An empty state folder, as `perak up --state-dir` would take it."""
+    folder = _reachable_folder()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a server that the tests of this process share; its default database stays empty."""
+    from perak.adapters.postgres import EmbeddedPostgres
+
+    folder = _reachable_folder()
+    server = EmbeddedPostgres(folder)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: str) -> str:
+    """The name of a database with the newest schema, to copy from."""
+    from perak.adapters.db.migrate import upgrade
+
+    asyncio.run(_run_sql(postgres, f"CREATE DATABASE {_TEMPLATE}"))
+    asyncio.run(upgrade(_with_database(postgres, _TEMPLATE)))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: str, migrated_template: str) -> Iterator[str]:
+    """The URL of a database of this test's own, with the newest schema and no rows."""
+    name = f"test_{next(_numbers)}"
+    asyncio.run(_run_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_template}"))
+    yield _with_database(postgres, name)
+    asyncio.run(_run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+def empty_database_url(postgres: str) -> Iterator[str]:
+    """The URL of a database of this test's own, without a schema."""
+    name = f"test_{next(_numbers)}"
+    asyncio.run(_run_sql(postgres, f"CREATE DATABASE {name}"))
+    yield _with_database(postgres, name)
+    asyncio.run(_run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def _with_database(url: str, name: str) -> str:
+    return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+async def _run_sql(url: str, statement: str) -> None:
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
