@@ -1,0 +1,80 @@
+"""`perak agent`: reads the settings, checks that this machine can offer safely, and works until told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from perak.agent.settings import AgentSettings
+
+EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 0, 1, 69, 77, 78
+"""As sysexits.h has them: unavailable, no permission (the exchange turned the node away), configuration."""
+
+
+@click.command(name="agent")
+@click.option("--exchange", metavar="URL", help="Where the exchange is; by default where the invite says.")
+@click.option("--invite", metavar="TOKEN", envvar="PERAK_INVITE", help="Needed once, to become a node.")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Keys, journal and runs live here.")
+@click.option(
+    "--provider-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Prices, hours and what is kept back.",
+)
+@click.option("--name", help="What the node is called; by default the machine's host name.")
+@click.option("--region", help="A country, like DE; it decides the carbon of the electricity.")
+@click.option("--price-cpu", metavar="PRICE", help="Per core-hour, like 0.02.")
+@click.option("--price-gpu", metavar="PRICE", help="Per GPU-hour, like 0.20.")
+@click.option(
+    "--drain-on-exit", is_flag=True, help="End all runs before leaving, instead of letting them live."
+)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def command(
+    exchange: str | None,
+    invite: str | None,
+    state_dir: Path | None,
+    provider_file: Path | None,
+    name: str | None,
+    region: str | None,
+    price_cpu: str | None,
+    price_gpu: str | None,
+    drain_on_exit: bool,
+    log_level: str,
+) -> None:
+    """Offer this machine on an exchange and run what is matched to it."""
+    from perak.agent.settings import AgentSettings, Limits, default_state_dir
+
+    run(
+        AgentSettings(
+            state_dir=state_dir or default_state_dir(),
+            exchange=exchange,
+            invite=invite,
+            provider_file=provider_file,
+            name=name,
+            region=region,
+            price_cpu=price_cpu,
+            price_gpu=price_gpu,
+            drain_on_exit=drain_on_exit,
+            log_level=log_level,
+            limits=Limits(),
+        )
+    )
+
+
+def run(settings: AgentSettings) -> None:
+    """Run one agent and end the process with its exit code.
+
+    The process ends at once: a thread that still unpacks or installs has nothing to say any more, and what
+    it leaves is cleared away at the next start.
+    """
+    import os
+    import sys
+
+    from perak.agent.start import start
+
+    code = start(settings)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,1 @@
+"""What a run uses: the energy of its devices and of its share of the processor."""

@@ -1,0 +1,1 @@
+"""What this machine is: its processor, memory, disk and devices."""

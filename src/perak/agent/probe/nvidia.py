@@ -1,0 +1,133 @@
+"""NVIDIA devices, by NVML. No driver: none. A reading that fails is missing; the device isn't.
+
+The library is loaded only where a driver is: it takes some 8 MiB.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from perak.domain.offer import Device
+
+_T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
+
+CONTROL_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
+"""What every CUDA program opens besides the device's own node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NvidiaDevice:
+    """A device and the number of its node, /dev/nvidia<minor>; None where the driver does not tell."""
+
+    device: Device
+    minor: int | None
+    handle: Any
+
+
+class Nvidia:
+    """The devices of this machine's NVIDIA driver, and their counters."""
+
+    def __init__(self, nvml: Any) -> None:
+        """`nvml` is the module pynvml, initialised."""
+        self._nvml = nvml
+        self.devices = tuple(self._probe())
+
+    @classmethod
+    def open(cls) -> Nvidia | None:
+        """None where there is no driver or it doesn't answer."""
+        if not (Path("/proc/driver/nvidia").exists() or ctypes.util.find_library("nvidia-ml")):
+            return None
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+        except Exception as error:  # whatever a half-installed driver does, the CPU can still be offered
+            log.warning("no NVIDIA devices: %s", error)
+            return None
+        return cls(pynvml)
+
+    def reprobe(self) -> None:
+        """Look again: a device may have fallen off the bus."""
+        self.devices = tuple(self._probe())
+
+    def energy_joules(self, uuid: str) -> float | None:
+        """The device's energy counter since the driver was loaded; None before Volta."""
+        found = self._find(uuid)
+        if found is None:
+            return None
+        millijoules = self._read(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(found.handle))
+        return None if millijoules is None else millijoules / 1000
+
+    def power_watts(self, uuid: str) -> float | None:
+        """The device's power now; None where it can't be read."""
+        found = self._find(uuid)
+        if found is None:
+            return None
+        milliwatts = self._read(lambda: self._nvml.nvmlDeviceGetPowerUsage(found.handle))
+        return None if milliwatts is None else milliwatts / 1000
+
+    def device_nodes(self, uuids: tuple[str, ...]) -> tuple[str, ...]:
+        """The files in /dev that a run with these devices needs. Raises LookupError for an unknown one."""
+        if not uuids:
+            return ()
+        nodes: list[str] = []
+        for uuid in uuids:
+            found = self._find(uuid)
+            if found is None or found.minor is None:
+                raise LookupError(f"the device {uuid} is not there any more")
+            nodes.append(f"/dev/nvidia{found.minor}")
+        return (*nodes, *(node for node in CONTROL_NODES if Path(node).exists()))
+
+    def _find(self, uuid: str) -> NvidiaDevice | None:
+        return next((each for each in self.devices if each.device.uuid == uuid), None)
+
+    def _probe(self) -> list[NvidiaDevice]:
+        count = self._read(self._nvml.nvmlDeviceGetCount) or 0
+        driver = _text(self._read(self._nvml.nvmlSystemGetDriverVersion))
+        found = (self._device(index, driver) for index in range(count))
+        return [each for each in found if each is not None]
+
+    def _device(self, index: int, driver: str | None) -> NvidiaDevice | None:
+        """None without handle, UUID or memory: such a device can't be leased."""
+        nvml = self._nvml
+        handle = self._read(lambda: nvml.nvmlDeviceGetHandleByIndex(index))
+        if handle is None:
+            return None
+        uuid = _text(self._read(lambda: nvml.nvmlDeviceGetUUID(handle)))
+        memory_bytes = self._read(lambda: int(nvml.nvmlDeviceGetMemoryInfo(handle).total))
+        if uuid is None or memory_bytes is None:
+            log.warning("device %d answers neither by name nor by memory; it is not offered", index)
+            return None
+        capability = self._read(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        limit = self._read(lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle))
+        return NvidiaDevice(
+            device=Device(
+                index=index,
+                kind="nvidia",
+                model=_text(self._read(lambda: nvml.nvmlDeviceGetName(handle))) or "unknown NVIDIA device",
+                uuid=uuid,
+                memory_bytes=memory_bytes,
+                compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
+                driver=driver,
+                power_limit_watts=None if limit is None else limit / 1000,
+            ),
+            minor=self._read(lambda: nvml.nvmlDeviceGetMinorNumber(handle)),
+            handle=handle,
+        )
+
+    def _read(self, read: Callable[[], _T]) -> _T | None:
+        try:
+            return read()
+        except self._nvml.NVMLError:
+            return None
+
+
+def _text(value: str | bytes | None) -> str | None:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

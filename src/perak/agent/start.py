@@ -1,0 +1,281 @@
+"""Puts one agent together: state folder, sandbox, identity, devices, journal; then lets it work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from perak.agent import identity as identities
+from perak.agent import provider as providers
+from perak.agent.blobs import Blobs
+from perak.agent.identity import Identity
+from perak.agent.journal import FILE_NAME, Journal
+from perak.agent.link import SessionRefused
+from perak.agent.loop import Node
+from perak.agent.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE
+from perak.agent.meter.energy import EnergyMeter
+from perak.agent.meter.rapl import Rapl
+from perak.agent.probe.ask import build_ask, unpriced
+from perak.agent.probe.machine import Machine, probe_machine
+from perak.agent.probe.nvidia import Nvidia
+from perak.agent.provider import Provider
+from perak.agent.sandbox import Sandbox, TierReport
+from perak.agent.settings import AgentSettings
+from perak.agent.work import TEMPORARY, EnvironmentMaker, Work
+from perak.domain.errors import DomainError, InvalidInput, Unavailable
+from perak.domain.offer import OfferAsk
+from perak.domain.units import parse_price
+from perak.wire.invite import Invite
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME = "agent.lock"
+INSTALL_UID = 60_590
+"""Who installs packages when the agent is root: in the range that systemd keeps free (UIDS-GIDS.md), below
+the runs' own."""
+
+
+class CannotStart(InvalidInput):
+    """This machine, or what it was told, does not allow an agent; the message says what to do."""
+
+    code = "cannot_start"
+
+
+def start(settings: AgentSettings) -> int:
+    """Run one agent until a signal ends it; returns the exit code."""
+    _set_up_logging(settings.log_level)
+    try:
+        with _state_dir(settings.state_dir) as state_dir:
+            return asyncio.run(_agent(replace(settings, state_dir=state_dir)))
+    except SessionRefused as error:
+        return _complain(error.detail, EXIT_REFUSED)
+    except Unavailable as error:
+        return _complain(error.detail, EXIT_UNAVAILABLE)
+    except DomainError as error:
+        return _complain(error.detail, EXIT_CONFIG)
+    except KeyboardInterrupt:
+        return EXIT_OK
+    except Exception:
+        log.exception("the agent failed; its runs live on and the next start finds them")
+        return EXIT_FAILED
+
+
+async def _agent(settings: AgentSettings) -> int:
+    stop = _stop_on_signals()
+    offer = Offer(settings=settings)
+    offer.provider()  # A mistake in the file is told before anything else is done.
+    sandbox, tier = _sandbox(settings.state_dir)
+    node_id = _identity(settings, offer.provider())
+    offer.complete(tier, environments := _environments(settings.state_dir, sandbox))
+    offer.ask()
+    offer.tell()
+    journal = Journal(settings.state_dir / FILE_NAME, sign=node_id.sign_report)
+    limits = settings.limits
+    node = Node(
+        identity=node_id,
+        journal=journal,
+        sandbox=sandbox,
+        tier=tier,
+        work=Work(
+            state_dir=settings.state_dir,
+            sandbox=sandbox,
+            blobs=Blobs(node_id, limits.http_timeout_seconds),
+            environments=environments,
+            devices=offer.nvidia,
+            log_bytes_max=limits.log_bytes_max,
+            transfer_attempts_max=limits.transfer_attempts_max,
+        ),
+        meter=EnergyMeter(rapl=Rapl.open(), nvidia=offer.nvidia),
+        limits=limits,
+        version=version("perak"),
+        ask=offer.ask,
+    )
+    try:
+        await node.run(
+            stop,
+            drain=settings.drain_on_exit,
+            on_ready=lambda: print(  # noqa: T201 - the ready line is for scripts
+                f"agent ready: node={node_id.node} exchange={node_id.url}", flush=True
+            ),
+        )
+    finally:
+        journal.close()
+    return EXIT_OK
+
+
+@dataclass(slots=True, kw_only=True)
+class Offer:
+    """What this node offers now: the machine as it was at the start, the provider's file as it is."""
+
+    settings: AgentSettings
+    nvidia: Nvidia | None = None
+    _machine: Machine | None = None
+    _tier: TierReport | None = None
+    _pythons: tuple[str, ...] = ()
+    _file: tuple[int, Provider] | None = field(default=None)
+    """(time of its last change, content)"""
+
+    def complete(self, tier: TierReport, environments: EnvironmentMaker | None) -> None:
+        """Take in what the machine has."""
+        self._machine = probe_machine(self.settings.state_dir)
+        self._tier = tier
+        self._pythons = environments.versions if environments is not None else ()
+        self.nvidia = Nvidia.open()
+
+    def ask(self) -> OfferAsk:
+        """The ask of now. Raises NothingToOffer or ProviderFileError."""
+        assert self._machine is not None
+        assert self._tier is not None
+        devices = []
+        if self.nvidia is not None:
+            self.nvidia.reprobe()
+            devices = [each.device for each in self.nvidia.devices]
+        return build_ask(
+            self._machine, self.provider(), devices=devices, tier=self._tier, pythons=self._pythons
+        )
+
+    def provider(self) -> Provider:
+        """The provider's file, read again when it changed, with what the flags say on top."""
+        path = self.settings.provider_file
+        found = Provider()
+        if path is not None:
+            try:
+                changed = path.stat().st_mtime_ns
+            except OSError as error:
+                raise providers.ProviderFileError(f"{path} can't be read: {error.strerror}") from None
+            if self._file is None or self._file[0] != changed:
+                self._file = (changed, providers.read(path))
+            found = self._file[1]
+        return _with_flags(found, self.settings)
+
+    def tell(self) -> None:
+        """Say what the machine has and does not offer."""
+        devices = [each.device for each in self.nvidia.devices] if self.nvidia is not None else []
+        for line in unpriced(self.provider(), devices):
+            log.warning(line)
+
+
+def _with_flags(provider: Provider, settings: AgentSettings) -> Provider:
+    def price(text: str | None, default: int | None) -> int | None:
+        return default if text is None else parse_price(text)
+
+    return replace(
+        provider,
+        name=settings.name or provider.name,
+        region=providers.region(settings.region) if settings.region else provider.region,
+        price_cpu=price(settings.price_cpu, provider.price_cpu),
+        price_gpu=price(settings.price_gpu, provider.price_gpu),
+    )
+
+
+def _sandbox(state_dir: Path) -> tuple[Sandbox, TierReport]:
+    from perak.agent.sandbox.probe import probe
+
+    sandbox, tier = probe(state_dir)
+    if sandbox is None or not tier.available:
+        raise CannotStart(
+            f"This machine has no safe sandbox, so it offers nothing: {tier.reason}. "
+            "Jobs of strangers are only run inside one."
+        )
+    log.info("sandbox %s, %s, enforces %s", tier.tier, tier.runtime, ", ".join(tier.enforced))
+    for limit, why in tier.unenforced.items():
+        log.warning("not enforced on this machine, and told to renters: %s (%s)", limit, why)
+    return sandbox, tier
+
+
+def _identity(settings: AgentSettings, provider: Provider) -> Identity:
+    """Who this node is; makes it one with the invite when it isn't yet."""
+    found = identities.load(settings.state_dir, url=settings.exchange)
+    if found is not None:
+        return found
+    if settings.invite is None:
+        raise CannotStart(
+            f"This machine is no node yet ({settings.state_dir} holds no identity): "
+            "start the agent once with --invite TOKEN. The exchange makes one with: perak node invite"
+        )
+    return identities.enrol(
+        settings.state_dir,
+        Invite.decode(settings.invite),
+        name=provider.name or _host_name(),
+        timeout_seconds=settings.limits.http_timeout_seconds,
+        url=settings.exchange,
+    )
+
+
+def _environments(state_dir: Path, sandbox: Sandbox) -> EnvironmentMaker | None:
+    """None, with the reason in the log, where jobs can get no Python environments."""
+    from perak.agent.environments import Environments
+
+    def in_use() -> set[str]:
+        keys: set[str] = set()
+        for status in sandbox.find():
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                keys |= {Path(mount.source).name for mount in sandbox.load(status.run_id).mounts}
+        return keys
+
+    try:
+        return Environments(
+            state_dir,
+            bwrap=sandbox.host.binary,
+            uid=INSTALL_UID if os.geteuid() == 0 else None,
+            in_use=in_use,
+        )
+    except (ValueError, OSError) as error:
+        log.warning("no Python environments are offered: %s", error)
+        return None
+
+
+@contextlib.contextmanager
+def _state_dir(path: Path) -> Iterator[Path]:
+    """The state folder, for this agent alone."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(f"{path} can't be used: {error.strerror}. Choose another --state-dir.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise CannotStart(f"Another agent works in {path}. Stop it, or choose another --state-dir.") from None
+    try:
+        shutil.rmtree(path / TEMPORARY, ignore_errors=True)
+        yield path.resolve()
+    finally:
+        os.close(lock)
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def _host_name() -> str:
+    name = "".join(c if (c.isalnum() and c.isascii()) or c in ".-_" else "-" for c in socket.gethostname())
+    return name.strip("-._")[:63] or "node"
+
+
+def _set_up_logging(level: str) -> None:
+    """One line an event on stderr: time, level, message."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("websockets").setLevel(logging.WARNING)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"perak agent: {message}", file=sys.stderr, flush=True)  # noqa: T201 - for the person who started us
+    return code

@@ -1,0 +1,209 @@
+"""The slow, blocking parts of a run: its environment, work folder and outputs. For use in threads."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Protocol
+
+from perak.agent.blobs import Blobs
+from perak.agent.core import Failed
+from perak.agent.sandbox import Mount, RunSpec, Sandbox
+from perak.domain.errors import DomainError, Unavailable
+from perak.domain.report import OutputBlob
+from perak.domain.units import format_bytes
+from perak.wire.session import LeaseOrder
+
+if TYPE_CHECKING:
+    from perak.agent.environments import Environment
+
+RETRY_SECONDS = 1.0
+"""Before a transfer that was cut is tried again; doubles up to RETRY_SECONDS_MAX."""
+RETRY_SECONDS_MAX = 30.0
+TEMPORARY = "tmp"
+
+Say = Callable[[str], None]
+"""Takes a line for the run's log."""
+
+
+class EnvironmentMaker(Protocol):
+    """What `perak.agent.environments.Environments` is to us."""
+
+    @property
+    def versions(self) -> tuple[str, ...]: ...
+
+    def ensure(
+        self, version: str, packages: tuple[str, ...], *, log: Callable[[str], None]
+    ) -> Environment: ...
+
+
+class DeviceNodes(Protocol):
+    """What `perak.agent.probe.nvidia.Nvidia` is to us."""
+
+    def device_nodes(self, uuids: tuple[str, ...]) -> tuple[str, ...]: ...
+
+
+class WorkFailed(Exception):
+    """A step failed; `cause` is one of CAUSES."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        self.detail = detail
+
+    def event(self, run: str) -> Failed:
+        return Failed(run=run, cause=self.cause, detail=self.detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """Makes runs ready and brings their outputs in."""
+
+    state_dir: Path
+    sandbox: Sandbox
+    blobs: Blobs
+    environments: EnvironmentMaker | None
+    """None: this node offers no Python versions."""
+    devices: DeviceNodes | None
+    log_bytes_max: int
+    transfer_attempts_max: int
+
+    def prepare(self, order: LeaseOrder, *, say: Say) -> None:
+        """Everything up to the start. Raises WorkFailed."""
+        environment = self._environment(order, say)
+        archive = None
+        with self._folder() as folder:
+            if order.workdir_digest is not None:
+                archive = folder / "workdir.tar.gz"
+                self._fetch(order, order.workdir_digest, archive)
+            work = self._sandbox_folder(order, environment)
+            if archive is not None:
+                self._unpack(order, archive, work, say)
+
+    def collect(self, order: LeaseOrder, *, is_wanted: Callable[[], bool]) -> OutputBlob | None:
+        """Pack and send the outputs; None when nothing matched. Goes on trying as long as `is_wanted`.
+
+        Raises WorkFailed with the cause "outputs".
+        """
+        from perak.wire.archive import ArchiveError, pack_outputs
+
+        with self._folder() as folder:
+            archive = folder / "outputs.tar.gz"
+            try:
+                packed = pack_outputs(self.sandbox.work_folder(order.run), order.outputs, archive)
+            except (ArchiveError, OSError, KeyError) as error:
+                raise WorkFailed("outputs", f"the outputs could not be collected: {error}") from None
+            if packed is None:
+                return None
+            self._send(order, packed.digest, archive, is_wanted)
+        return OutputBlob(
+            digest=packed.digest,
+            size_bytes=packed.size_bytes,
+            file_count=packed.file_count,
+            missing=packed.missing,
+        )
+
+    def _environment(self, order: LeaseOrder, say: Say) -> Environment | None:
+        if order.python_version is None:
+            return None
+        if self.environments is None:
+            raise WorkFailed("environment", "this node offers no Python environments")
+        try:
+            return self.environments.ensure(order.python_version, order.python_packages, log=say)
+        except (DomainError, OSError) as error:
+            raise WorkFailed("environment", str(error)) from None
+
+    def _fetch(self, order: LeaseOrder, digest: str, archive: Path) -> None:
+        from perak.wire.archive import WORKDIR_BYTES_MAX
+
+        for delay in _delays(self.transfer_attempts_max):
+            try:
+                # Incompressible contents grow a little when packed.
+                limit_bytes = WORKDIR_BYTES_MAX + WORKDIR_BYTES_MAX // 10
+                return self.blobs.fetch_workdir(order.lease, digest, archive, limit_bytes=limit_bytes)
+            except Unavailable as error:
+                why = error.detail
+                time.sleep(delay)
+            except (DomainError, OSError) as error:
+                raise WorkFailed("workdir", str(error)) from None
+        raise WorkFailed("workdir", f"{why}; tried {self.transfer_attempts_max} times")
+
+    def _sandbox_folder(self, order: LeaseOrder, environment: Environment | None) -> Path:
+        try:
+            with contextlib.suppress(KeyError):
+                # What an earlier life of this agent had begun to prepare; begin anew.
+                self.sandbox.release(order.run)
+            return self.sandbox.prepare(self._spec(order, environment)).work
+        except (OSError, RuntimeError, ValueError, LookupError) as error:
+            raise WorkFailed("sandbox", f"the sandbox could not be made: {error}") from None
+
+    def _spec(self, order: LeaseOrder, environment: Environment | None) -> RunSpec:
+        env = dict(order.env)
+        device_nodes: tuple[str, ...] = ()
+        if order.devices:
+            if self.devices is None:
+                raise LookupError("this node has no devices")
+            device_nodes = self.devices.device_nodes(order.devices)
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(order.devices)
+        return RunSpec(
+            run_id=order.run,
+            lease_id=order.lease,
+            job_id=order.job,
+            epoch=order.epoch,
+            setup=order.setup,
+            command=order.command,
+            env=env,
+            mounts=tuple(Mount(source=str(p), target=str(p)) for p in environment.mounts)
+            if environment
+            else (),
+            path_prefix=(str(environment.bin),) if environment else (),
+            cpu_milli=order.cpu_milli,
+            memory_bytes=order.memory_bytes,
+            disk_bytes=order.disk_bytes,
+            shm_bytes=order.shm_bytes,
+            log_bytes_max=self.log_bytes_max,
+            max_duration_seconds=order.max_duration_seconds,
+            device_nodes=device_nodes,
+        )
+
+    def _unpack(self, order: LeaseOrder, archive: Path, work: Path, say: Say) -> None:
+        from perak.wire.archive import WORKDIR_BYTES_MAX, WORKDIR_FILES_MAX, ArchiveError, unpack
+
+        say(f"unpacking the work folder ({format_bytes(archive.stat().st_size)})")
+        limit_bytes = min(WORKDIR_BYTES_MAX, order.disk_bytes)
+        try:
+            unpack(archive, work, limit_bytes=limit_bytes, limit_files=WORKDIR_FILES_MAX)
+        except (ArchiveError, OSError) as error:
+            raise WorkFailed("workdir", f"the work folder could not be unpacked: {error}") from None
+
+    def _send(self, order: LeaseOrder, digest: str, archive: Path, is_wanted: Callable[[], bool]) -> None:
+        for delay in _delays(None):
+            try:
+                return self.blobs.send_outputs(order.lease, digest, archive)
+            except Unavailable as error:
+                if not is_wanted():
+                    raise WorkFailed("outputs", error.detail) from None
+                time.sleep(delay)
+            except (DomainError, OSError) as error:
+                raise WorkFailed("outputs", str(error)) from None
+        raise AssertionError("the delays have no end")
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[Path]:
+        """A folder for archives on their way; made anew at every start of the agent."""
+        base = self.state_dir / TEMPORARY
+        base.mkdir(mode=0o700, exist_ok=True)
+        with TemporaryDirectory(dir=base) as name:
+            yield Path(name)
+
+
+def _delays(attempts_max: int | None) -> Iterator[float]:
+    delay, attempts = RETRY_SECONDS, 0
+    while attempts_max is None or attempts < attempts_max:
+        attempts += 1
+        yield delay
+        delay = min(2 * delay, RETRY_SECONDS_MAX)
