@@ -1,0 +1,168 @@
+"""Submit, follow, cancel, download, pay and verify, by the commands that a renter types."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from acceptance.conftest import Shell
+
+
+def job_file(folder: Path, text: str) -> Path:
+    path = folder / "job.yaml"
+    path.write_text(text)
+    return path
+
+
+def shown(perak: Shell, *arguments: str) -> dict[str, object]:
+    reply = perak(*arguments, "--json")
+    assert reply.returncode == 0, reply.stderr
+    value: dict[str, object] = json.loads(reply.stdout)
+    return value
+
+
+def test_a_job_runs_and_its_receipt_verifies_offline(perak: Shell, tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("silver\n")
+    path = job_file(
+        tmp_path,
+        """
+name: way
+workdir: .
+setup: echo made >made.txt
+run: |
+  cat data.txt made.txt
+  echo "$GREETING"
+  mkdir out && echo model >out/model.bin
+env: {GREETING: "selamat"}
+outputs: [out/]
+""",
+    )
+    reply = perak("run", str(path))
+    assert reply.returncode == 0, reply.stderr
+    assert reply.stdout.startswith("silver\nmade\nselamat\n")
+
+    job = shown(perak, "show", "way")
+    assert job["state"] == "succeeded"
+    (run,) = job["runs"]  # type: ignore[misc]
+    assert float(run["cost"]) > 0
+
+    downloaded = tmp_path / "results"
+    assert perak("download", "way", str(downloaded)).returncode == 0
+    assert (downloaded / "out" / "model.bin").read_text() == "model\n"
+
+    receipt = tmp_path / "receipt.json"
+    receipt.write_text(json.dumps(shown(perak, "receipt", "show", run["receipt"])))
+    offline = perak("receipt", "verify", str(receipt), PERAK_URL="http://127.0.0.1:1")
+    assert offline.returncode == 0, offline.stdout + offline.stderr
+    forged = json.loads(receipt.read_text())
+    forged["receipt"]["cost_micros"] = 1
+    receipt.write_text(json.dumps(forged))
+    assert perak("receipt", "verify", str(receipt)).returncode != 0
+
+
+def test_run_passes_on_the_exit_code_of_the_job(perak: Shell, tmp_path: Path) -> None:
+    reply = perak("run", str(job_file(tmp_path, "name: fails\nrun: exit 7\n")))
+    assert reply.returncode == 7
+    assert shown(perak, "show", "fails")["state"] == "failed"
+
+
+def test_a_detached_job_is_followed_and_cancelled(perak: Shell, tmp_path: Path) -> None:
+    path = job_file(tmp_path, "name: long\nrun: |\n  echo begun\n  sleep 600\n")
+    job = shown(perak, "run", str(path), "--detach")
+    identity = str(job["id"])
+    deadline = time.monotonic() + 30
+    while "begun" not in perak("logs", identity).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert identity in json.dumps(shown(perak, "ps"))
+    assert perak("cancel", identity).returncode == 0
+    while shown(perak, "show", identity)["state"] != "cancelled":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ended = shown(perak, "show", identity)
+    assert float(str(ended["cost"])) >= 0
+    assert float(str(ended["held"])) == 0
+
+
+def test_followed_logs_arrive_while_the_job_runs(perak: Shell, tmp_path: Path) -> None:
+    path = job_file(tmp_path, "name: ticks\nrun: |\n  for i in 1 2 3; do echo tick $i; sleep 0.4; done\n")
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perak", "run", str(path)],
+        env=perak.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    arrivals = [(line, time.monotonic() - begin) for line in process.stdout if line.startswith("tick")]
+    assert process.wait() == 0
+    assert [line for line, _ in arrivals] == ["tick 1\n", "tick 2\n", "tick 3\n"]
+    assert arrivals[-1][1] - arrivals[0][1] > 0.5, "the lines came together, not as they were written"
+
+
+def test_ctrl_c_without_a_terminal_detaches_and_leaves_the_job_running(perak: Shell, tmp_path: Path) -> None:
+    path = job_file(tmp_path, "name: stays\nrun: |\n  echo up\n  sleep 60\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perak", "run", str(path)],
+        env=perak.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert any(line == "up\n" for line in process.stdout)
+    os.kill(process.pid, signal.SIGINT)
+    process.wait(20)
+    assert shown(perak, "show", "stays")["state"] == "running"
+    perak("cancel", "stays")
+
+
+def test_a_quote_names_what_fails(perak: Shell, tmp_path: Path) -> None:
+    path = job_file(tmp_path, "name: big\nrun: x\nresources: {gpu: V100, gpu_count: 8}\n")
+    quote = shown(perak, "quote", str(path))
+    (offer,) = quote["offers"]  # type: ignore[misc]
+    assert not offer["fits"]
+    assert "gpu" in {misfit["dimension"] for misfit in offer["misfits"]}
+    assert "trust" in str(quote["trust"])
+
+
+def test_a_wrong_job_file_is_told_by_file_line_and_key(perak: Shell, tmp_path: Path) -> None:
+    path = job_file(tmp_path, "name: typo\nrun: x\nresource: {cpu: 1}\n")
+    reply = perak("run", str(path))
+    assert reply.returncode != 0
+    assert "job.yaml" in reply.stderr
+    assert "3" in reply.stderr
+    assert "resources" in reply.stderr
+
+
+def test_jobs_run_side_by_side(perak: Shell, tmp_path: Path) -> None:
+    path = job_file(tmp_path, "name: side\nrun: sleep 2\n")
+    begin = time.monotonic()
+    ids = [str(shown(perak, "run", str(path), "--detach")["id"]) for _ in range(2)]
+    together = False
+    while time.monotonic() - begin < 30:
+        states = [shown(perak, "show", job)["state"] for job in ids]
+        together = together or states == ["running", "running"]
+        if states == ["succeeded", "succeeded"]:
+            break
+    assert together
+    assert states == ["succeeded", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    "what", [("node", "ls"), ("offer", "ls"), ("wallet", "show"), ("key", "ls"), ("ps", "-a")]
+)
+def test_lists_are_shown_to_people_and_to_programs(perak: Shell, what: tuple[str, ...]) -> None:
+    people = perak(*what)
+    assert people.returncode == 0, people.stderr
+    assert people.stdout.strip()
+    programs = perak(*what, "--json")
+    assert json.loads(programs.stdout)

@@ -1,0 +1,131 @@
+"""`perak up`: starts, is found by itself, stops cleanly, keeps its data, leaves nothing running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from benchmarks.local import processes_below, quiet_environment
+
+READY_SECONDS_MAX = 60
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="perak-up-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+        os.chmod(name, 0o711)
+        yield Path(name)
+
+
+class Up:
+    """One `perak up` on a state folder; the client finds it by that folder alone."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "perak", "up", "--state-dir", str(state_dir), "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=quiet_environment(),
+            text=True,
+        )
+        assert self.process.stdout is not None
+        begin = time.monotonic()
+        self.lines: list[str] = []
+        for line in self.process.stdout:
+            self.lines.append(line)
+            if "ready" in line:
+                return
+            assert time.monotonic() - begin < READY_SECONDS_MAX
+        raise AssertionError(self.lines)
+
+    def perak(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "perak", *arguments],
+            env={
+                **quiet_environment(),
+                "PERAK_STATE_DIR": str(self.state_dir),
+                "XDG_CONFIG_HOME": "/nonexistent",
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def stop(self) -> None:
+        below = set(processes_below(self.process.pid)) - {self.process.pid}
+        self.process.send_signal(signal.SIGINT)
+        assert self.process.wait(30) == 0
+        deadline = time.monotonic() + 5
+        while any(Path(f"/proc/{pid}").exists() for pid in below):
+            assert time.monotonic() < deadline, "something was left running"
+            time.sleep(0.05)
+
+
+def test_data_is_kept_and_found_again_and_nothing_is_left_running(state_dir: Path, tmp_path: Path) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("name: kept\nrun: echo kept\n")
+    up = Up(state_dir)
+    assert "http://127.0.0.1:" in up.lines[-1]
+    assert (state_dir / "local.json").stat().st_mode & 0o077 == 0
+    ran = up.perak("run", str(job))
+    assert ran.returncode == 0, ran.stderr
+    second = subprocess.run(
+        [sys.executable, "-m", "perak", "up", "--state-dir", str(state_dir), "--port", "0"],
+        env=quiet_environment(),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert second.returncode != 0
+    assert str(up.process.pid) in second.stderr + second.stdout
+    up.stop()
+
+    again = Up(state_dir)
+    shown = again.perak("show", "kept", "--json")
+    assert json.loads(shown.stdout)["state"] == "succeeded", shown.stderr
+    assert again.perak("logs", "kept").stdout == "kept\n"
+    rerun = again.perak("run", str(job))
+    assert rerun.returncode == 0, rerun.stderr
+    again.stop()
+
+
+def test_a_killed_exchange_is_started_again_and_the_running_job_goes_on(
+    state_dir: Path, tmp_path: Path
+) -> None:
+    job = tmp_path / "job.yaml"
+    job.write_text("name: survivor\nrun: |\n  echo one\n  sleep 6\n  echo two\n")
+    up = Up(state_dir)
+    try:
+        started = up.perak("run", str(job), "--detach", "--json")
+        identity = json.loads(started.stdout)["id"]
+        deadline = time.monotonic() + 40
+        while "one" not in up.perak("logs", identity).stdout:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        (exchange,) = [
+            pid
+            for pid, command in processes_below(up.process.pid).items()
+            if " exchange " in f"{command} " and pid != up.process.pid
+        ]
+        os.kill(exchange, signal.SIGKILL)
+        while True:
+            shown = up.perak("show", identity, "--json")
+            if shown.returncode == 0 and json.loads(shown.stdout)["state"] == "succeeded":
+                break
+            assert time.monotonic() < deadline, shown.stdout + shown.stderr
+            time.sleep(0.3)
+        assert up.perak("logs", identity).stdout == "one\ntwo\n"
+        assert json.loads(shown.stdout)["attempts"] == 1
+    finally:
+        up.stop()
