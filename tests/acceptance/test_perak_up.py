@@ -100,9 +100,7 @@ def test_data_is_kept_and_found_again_and_nothing_is_left_running(state_dir: Pat
     again.stop()
 
 
-def test_a_killed_exchange_is_started_again_and_the_running_job_goes_on(
-    state_dir: Path, tmp_path: Path
-) -> None:
+def test_a_killed_exchange_is_started_again_and_the_job_goes_on(state_dir: Path, tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"
     job.write_text("name: survivor\nrun: |\n  echo one\n  sleep 6\n  echo two\n")
     up = Up(state_dir)
