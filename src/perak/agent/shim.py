@@ -225,7 +225,7 @@ class Shim:
             os.close(stage.news)
             stage.news = None
             return
-        pid = _number_after(data, b'"child-pid"')
+        pid = number_after(data, b'"child-pid"')
         if pid is not None:
             stage.inner_pid = pid
             self._unblock(stage)
@@ -300,7 +300,7 @@ class Shim:
         if limit is None:
             self.disk_full = self.disk_full or _is_full(self.plan["scratch"])
             return
-        used = _tree_bytes(self.plan["scratch"])
+        used = tree_bytes(self.plan["scratch"])
         if used > limit:
             self._end(stage, "disk_full", f"used {used} bytes of disk, its limit is {limit}", 0.0)
 
@@ -568,7 +568,7 @@ def _is_full(folder: str) -> bool:
     return room.f_bavail * room.f_frsize < FULL_BYTES or room.f_favail == 0
 
 
-def _tree_bytes(folder: str) -> int:
+def tree_bytes(folder: str) -> int:
     """What the files below `folder` take on disk; what vanishes meanwhile isn't counted."""
     total = 0
     folders = [folder]
@@ -584,7 +584,7 @@ def _tree_bytes(folder: str) -> int:
     return total
 
 
-def _number_after(data: bytes, key: bytes) -> int | None:
+def number_after(data: bytes, key: bytes) -> int | None:
     _, found, rest = data.partition(key)
     digits = rest.split(b"\n")[0].split(b",")[0].strip(b" :}")
     return int(digits) if found and digits.isdigit() else None
@@ -592,19 +592,24 @@ def _number_after(data: bytes, key: bytes) -> int | None:
 
 def _write_json(folder: str, name: str, record: dict[str, Any], *, durable: bool) -> None:
     """One flat object, in place at once; `durable`: still there after a power cut."""
+    draft = os.path.join(folder, f".{name}")
+    with open(draft, "w") as file:
+        file.write(to_json(record))
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    os.rename(draft, os.path.join(folder, name))
+
+
+def to_json(record: dict[str, Any]) -> str:
+    """A flat object of text, numbers and nulls, by the one piece of json that is built in."""
     from _json import encode_basestring_ascii as quote
 
     parts = []
     for key, value in record.items():
         text = "null" if value is None else quote(value) if isinstance(value, str) else repr(value)
         parts.append(f"{quote(key)}: {text}")
-    draft = os.path.join(folder, f".{name}")
-    with open(draft, "w") as file:
-        file.write("{" + ", ".join(parts) + "}\n")
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    os.rename(draft, os.path.join(folder, name))
+    return "{" + ", ".join(parts) + "}\n"
 
 
 if __name__ == "__main__":

@@ -101,7 +101,10 @@ def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> 
     for mount in spec.mounts:
         args += ["--ro-bind", mount.source, mount.target]
     args += ["--bind", str(scratch / "work"), "/work", "--ro-bind", str(scripts), "/job"]
-    return [*args, "--remount-ro", "/", "--chdir", "/work"]
+    args += ["--remount-ro", "/", "--chdir", "/work"]
+    if any("\0" in each for each in args):  # it would end the argument and begin one of the job's choice
+        raise ValueError(f"{spec.run_id}: a path or an id contains a zero byte")
+    return args
 
 
 def _environment(spec: RunSpec) -> list[str]:

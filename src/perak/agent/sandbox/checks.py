@@ -5,12 +5,11 @@ Each check is an ordinary run, prepared and started like any other. Only what wa
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from perak.agent.sandbox import process
 from perak.agent.sandbox.sandbox import PROBE_PREFIX, Sandbox
 from perak.agent.sandbox.spec import RunSpec, RunStatus
 
@@ -117,8 +116,8 @@ def _owners_seen(sandbox: Sandbox, run_id: str) -> set[int]:
     deadline = time.monotonic() + CHECK_SECONDS
     while sandbox.status(run_id).state in ("prepared", "running") and time.monotonic() < deadline:
         for pid in sandbox.job_pids(run_id):
-            with contextlib.suppress(OSError):
-                owners.add(Path(f"/proc/{pid}").stat().st_uid)
+            if (owner := process.real_uid(pid)) is not None:
+                owners.add(owner)
         time.sleep(POLL_SECONDS)
     return owners
 

@@ -96,6 +96,15 @@ def descendants(pid: int) -> dict[int, ProcessStat]:
     return found
 
 
+def real_uid(pid: int) -> int | None:
+    """Whose process it is; the owner of /proc/PID itself may be root for a process that can't be dumped."""
+    with contextlib.suppress(OSError):
+        for line in (PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
+    return None
+
+
 def owned_by(uid: int) -> set[int]:
     """Every process that belongs to that user."""
     found: set[int] = set()

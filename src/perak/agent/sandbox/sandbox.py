@@ -35,6 +35,9 @@ from perak.agent.sandbox.tier import TierReport
 PROBE_PREFIX = "probe"
 """Runs whose id begins so belong to `probe`, and no one else sees them."""
 
+LAST_WORDS_CHARACTERS = 300
+"""Of a shim that failed, for the run's status."""
+
 POKE_NAME = "poke.sock"
 POKE_BUFFER_BYTES = 1 << 20
 """Room for some thousand pokes while the agent is busy; a lost one is harmless, the next status shows all."""
@@ -136,6 +139,8 @@ class Sandbox:
             return status
         same_boot = shim.boot_id == process.boot_id()
         why = "its shim was killed" if same_boot else "the node restarted during the run"
+        if last_words := _tail(folder / "shim.err"):
+            why = f"its shim failed: {last_words}"
         return _lost(run_id, started_at, log_bytes, why)
 
     def load(self, run_id: str) -> RunSpec:
@@ -344,6 +349,13 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _tail(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")[-LAST_WORDS_CHARACTERS:].strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _write_atomically(path: Path, content: str | bytes) -> None:

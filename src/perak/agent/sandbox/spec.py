@@ -66,6 +66,9 @@ class RunSpec:
                 raise ValueError(f"a script of {self.run_id} is larger than {SCRIPT_BYTES_MAX} bytes")
         if min(self.cpu_milli, self.memory_bytes, self.disk_bytes, self.pids_max) <= 0:
             raise ValueError(f"{self.run_id}: cpu, memory, disk and pids must all be above zero")
+        for name, value in self.env.items():
+            if not name or "=" in name or "\0" in name + value or not _is_unicode(name + value):
+                raise ValueError(f"{self.run_id}: {name[:80]!r} can't be in the environment of a program")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,3 +115,12 @@ def spec_from_json(text: str) -> RunSpec:
     fields["path_prefix"] = tuple(fields["path_prefix"])
     fields["device_nodes"] = tuple(fields["device_nodes"])
     return RunSpec(**fields)
+
+
+def _is_unicode(text: str) -> bool:
+    """Half a character (a lone surrogate), as JSON can smuggle in, has no bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
