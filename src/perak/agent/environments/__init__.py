@@ -9,7 +9,7 @@ from perak.agent.environments.errors import (
     RequirementRefused,
 )
 from perak.agent.environments.index import IndexSettings
-from perak.agent.environments.interpreters import Interpreter, interpreters
+from perak.agent.environments.pythons import Interpreter, interpreters
 
 __all__ = [
     "Environment",

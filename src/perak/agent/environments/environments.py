@@ -16,7 +16,7 @@ from pathlib import Path
 from perak.agent.environments.errors import NotInstalled, NotResolved, PythonNotOnNode
 from perak.agent.environments.failures import explain
 from perak.agent.environments.index import IndexSettings
-from perak.agent.environments.interpreters import Interpreter, interpreters
+from perak.agent.environments.pythons import Interpreter, interpreters
 from perak.agent.environments.requirements import check_packages, package_name
 from perak.agent.environments.sandbox import Bind, InstallSandbox, Outcome, check_reachable
 from perak.agent.environments.store import (
@@ -34,6 +34,8 @@ RESOLVE_SECONDS_MAX = 180.0
 # Six GB at 5 MB/s.
 INSTALL_SECONDS_MAX = 1800.0
 COMPILE_SECONDS_MAX = 600.0
+# uv waits longer each time; a host that is refused stays refused.
+HTTP_RETRIES = 2
 # The end of what uv printed, where it says why.
 ERROR_CHARACTERS_MAX = 1500
 
@@ -142,7 +144,7 @@ class Environments:
                 str(UV_TARGET), "pip", "compile", str(REQUEST_TARGET / "wanted.txt"),
                 "--output-file", str(REQUEST_TARGET / "resolved.txt"), "--quiet",
                 "--generate-hashes", "--only-binary", ":all:", "--no-header", "--no-annotate",
-                "--python", str(interpreter.path),
+                "--python", str(interpreter.path), *self._index.installer_options(),
             ]  # fmt: skip
             outcome = self._run(
                 [command],
@@ -185,20 +187,11 @@ class Environments:
         uv = str(UV_TARGET)
         commands = [[uv, "venv", "--quiet", "--allow-existing", "--python", str(interpreter.path), str(home)]]
         if resolution.requirements:
-            commands.append(  # fmt: skip
-                [
-                    uv,
-                    "pip",
-                    "install",
-                    "--require-hashes",
-                    "--no-deps",
-                    "--only-binary",
-                    ":all:",
-                    "--python",
-                    str(home / "bin" / "python"),
-                    "--requirements",
-                    str(REQUEST_TARGET / "resolved.txt"),
-                ]
+            only_these = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+            into = ["--python", str(home / "bin" / "python")]
+            lines = ["--requirements", str(REQUEST_TARGET / "resolved.txt")]
+            commands.append(
+                [uv, "pip", "install", *only_these, *into, *lines, *self._index.installer_options()]
             )
         outcome = self._run(
             commands,
@@ -256,6 +249,7 @@ class Environments:
                     "UV_PYTHON_DOWNLOADS": "never",
                     "UV_NO_PROGRESS": "1",
                     "UV_LINK_MODE": "copy",
+                    "UV_HTTP_RETRIES": str(HTTP_RETRIES),
                     "NO_COLOR": "1",
                 },
                 online=True,

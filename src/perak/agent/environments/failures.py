@@ -33,7 +33,7 @@ def explain(output: str, wanted: Iterable[str], python: str) -> tuple[str, tuple
     if without:
         names = ", ".join(without)
         return (
-            f"{names} has no wheel for Python {python} on this platform, and a node builds nothing from source. "
+            f"{names} has no wheel for Python {python} on this platform; nodes build nothing from source. "
             "Name another version of it or of Python.",
             tuple(each.split("==")[0] for each in without),
         )

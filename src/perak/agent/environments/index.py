@@ -130,9 +130,7 @@ class IndexSettings:
     def installer_variables(self) -> dict[str, str]:
         """The settings as uv's variables. They may hold a password: keep them off command lines."""
         variables = {"UV_INDEX_STRATEGY": "unsafe-best-match" if self.best_match else "first-index"}
-        if self.index_url is None:
-            variables["UV_NO_INDEX"] = "1"
-        else:
+        if self.index_url is not None:
             variables["UV_DEFAULT_INDEX"] = self.index_url
         present = [url for url in self.extra_index_urls if _is_present(url)]
         if present:
@@ -141,6 +139,10 @@ class IndexSettings:
         if links:
             variables["UV_FIND_LINKS"] = ",".join(links)
         return variables
+
+    def installer_options(self) -> list[str]:
+        """What uv takes as an option only."""
+        return ["--no-index"] if self.index_url is None else []
 
     def _urls(self) -> tuple[str, ...]:
         return (*((self.index_url,) if self.index_url else ()), *self.extra_index_urls, *self.find_links)
@@ -181,7 +183,7 @@ def pip_config_files(env: Mapping[str, str]) -> list[Path]:
 
 
 def _pip_options(files: Iterable[Path], env: Mapping[str, str]) -> dict[str, str]:
-    """pip's options about indexes: of its files, `[install]` over `[global]`, and above them its variables."""
+    """pip's options about indexes: of its files, `[install]` over `[global]`, then its variables."""
     options: dict[str, str] = {}
     for file in files:
         parser = configparser.RawConfigParser()

@@ -12,6 +12,9 @@ PACKAGES_MAX = 300
 # The longest real requirement, with extras and a marker, is well below this.
 REQUIREMENT_CHARACTERS_MAX = 300
 
+# Installers take a name that ends so for a file's.
+ARCHIVE_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".egg", ".txt")
+
 # PEP 508 without its URL form.
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _EXTRAS = rf"\[ *(?:{_NAME}(?: *, *{_NAME})*)? *\]"
@@ -41,7 +44,8 @@ def package_name(requirement: str) -> str:
 
 
 def _check(text: str) -> str:
-    if len(text) <= REQUIREMENT_CHARACTERS_MAX and _REQUIREMENT.fullmatch(text):
+    match = _REQUIREMENT.fullmatch(text) if len(text) <= REQUIREMENT_CHARACTERS_MAX else None
+    if match is not None and not match["name"].lower().endswith(ARCHIVE_SUFFIXES):
         return text
     shown = ascii(text[:REQUIREMENT_CHARACTERS_MAX])
     raise RequirementRefused(
@@ -55,7 +59,7 @@ def _reason(text: str) -> str:
         return "options are the node's, not the job's."
     if "://" in text or "@" in text or text.startswith(("git+", "file:")):
         return "packages come from the node's index only, never from a URL."
-    if "/" in text or "\\" in text or text.startswith(".") or text.endswith((".whl", ".tar.gz", ".zip")):
+    if "/" in text or "\\" in text or text.startswith(".") or text.lower().endswith(ARCHIVE_SUFFIXES):
         return "packages come from the node's index only, never from a path."
     if len(text) > REQUIREMENT_CHARACTERS_MAX:
         return f"it is longer than {REQUIREMENT_CHARACTERS_MAX} characters."

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from perak.agent.environments.errors import NotInstalled
 from perak.agent.environments.index import IndexSettings
-from perak.agent.environments.interpreters import Interpreter, anyone_may_execute
 from perak.agent.environments.proxy import IndexProxy
+from perak.agent.environments.pythons import Interpreter, anyone_may_execute
 
 # Three stacks of GPU libraries, each 3 GB of wheels; a renter who needs more brings an image.
 DOWNLOAD_BYTES_MAX = 10 * 2**30
