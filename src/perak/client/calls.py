@@ -58,7 +58,7 @@ class Call(Generic[T]):
         except ValidationError as error:
             raise NotAnExchange(
                 f"The answer to {self.method} {self.path} is not understood ({error.error_count()} fields). "
-                "Is the address right, and is this client as new as the exchange? `pip install --upgrade perak`"
+                "Is the address right? Is this client older than the exchange? `pip install --upgrade perak`"
             ) from None
 
 

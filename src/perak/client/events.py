@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import ValidationError
@@ -25,6 +25,9 @@ PAUSES_IN_ALL_SECONDS_MAX = 300.0
 """An exchange that is updated is back within minutes; the job itself lives on without anyone following."""
 
 
+# In all of them `id` is where the stream can be taken up again: `client.events(job, last_event_id=id)`.
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
     """Bytes of the job's log, in order; `offset` counts from the start of the attempt's log."""
@@ -32,6 +35,7 @@ class Log:
     attempt: int
     offset: int
     data: bytes
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class State:
     """A step in the job's life."""
 
     event: api.EventView
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,7 @@ class Warned:
     """Something the renter should know: a silent node, a wallet that runs low."""
 
     event: api.EventView
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,7 @@ class End:
     """The job has ended and is settled; nothing follows."""
 
     job: api.Job
+    id: str | None = None
 
 
 JobEvent: TypeAlias = Log | State | Warned | End
@@ -79,8 +86,8 @@ class Follower:
 
     def take(self, sse: ServerSentEvent) -> JobEvent | None:
         """The event that arrived, without log bytes that came before; None for a repetition or a new kind."""
-        event = self._read(sse)
         self.last_event_id = sse.id or self.last_event_id
+        event = self._read(sse)
         self._pause, self._paused_seconds = PAUSE_FIRST_SECONDS, 0.0
         if isinstance(event, Log):
             return self._without_repetition(event)
@@ -107,17 +114,20 @@ class Follower:
         return pause
 
     def _read(self, sse: ServerSentEvent) -> JobEvent | None:
+        here = self.last_event_id
         try:
             match sse.event:
                 case "log":
                     log = api.LogEvent.model_validate_json(sse.data)
-                    return Log(attempt=log.attempt, offset=log.offset, data=base64.b64decode(log.data))
+                    return Log(
+                        attempt=log.attempt, offset=log.offset, data=base64.b64decode(log.data), id=here
+                    )
                 case "state":
-                    return State(event=api.EventView.model_validate_json(sse.data))
+                    return State(event=api.EventView.model_validate_json(sse.data), id=here)
                 case "warning":
-                    return Warned(event=api.EventView.model_validate_json(sse.data))
+                    return Warned(event=api.EventView.model_validate_json(sse.data), id=here)
                 case "end":
-                    return End(job=api.EndEvent.model_validate_json(sse.data).job)
+                    return End(job=api.EndEvent.model_validate_json(sse.data).job, id=here)
                 case _:
                     return None
         except (ValidationError, ValueError) as error:
@@ -131,4 +141,4 @@ class Follower:
             return log
         if end <= known:
             return None
-        return Log(attempt=log.attempt, offset=known, data=log.data[known - log.offset :])
+        return replace(log, offset=known, data=log.data[known - log.offset :])

@@ -1,0 +1,147 @@
+"""The command line: a table of commands that load on first use, so that help comes at once."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from perak.cli.app import App
+from perak.cli.exits import EXIT_CODES_HELP, report
+
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Jobs": {
+        "run": ("perak.cli.jobs:run", "Run a job and follow it to its end."),
+        "quote": ("perak.cli.jobs:quote", "Show what a job would cost on each offer."),
+        "ps": ("perak.cli.jobs:ps", "List jobs."),
+        "show": ("perak.cli.jobs:show", "Show a job, its runs and the steps of its life."),
+        "logs": ("perak.cli.jobs:logs", "Print the log of a job."),
+        "cancel": ("perak.cli.jobs:cancel", "Cancel a job."),
+        "download": ("perak.cli.jobs:download", "Download the outputs of a job."),
+        "schema": ("perak.cli.tools:schema", "Print the JSON Schema of the job file."),
+    },
+    "Market and money": {
+        "offer": ("perak.cli.market:offer", "What providers offer."),
+        "node": ("perak.cli.market:node", "Machines of a provider."),
+        "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
+        "receipt": ("perak.cli.money:receipt", "Signed accounts of finished runs."),
+    },
+    "Access": {
+        "login": ("perak.cli.login:login", "Remember an exchange and a key."),
+        "key": ("perak.cli.access:key", "Keys of persons and programs."),
+        "project": ("perak.cli.access:project", "Who owns jobs, keys and money."),
+        "completion": ("perak.cli.tools:completion", "Print the script for shell completion."),
+    },
+    "Running Perak": {
+        "up": ("perak.server.up:command", "Run an exchange and an agent on this machine."),
+        "exchange": ("perak.server.main:command", "Run an exchange."),
+        "agent": ("perak.agent.main:command", "Offer this machine to an exchange."),
+    },
+}
+_ALL = {name: entry for section in COMMANDS.values() for name, entry in section.items()}
+
+
+class LazyGroup(click.Group):
+    """The top of the command line. A command's module loads when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_ALL)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ALL:
+            return None
+        module, _, attribute = _ALL[cmd_name][0].partition(":")
+        try:
+            command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("perak"):
+                raise
+            extra = {"up": "up", "exchange": "exchange", "agent": "agent"}.get(cmd_name, "up")
+            raise click.ClickException(
+                f"`perak {cmd_name}` needs {error.name}, which is not installed. "
+                f"Run: pip install 'perak[{extra}]'"
+            ) from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _ALL and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], _ALL, n=1)
+            meant = f" Did you mean `perak {near[0]}`?" if near else ""
+            raise click.UsageError(f"There is no command {args[0]!r}.{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, section in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, text) for name, (_, text) in section.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [
+            CompletionItem(name, help=text) for name, (_, text) in _ALL.items() if name.startswith(incomplete)
+        ]
+        options = click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else []
+        return names + options
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; its result is the exit code, and every error becomes a message and one."""
+        try:
+            code = super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            code = report(error, as_json=_asks_for_json(ctx))
+        ctx.exit(code if isinstance(code, int) else 0)
+
+
+def _asks_for_json(ctx: click.Context) -> bool:
+    return isinstance(ctx.obj, App) and ctx.obj.as_json
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"perak {version('perak')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    name="perak",
+    epilog=EXIT_CODES_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--url", metavar="URL", help="The exchange to use, instead of PERAK_URL or a profile.")
+@click.option("--profile", metavar="NAME", help="The profile of `perak login` to use.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; errors too, as one object on stderr.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+@click.pass_context
+def cli(ctx: click.Context, url: str | None, profile: str | None, as_json: bool) -> None:
+    """Perak: run AI jobs on second-life GPUs, by the second, with a signed receipt.
+
+    Start everything on this machine with `perak up`, then `perak run job.yaml`.
+    """
+    app = ctx.ensure_object(App)
+    app.url, app.profile = url or app.url, profile or app.profile
+    app.as_json = app.as_json or as_json
+
+
+def main() -> None:
+    """The entry point of `perak`."""
+    cli.main(prog_name="perak")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Providers: their machines and what they offer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from perak.cli.app import App, Group
+from perak.cli.find import find
+
+if TYPE_CHECKING:
+    from perak.wire.api import OfferChange
+
+
+@click.group(cls=Group)
+def node() -> None:
+    """Machines of a provider."""
+
+
+@node.command("ls", example="perak node ls")
+@click.pass_obj
+def node_ls(app: App) -> None:
+    """List nodes: one's own, or all for an operator."""
+    from perak.cli import render
+
+    with app.client() as client:
+        found = list(client.nodes())
+    app.emit(found, lambda: render.nodes(found, now=datetime.now(UTC)))
+    if not found:
+        app.say("No node yet. `perak node invite` makes the invite with which a machine joins.")
+
+
+@node.command("show", example="perak node show attic-1")
+@click.argument("node", metavar="NODE")
+@click.pass_obj
+def node_show(app: App, node: str) -> None:
+    """Show a node, by id, end of id, or name."""
+    from perak.cli import render
+
+    with app.client() as client:
+        found = find(node, client.nodes(), kind="node", names=lambda each: (each.name,))
+    app.emit(found, lambda: render.node(found))
+
+
+@node.command("invite", example="perak node invite --ttl 2h")
+@click.option("--ttl", default="1h", show_default=True, help="How long it can be used, e.g. 30m or 2d.")
+@click.option(
+    "--uses", type=click.IntRange(1, 1000), default=1, show_default=True, help="Machines it enrols."
+)
+@click.pass_obj
+def node_invite(app: App, ttl: str, uses: int) -> None:
+    """Make an invite, with which a machine becomes a node of yours."""
+    from perak.domain.errors import InvalidInput
+    from perak.domain.units import parse_duration
+
+    try:
+        ttl_seconds = parse_duration(ttl)
+    except InvalidInput as error:
+        raise click.BadParameter(error.detail, param_hint="--ttl") from None
+    if not 60 <= ttl_seconds <= 30 * 86400:
+        raise click.BadParameter("it must be from 1m to 30d", param_hint="--ttl")
+    with app.client() as client:
+        made = client.invite(ttl_seconds=ttl_seconds, uses=uses)
+        url = client.target.url
+    app.emit(made, lambda: made.token)
+    if not app.as_json:
+        until = made.expires_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        click.echo(f"On the new machine, until {until}:", err=True)
+        click.echo(f"  perak agent --exchange {url} --invite TOKEN", err=True)
+
+
+@click.group(cls=Group)
+def offer() -> None:
+    """What providers offer."""
+
+
+@offer.command("ls", example="perak offer ls")
+@click.pass_obj
+def offer_ls(app: App) -> None:
+    """List every standing offer."""
+    from perak.cli import render
+
+    with app.client() as client:
+        found = list(client.offers())
+    app.emit(found, lambda: render.offers(found))
+    if not found:
+        app.say("No offer yet: no node has joined this exchange.")
+
+
+@offer.command("set", example="perak offer set attic-1 --price-gpu 0.35")
+@click.argument("offer", metavar="OFFER")
+@click.option("--price-gpu", metavar="PRICE", help="Price of a GPU-hour, or `default`.")
+@click.option("--price-cpu", metavar="PRICE", help="Price of a core-hour, or `default`.")
+@click.option("--pause", "state", flag_value="paused", help="Take no new jobs; those that run go on.")
+@click.option("--resume", "state", flag_value="open", help="Take jobs again.")
+@click.pass_obj
+def offer_set(app: App, offer: str, price_gpu: str | None, price_cpu: str | None, state: str | None) -> None:
+    """Change an offer of yours, by id, end of id, or the node's name.
+
+    `default` restores the price of the node's provider file. Leases that run keep their price.
+    """
+    from perak.cli import render
+
+    change = _change(price_gpu=price_gpu, price_cpu=price_cpu, state=state)
+    with app.client() as client:
+        chosen = find(offer, client.offers(), kind="offer", names=lambda each: (each.node_name,))
+        changed = client.offer_set(chosen.id, change)
+    app.emit(changed, lambda: render.offer(changed))
+
+
+def _change(*, price_gpu: str | None, price_cpu: str | None, state: str | None) -> OfferChange:
+    from perak.domain.errors import InvalidInput
+    from perak.domain.units import format_money, parse_price
+    from perak.wire.api import OfferChange
+
+    given: dict[str, str] = {} if state is None else {"state": state}
+    for name, text in (("price_gpu", price_gpu), ("price_cpu", price_cpu)):
+        if text is None:
+            continue
+        try:
+            given[name] = text if text == "default" else format_money(parse_price(text))
+        except InvalidInput as error:
+            raise click.BadParameter(error.detail, param_hint=f"--{name.replace('_', '-')}") from None
+    if not given:
+        raise click.UsageError("Nothing to change: give --price-gpu, --price-cpu, --pause or --resume.")
+    return OfferChange.model_validate(given)
