@@ -2,32 +2,29 @@
 
 Run as ``python -I -S shim.py SOCKET`` it waits, loaded, for the folders of runs and forks a shim for each,
 in a session of its own; so a start costs a fork and not an interpreter. It ends with the agent, the shims do
-not. A shim reads launch.bin (what to start; see `perak.agent.sandbox.launch`) and writes shim.json, log and
+not. A shim reads launch.json (what to start; see `perak.agent.sandbox.launch`) and writes shim.json, log and
 exit.json.
 
-All of it is on the way from submit to first output, so nothing is imported that isn't built in
-(docs/decisions/0011). One thread only, because the sandbox's --die-with-parent follows the thread that
-started it.
+Standard library only: the interpreter that runs it has no other packages. One thread only, because the
+sandbox's --die-with-parent follows the thread that started it.
 """
 
 from __future__ import annotations
 
-import marshal
+import contextlib
+import ctypes
+import json
 import os
 import resource
 import select
+import signal
+import socket
 import sys
 import time
+from typing import TYPE_CHECKING, Any
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal
-    import socket
     from collections.abc import Iterator
-    from typing import Any
-else:
-    import _signal as signal
-    import _socket as socket
 
 PATH_BYTES = 4096
 READ_BYTES = 256 * 1024  # one read of the job's output
@@ -39,7 +36,10 @@ FULL_BYTES = 64 * 1024  # a scratch with less room than this is full
 GRACE_SECONDS = 10.0  # when a stop doesn't say
 SHELL_EXIT_SIGNAL = 128  # a shell's exit code for "killed by signal N" is 128 + N
 SIGNAL_MAX = 64
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 NEVER = float("inf")
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def serve(descriptor: int) -> None:
@@ -61,8 +61,8 @@ def _be_shim(folder: str) -> None:
         os.setsid()
         errors = os.open(os.path.join(folder, "shim.err"), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         os.dup2(errors, 2)
-        with open(os.path.join(folder, "launch.bin"), "rb") as file:
-            plan = marshal.load(file)  # noqa: S302 - written by the agent, in its own folder
+        with open(os.path.join(folder, "launch.json"), "rb") as file:
+            plan = json.load(file)
         if _claim(folder):
             Shim(folder, plan).run()
         code = 0
@@ -85,7 +85,7 @@ def _claim(folder: str) -> bool:
 class Stage:
     """One script of the run in its sandbox: bubblewrap's process and the pipes from it."""
 
-    __slots__ = ("code", "inner_pid", "log", "name", "news", "pid", "rusage_seconds", "started", "unblock")
+    __slots__ = ("code", "has_children", "inner_pid", "log", "name", "news", "pid", "started", "unblock")
 
     def __init__(self, name: str, pid: int, log: int, news: int, unblock: int) -> None:
         self.name = name
@@ -96,7 +96,7 @@ class Stage:
         self.inner_pid: int | None = None
         self.started = False
         self.code: int | None = None
-        self.rusage_seconds = 0.0
+        self.has_children = True
 
 
 class Shim:
@@ -117,12 +117,14 @@ class Shim:
         self.log_room: int = plan["log_bytes_max"]
         self.log_cut = False
         self.last_words = b""
-        self.cpu_seen: dict[int, int] = {}
+        self.cpu_seconds = 0.0
         self.memory_seen = 0
         self.disk_full = False
         self.poke = Poke(plan["poke_folder"], plan["run_id"])
         self.wake_read, self.wake_write = os.pipe()
         self._watch_signals()
+        # What bubblewrap leaves behind becomes our child, so that we see it end and count what it used.
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def run(self) -> None:
         """All stages, then exit.json."""
@@ -157,14 +159,15 @@ class Shim:
         stage = _spawn(name, self.plan)
         self.poke.due()
         linger_until = NEVER
-        while stage.code is None or stage.log is not None:
+        while stage.code is None or stage.log is not None or stage.has_children:
             self._wait(stage, linger_until)
+            was_running = stage.code is None
+            self._reap(stage)
             if stage.code is None:
-                if self._reap(stage):
-                    self._kill_rest(stage)
-                    linger_until = time.monotonic() + LINGER_SECONDS
-                else:
-                    self._keep_limits(stage)
+                self._keep_limits(stage)
+            elif was_running:
+                self._kill_rest(stage)
+                linger_until = time.monotonic() + LINGER_SECONDS
             elif time.monotonic() >= linger_until:
                 break
         for each in (stage.log, stage.news, stage.unblock):
@@ -256,11 +259,11 @@ class Shim:
             stage.unblock = None
 
     def _take_stop(self, stage: Stage) -> None:
-        """SIGTERM: end the job; the agent's stop.bin says why and with how much grace."""
+        """SIGTERM: end the job; the agent's stop.json says why and with how much grace."""
         try:
-            with open(os.path.join(self.folder, "stop.bin"), "rb") as file:
-                reason, grace = marshal.load(file)  # noqa: S302 - written by the agent
-        except (OSError, ValueError, EOFError, TypeError):
+            with open(os.path.join(self.folder, "stop.json"), "rb") as file:
+                reason, grace = json.load(file)
+        except (OSError, ValueError, TypeError):
             reason, grace = "the shim was asked to end", GRACE_SECONDS
         self._end(stage, "stopped", reason, grace)
 
@@ -282,17 +285,12 @@ class Shim:
     def _look(self, stage: Stage) -> None:
         """What the kernel doesn't hold or count for us."""
         self._look_at_disk(stage)
-        if stage.inner_pid is None or "cpu" in self.plan["counters"]:
-            return
-        resident = 0
-        for pid in _below(stage.inner_pid):
-            fields = _stat_fields(str(pid))
-            if fields:
-                self.cpu_seen[pid] = int(fields[11]) + int(fields[12])
-                resident += int(fields[21]) * resource.getpagesize()
-        self.memory_seen = max(self.memory_seen, resident)
         limit = self.plan["memory_watch_bytes"]
-        if limit is not None and resident > limit:
+        if stage.inner_pid is None or limit is None:
+            return
+        resident = sum(_resident_bytes(pid) for pid in _below(stage.inner_pid))
+        self.memory_seen = max(self.memory_seen, resident)
+        if resident > limit:
             self._end(stage, "oom", f"used {resident} bytes of memory, its limit is {limit}", 0.0)
 
     def _look_at_disk(self, stage: Stage) -> None:
@@ -339,15 +337,22 @@ class Shim:
             for pid in _owned_by(self.plan["uid"]):
                 _signal(pid, signal.SIGKILL)
 
-    def _reap(self, stage: Stage) -> bool:
-        pid, status, usage = os.wait4(stage.pid, os.WNOHANG)
-        if pid == 0:
-            return False
-        stage.code = os.waitstatus_to_exitcode(status)
-        stage.rusage_seconds = usage.ru_utime + usage.ru_stime
-        while stage.news is not None:
-            self._take_news(stage)
-        return True
+    def _reap(self, stage: Stage) -> None:
+        """Take leave of bubblewrap and of all that it left to us, and count what they used."""
+        while stage.has_children:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                stage.has_children = False
+                return
+            if pid == 0:
+                return
+            self.cpu_seconds += usage.ru_utime + usage.ru_stime
+            self.memory_seen = max(self.memory_seen, usage.ru_maxrss * 1024)
+            if pid == stage.pid:
+                stage.code = os.waitstatus_to_exitcode(status)
+                while stage.news is not None:
+                    self._take_news(stage)
 
     def _finish(self, stage: Stage) -> None:
         """Decide the cause, measure, and write exit.json durably."""
@@ -356,6 +361,7 @@ class Shim:
             code = SHELL_EXIT_SIGNAL - code
         cause = self._cause(stage, code)
         killed_by = code - SHELL_EXIT_SIGNAL if 0 < code - SHELL_EXIT_SIGNAL <= SIGNAL_MAX else None
+        counted = _counter(self.plan, "cpu")
         os.fsync(self.log_file)
         record = {
             "run_id": self.plan["run_id"],
@@ -365,7 +371,7 @@ class Shim:
             "exit_code": code,
             "cause": cause,
             "signal": killed_by,
-            "cpu_seconds": self._cpu_seconds(stage),
+            "cpu_seconds": self.cpu_seconds if counted is None else counted,
             "memory_peak_bytes": self._memory_peak(),
             "log_bytes": os.fstat(self.log_file).st_size,
             "detail": self.detail,
@@ -391,13 +397,6 @@ class Shim:
             self.detail = f"setup ended with exit code {code}"
             return "setup"
         return "signal" if 0 < code - SHELL_EXIT_SIGNAL <= SIGNAL_MAX else "exited"
-
-    def _cpu_seconds(self, stage: Stage) -> float | None:
-        counted = _counter(self.plan, "cpu")
-        if counted is not None:
-            return counted
-        ticks = sum(self.cpu_seen.values())
-        return ticks / os.sysconf("SC_CLK_TCK") if self.cpu_seen else None
 
     def _memory_peak(self) -> int | None:
         counted = _counter(self.plan, "memory_peak")
@@ -429,10 +428,8 @@ class Poke:
     def send(self) -> None:
         """Send now."""
         self.at, self.last = NEVER, time.monotonic()
-        try:
+        with contextlib.suppress(OSError):
             self.socket.sendto(self.message, self.address)
-        except OSError:
-            return
 
 
 def _spawn(name: str, plan: dict[str, Any]) -> Stage:
@@ -440,10 +437,13 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
     log_read, log_write = os.pipe()
     news_read, news_write = os.pipe()
     block_read, block_write = os.pipe()
+    shim_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            _become(name, plan, log_write, news_write, block_read, block_write)
+            _become(
+                name, plan, shim_pid, log=log_write, news=news_write, block=block_read, unblock=block_write
+            )
         except BaseException as error:
             os.write(2, f"perak: the sandbox can't be started: {error}\n".encode())
         finally:
@@ -453,7 +453,9 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
     return Stage(name, pid, log_read, news_read, block_write)
 
 
-def _become(name: str, plan: dict[str, Any], log: int, news: int, block: int, unblock: int) -> None:
+def _become(
+    name: str, plan: dict[str, Any], log: int, news: int, block: int, unblock: int, shim_pid: int
+) -> None:
     """In the child: limits first, then the run's own user, then bubblewrap. Never bubblewrap as root.
 
     It keeps the end of the pipe that lets it start, too: were the shim killed now, bubblewrap would take
@@ -476,6 +478,9 @@ def _become(name: str, plan: dict[str, Any], log: int, news: int, block: int, un
         os.setresgid(plan["uid"], plan["uid"], plan["uid"])
         os.setresuid(plan["uid"], plan["uid"], plan["uid"])
     assert os.getuid() != 0
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # until bubblewrap asks for the same itself
+    if os.getppid() != shim_pid:
+        os._exit(127)
     for each in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(each, signal.SIG_DFL)
     argv = [plan["bwrap"]]
@@ -524,6 +529,11 @@ def _parent(pid: int) -> int:
     return int(fields[1]) if fields else 0
 
 
+def _resident_bytes(pid: int) -> int:
+    fields = _stat_fields(str(pid))
+    return int(fields[21]) * resource.getpagesize() if fields else 0
+
+
 def _below(root: int) -> list[int]:
     """The processes below `root`, without it."""
     parents = {int(each): _parent(int(each)) for each in os.listdir("/proc") if each.isdigit()}
@@ -538,11 +548,9 @@ def _below(root: int) -> list[int]:
 def _owned_by(uid: int) -> list[int]:
     found = []
     for each in os.listdir("/proc"):
-        try:
+        with contextlib.suppress(OSError):
             if each.isdigit() and os.stat(f"/proc/{each}").st_uid == uid:
                 found.append(int(each))
-        except OSError:
-            continue
     return found
 
 
@@ -554,10 +562,8 @@ def _catches_term(pid: int) -> bool:
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(OSError):
         os.kill(pid, number)
-    except OSError:
-        return
 
 
 def _is_full(folder: str) -> bool:
@@ -594,22 +600,11 @@ def _write_json(folder: str, name: str, record: dict[str, Any], *, durable: bool
     """One flat object, in place at once; `durable`: still there after a power cut."""
     draft = os.path.join(folder, f".{name}")
     with open(draft, "w") as file:
-        file.write(to_json(record))
+        json.dump(record, file)
         file.flush()
         if durable:
             os.fsync(file.fileno())
     os.rename(draft, os.path.join(folder, name))
-
-
-def to_json(record: dict[str, Any]) -> str:
-    """A flat object of text, numbers and nulls, by the one piece of json that is built in."""
-    from _json import encode_basestring_ascii as quote
-
-    parts = []
-    for key, value in record.items():
-        text = "null" if value is None else quote(value) if isinstance(value, str) else repr(value)
-        parts.append(f"{quote(key)}: {text}")
-    return "{" + ", ".join(parts) + "}\n"
 
 
 if __name__ == "__main__":

@@ -1,12 +1,8 @@
-"""Everything the shim needs to start a run, worked out beforehand so that the shim only carries it out.
-
-Stored as launch.bin by `marshal`, which the interpreter has built in: the shim starts in half the time
-that it would need with json. Agent and shim share one interpreter, so the format can't differ.
-"""
+"""Everything the shim needs to start a run, worked out beforehand so that the shim only carries it out."""
 
 from __future__ import annotations
 
-import marshal
+import json
 import os
 from pathlib import Path
 from typing import TypedDict
@@ -84,8 +80,8 @@ def plan(
 
 
 def write(folder: Path, launch: Launch) -> None:
-    """Write launch.bin; it holds the job's environment, so only the agent may read it."""
-    write_private(folder / "launch.bin", marshal.dumps(dict(launch)))
+    """Write launch.json; it holds the job's environment, so only the agent may read it."""
+    write_private(folder / "launch.json", json.dumps(launch).encode())
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -99,5 +95,5 @@ def write_private(path: Path, content: bytes) -> None:
 
 def read(folder: Path) -> Launch:
     """The Launch that `write` wrote; raises FileNotFoundError when there is none."""
-    launch: Launch = marshal.loads((folder / "launch.bin").read_bytes())  # noqa: S302 - our own file
+    launch: Launch = json.loads((folder / "launch.json").read_bytes())
     return launch

@@ -60,6 +60,7 @@ def _try(candidate: bwrap.Candidate, state_dir: Path, tier: Tier) -> tuple[Sandb
     cached = _read_cache(state_dir, key)
     host = _host(candidate, state_dir, cached, as_root=tier == "bubblewrap")
     sandbox = Sandbox(state_dir, host)
+    sandbox.warm_up()
     sandbox.clear_leftovers()
     if cached is not None and cached[1] == sorted(host.missing_groups):
         return sandbox, cached[0]

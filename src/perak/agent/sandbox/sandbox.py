@@ -4,7 +4,7 @@ All state is in the runs' folders (``state_dir/runs/<run id>``), so an agent tha
 the one before it knew:
 
 run.json     what was asked (RunSpec)            log         output, up to its limit
-launch.bin   what the shim starts                exit.json   how it ended (RunStatus)
+launch.json  what the shim starts                exit.json   how it ended (RunStatus)
 shim.json    who the shim is, when it started    scratch/    the job's work folder and /tmp
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import marshal
 import os
 import signal
 import socket
@@ -163,7 +162,7 @@ class Sandbox:
     def stop(self, run_id: str, *, reason: str, grace_seconds: float) -> None:
         """Ask the run to end: SIGTERM now, SIGKILL after the grace. Returns at once; harmless when ended."""
         folder = self._folder(run_id)
-        _write_atomically(folder / "stop.bin", marshal.dumps((reason, float(grace_seconds))))
+        _write_atomically(folder / "stop.json", json.dumps((reason, grace_seconds)))
         shim, _ = _read_shim(folder)
         if shim is not None and process.is_alive(shim):
             with contextlib.suppress(ProcessLookupError):
@@ -248,6 +247,10 @@ class Sandbox:
                     self.host.groups.group(name).remove()
         if self.host.own_uids:
             uids.give_back_stale(self._runs)
+
+    def warm_up(self) -> None:
+        """Start what forks the shims, so that the first run needn't wait for it."""
+        self._shims.launch()
 
     def close(self) -> None:
         """Take away what an idle agent leaves on the machine: its socket and its empty control groups.

@@ -48,6 +48,12 @@ class ShimServer:
                 self._launch()
                 return self._ask(folder)
 
+    def launch(self) -> None:
+        """Start the server now, so that the first run needn't wait for it."""
+        with self._lock:
+            if self._socket is None:
+                self._launch()
+
     def close(self) -> None:
         """End the server."""
         with self._lock:

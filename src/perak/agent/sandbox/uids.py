@@ -15,7 +15,7 @@ UID_BASE = 60_600
 """Between systemd-homed's range, which ends at 60513, and its dynamic users, which begin at 61184
 (systemd, UIDS-GIDS.md: 60578 to 61183 are unused)."""
 
-UID_SLOTS = 512
+UID_SLOTS = 96
 """Concurrent runs on one machine, at most."""
 
 SLOTS_FOLDER = Path("/run/perak/uids")

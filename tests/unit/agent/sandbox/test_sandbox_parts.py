@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from perak.agent import shim
 from perak.agent.sandbox import bwrap, process, seccomp, uids
@@ -129,17 +126,6 @@ def test_this_process_is_itself_and_nobody_else() -> None:
 
 def test_limits_are_named_once() -> None:
     assert len(LIMITS) == len(set(LIMITS))
-
-
-@given(
-    st.dictionaries(
-        st.text(st.characters(blacklist_categories=("Cs",)), max_size=10),
-        st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=30),
-        max_size=5,
-    )
-)
-def test_the_shims_json_is_json(record: dict[str, object]) -> None:
-    assert json.loads(shim.to_json(record)) == record
 
 
 @pytest.mark.parametrize(
