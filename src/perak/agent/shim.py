@@ -445,7 +445,7 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
                 name, plan, shim_pid, log=log_write, news=news_write, block=block_read, unblock=block_write
             )
         except BaseException as error:
-            os.write(2, f"perak: the sandbox can't be started: {error}\n".encode())
+            os.write(log_write, f"perak: the sandbox can't be started: {error}\n".encode())
         finally:
             os._exit(127)
     for each in (log_write, news_write, block_read):
