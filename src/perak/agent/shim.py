@@ -454,7 +454,7 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
 
 
 def _become(
-    name: str, plan: dict[str, Any], log: int, news: int, block: int, unblock: int, shim_pid: int
+    name: str, plan: dict[str, Any], shim_pid: int, *, log: int, news: int, block: int, unblock: int
 ) -> None:
     """In the child: limits first, then the run's own user, then bubblewrap. Never bubblewrap as root.
 
