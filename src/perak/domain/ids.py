@@ -15,8 +15,8 @@ _LENGTH = 18
 RANDOM_BITS = 42
 
 KINDS = ("project", "key", "invite", "node", "offer", "job", "lease", "run", "receipt")
-EXCHANGE_NAME = re.compile(r"^[a-z][a-z0-9-]{0,30}$")
-_ID = re.compile(r"^([a-z]+)-([0-9a-hjkmnp-tv-z]{18})@([a-z][a-z0-9-]{0,30})$")
+EXCHANGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
+_ID = re.compile(r"([a-z]+)-([0-9a-hjkmnp-tv-z]{18})@([a-z][a-z0-9-]{0,30})\Z")
 
 
 def new_id(kind: str, *, exchange: str, now_ms: int, random: int) -> str:

@@ -32,7 +32,8 @@ def outcome(*, state: str, cause: str, exit_code: int | None, attempts: int, ret
     if _may_retry(cause, retry):
         if attempts < retry.max_attempts:
             return Outcome(event="requeued", reason=CAUSES[cause])
-        return Outcome(event="failed", reason=f"{CAUSES[cause]}, on the last of {attempts} attempts")
+        last = f"the last of {attempts} attempts" if attempts > 1 else "its only attempt"
+        return Outcome(event="failed", reason=f"{CAUSES[cause]}, on {last}")
     if cause == "exited":
         return Outcome(event="failed", reason=f"the job ended with exit code {exit_code}")
     return Outcome(event="failed", reason=CAUSES[cause])

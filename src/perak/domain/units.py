@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 from perak.domain.errors import InvalidInput
 
@@ -20,6 +21,14 @@ BASIS_POINTS = 10_000
 
 MONEY_MAX_MICROS = 10**15
 """A billion units: larger amounts are surely a mistake, and sums of them still fit 64 bits."""
+BYTES_MAX = 2**60
+"""An exbibyte: more than any machine has, and sums of them still fit 64 bits."""
+DURATION_SECONDS_MAX = 366 * 86400
+"""A year: no job runs longer."""
+NUMBER_LENGTH_MAX = 40
+"""Longer than any quantity that means something; arithmetic on such numbers is exact and quick."""
+_EXPONENT_MAX = 30
+"""``1e999999`` is a short text and a long number."""
 
 _BYTE_UNITS = {
     "": 1, "B": 1,
@@ -27,45 +36,45 @@ _BYTE_UNITS = {
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_NUMBER_AND_UNIT = re.compile(r"^\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*$")
-_DURATION = re.compile(r"^(?:[0-9]+(?:\.[0-9]+)?[smhd])+$")
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+_NUMBER_AND_UNIT = re.compile(rf"({_NUMBER})\s*([A-Za-z]*)")
+_DURATION_PART = re.compile(rf"({_NUMBER})([smhd])\s*")
+_DURATION = re.compile(rf"(?:{_NUMBER}[smhd]\s*)+")
 
 
 def parse_bytes(text: str | int) -> int:
-    """Bytes of ``16GB``, ``512MiB`` or a plain number. Raises InvalidInput."""
-    match = _NUMBER_AND_UNIT.match(str(text))
-    if match is None or match[2].upper() not in _BYTE_UNITS:
+    """Bytes of ``16GB``, ``512MiB`` or a plain number, rounded down. Raises InvalidInput."""
+    match = _NUMBER_AND_UNIT.fullmatch(str(text).strip())
+    number = _number(match[1]) if match else None
+    if match is None or number is None or match[2].upper() not in _BYTE_UNITS:
         raise InvalidInput(f"{text!r} is not an amount of memory; write it like 16GB or 512MiB")
-    return int(Decimal(match[1]) * _BYTE_UNITS[match[2].upper()])
+    size = int(number * _BYTE_UNITS[match[2].upper()])
+    if size > BYTES_MAX:
+        raise InvalidInput(f"{text!r} is more memory than any machine has; the most is 1048576TiB")
+    return size
 
 
 def parse_duration(text: str | int | float) -> int:
     """Seconds of ``90s``, ``5m``, ``2h``, ``1h30m``, ``1d`` or a plain number. Raises InvalidInput."""
-    if not isinstance(text, str):
-        return _whole_seconds(Decimal(str(text)), text)
-    stripped = text.strip().lower()
-    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", stripped):
-        return _whole_seconds(Decimal(stripped), text)
-    if not _DURATION.match(stripped):
+    stripped = str(text).strip().lower()
+    seconds = _number(stripped)
+    if seconds is None and len(stripped) <= NUMBER_LENGTH_MAX and _DURATION.fullmatch(stripped):
+        parts = _DURATION_PART.findall(stripped)
+        seconds = sum((Fraction(number) * _DURATION_UNITS[unit] for number, unit in parts), Fraction(0))
+    if seconds is None:
         raise InvalidInput(f"{text!r} is not a duration; write it like 90s, 5m, 2h or 1h30m")
-    total = sum(Decimal(n) * _DURATION_UNITS[unit] for n, unit in _DURATION_PART.findall(stripped))
-    return _whole_seconds(Decimal(total), text)
-
-
-def _whole_seconds(seconds: Decimal, text: object) -> int:
-    if seconds < 0 or seconds > 366 * 86400 or seconds != int(seconds):
+    if seconds.denominator != 1 or not 0 <= seconds <= DURATION_SECONDS_MAX:
         raise InvalidInput(f"{text!r} is not a duration of whole seconds up to a year")
     return int(seconds)
 
 
 def parse_money(text: str | int | float) -> int:
     """Micro-units of ``5.00``. More than six decimals, or a negative amount, raises InvalidInput."""
-    try:
-        micros = Decimal(str(text).strip()) * MICROS
-    except InvalidOperation:
-        raise InvalidInput(f"{text!r} is not an amount of money; write it like 5.00") from None
-    if not micros.is_finite() or micros != micros.to_integral_value() or not 0 <= micros <= MONEY_MAX_MICROS:
+    number = _number(text)
+    if number is None:
+        raise InvalidInput(f"{text!r} is not an amount of money; write it like 5.00")
+    micros = number * MICROS
+    if micros.denominator != 1 or not 0 <= micros <= MONEY_MAX_MICROS:
         raise InvalidInput(f"{text!r} is not an amount of money between 0 and 1e9 with up to six decimals")
     return int(micros)
 
@@ -79,13 +88,27 @@ def parse_price(text: str | int | float) -> int:
 def parse_cpu(text: str | int | float) -> int:
     """Milli-CPU of ``4``, ``0.5`` or ``250m``."""
     stripped = str(text).strip()
-    try:
-        milli = Decimal(stripped[:-1]) if stripped.endswith("m") else Decimal(stripped) * 1000
-    except InvalidOperation:
-        raise InvalidInput(f"{text!r} is not a number of CPUs; write it like 4, 0.5 or 250m") from None
-    if not milli.is_finite() or milli != milli.to_integral_value() or not 0 < milli <= 10**7:
+    number = _number(stripped.removesuffix("m"))
+    if number is None:
+        raise InvalidInput(f"{text!r} is not a number of CPUs; write it like 4, 0.5 or 250m")
+    milli = number if stripped.endswith("m") else number * 1000
+    if milli.denominator != 1 or not 0 < milli <= 10**7:
         raise InvalidInput(f"{text!r} is not a number of CPUs between 1m and 10000")
     return int(milli)
+
+
+def _number(text: object) -> Fraction | None:
+    """The exact value of `text`; None where it is not a number, or too long to be meant."""
+    stripped = str(text).strip()
+    if len(stripped) > NUMBER_LENGTH_MAX:
+        return None
+    try:
+        number = Decimal(stripped)
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or abs(number.adjusted()) > _EXPONENT_MAX:
+        return None
+    return Fraction(number)
 
 
 def at_least(text: str | int | float) -> str | int | float:
@@ -109,7 +132,7 @@ def format_bytes(size: int) -> str:
     """``16.0 GB``: decimal units, one decimal."""
     value = float(size)
     for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 1000:
+        if abs(value) < (1000 if unit == "B" else 999.95):
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
@@ -117,9 +140,9 @@ def format_bytes(size: int) -> str:
 
 def format_duration(seconds: float) -> str:
     """``850 ms``, ``12.3 s``, ``4m 05s`` or ``2h 05m``."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
+from perak.domain.hardware.specs import find_gpu
 from perak.domain.job import JobSpec
 from perak.domain.offer import Device, Offer
 from perak.domain.units import format_bytes, format_money
+
+NAMES_MAX = 4096
+"""Pairs of names (wanted, offered) whose comparison is remembered: a market sees few, a stranger many."""
+
+_BRANDS = re.compile("nvidia|geforce|tesla|quadro|amd|radeon|instinct|graphics|generation")
+_VARIANT = re.compile(r"pcie|sxm[0-9]*|nvl|dgxs|fhhl|hbm[0-9]*e?|[0-9]+gi?b")
+"""Words that tell variants of one card apart: how it is connected, and its memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,39 +34,47 @@ class Misfit:
 
 
 def normal_model(name: str) -> str:
-    """A GPU model's name for comparison: ``NVIDIA GeForce RTX 3090`` and ``rtx3090`` are the same."""
-    text = name.lower()
-    for noise in ("nvidia", "geforce", "tesla", "quadro", "amd", "radeon", "graphics"):
-        text = text.replace(noise, "")
-    return "".join(c for c in text if c.isalnum())
+    """A GPU model's name for comparison: ``NVIDIA GeForce RTX 3090`` and ``rtx3090`` are the same.
+
+    What tells variants of one card apart (connector, memory) is left out: ``A100-SXM4-80GB`` is ``a100``.
+    """
+    return _parts(name)[0]
 
 
 def model_fits(wanted: tuple[str, ...], actual: str) -> bool:
-    """Whether a model `actual` is one of `wanted` (none: any). ``V100`` admits ``V100-SXM2-16GB``."""
-    if not wanted:
-        return True
-    name = normal_model(actual)
-    return any(
-        name == normal_model(w) or (name.startswith(normal_model(w)) and _at_border(w, name)) for w in wanted
-    )
+    """Whether a model `actual` is one of `wanted` (none: any).
+
+    ``V100`` admits ``Tesla V100-SXM2-16GB``, and ``A100 80GB`` only variants that say so. A letter or word
+    more is another card: ``L40`` does not admit ``L40S``, ``RTX 3080`` neither the Ti nor the laptop's.
+    """
+    return not wanted or any(_is_model(name, actual) for name in wanted)
 
 
-def _at_border(wanted: str, name: str) -> bool:
-    """A10 must not admit A100: what follows the wanted prefix may not go on with a digit."""
-    rest = name[len(normal_model(wanted)) :]
-    return not (normal_model(wanted)[-1:].isdigit() and rest[:1].isdigit()) and not rest.startswith(
-        ("ti", "super")
-    )
+@lru_cache(maxsize=NAMES_MAX)
+def _is_model(wanted: str, actual: str) -> bool:
+    model, variant = _parts(wanted)
+    has_model, has_variant = _parts(actual)
+    known = find_gpu(actual)
+    models = {has_model, normal_model(known.model)} if known else {has_model}
+    return model != "" and model in models and variant <= has_variant
+
+
+def _parts(name: str) -> tuple[str, frozenset[str]]:
+    """(model, what tells its variants apart), both without the maker's brands."""
+    words = re.findall(r"[a-z0-9]+", _BRANDS.sub(" ", name.lower()))
+    variant = frozenset(word for word in words if _VARIANT.fullmatch(word))
+    return "".join(word for word in words if word not in variant), variant
 
 
 def fitting_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[Device, ...]:
     """The devices that the job's model and memory requirements admit, in order of index."""
     wanted = spec.resources
-    return tuple(
+    fitting = (
         d
         for d in devices
         if model_fits(wanted.gpu_models, d.model) and d.memory_bytes >= wanted.gpu_memory_bytes
     )
+    return tuple(sorted(fitting, key=lambda d: d.index))
 
 
 def price_for(spec: JobSpec, offer: Offer) -> int | None:
@@ -132,7 +150,7 @@ def _vector_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
         Misfit(
             dimension=name,
             needed=show(needed),
-            available=f"{show(free)} free of {show(whole)}",
+            available=f"{show(max(0, free))} free of {show(whole)}",
             now_only=needed <= whole,
         )
         for name, needed, free, whole, show in dimensions

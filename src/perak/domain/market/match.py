@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,6 +10,7 @@ from datetime import datetime
 from perak.domain.job import JobSpec
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
 from perak.domain.offer import Offer
+from perak.domain.outcome import hold_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,26 +59,48 @@ def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: d
     """Assign each job, oldest first, to the cheapest fitting offer; ties go to the fullest one.
 
     Filling the fullest offer first keeps whole machines free for large jobs (best fit). A node that just
-    failed the job is taken only where no other fits.
+    failed the job is taken only where no other fits. A job whose project can't pay for it takes no part of an
+    offer from those behind it.
     """
     free = {offer.id: offer for offer in offers}
+    spent: defaultdict[str, int] = defaultdict(int)
     assignments = []
     for job in jobs:
-        chosen = _cheapest(job, free.values(), now)
+        chosen = _cheapest(job, free.values(), now, left=job.available - spent[job.project])
         if chosen is not None:
             assignment = _assign(job, chosen)
             assignments.append(assignment)
             free[chosen.id] = _taken(chosen, assignment)
+            spent[job.project] += _to_add(job, assignment.price, left=job.available - spent[job.project])
     return Plan(assignments=tuple(assignments))
 
 
-def _cheapest(job: PendingJob, offers: Iterable[Offer], now: datetime) -> Offer | None:
+def _cheapest(job: PendingJob, offers: Iterable[Offer], now: datetime, *, left: int) -> Offer | None:
+    """The best fitting offer that the job's hold and what is `left` in its wallet pay for."""
     fitting = [
         (offer.node in job.avoid, price, offer.free_cpu_milli, offer.id, offer)
         for offer in offers
-        if not misfits(job.spec, offer, now=now) and (price := price_for(job.spec, offer)) is not None
+        if not misfits(job.spec, offer, now=now)
+        and (price := price_for(job.spec, offer)) is not None
+        and _to_add(job, price, left=left) <= left
     ]
     return min(fitting, key=lambda f: f[:4])[4] if fitting else None
+
+
+def _to_add(job: PendingJob, price: int, *, left: int) -> int:
+    """What the wallet must hold beyond what is held already, in micro-units.
+
+    A max_cost was held in full at submission; what is left of it is all that later attempts may cost.
+    """
+    limits = job.spec.limits
+    hold = hold_for(
+        price=price,
+        devices_milli=job.spec.resources.devices_milli,
+        seconds=limits.duration_seconds,
+        max_cost=None if limits.max_cost is None else job.held,
+        available=job.held + left,
+    )
+    return max(0, hold.amount - job.held)
 
 
 def _assign(job: PendingJob, offer: Offer) -> Assignment:
