@@ -1,0 +1,1 @@
+"""The exchange: where its parts are put together, and its HTTP API."""

@@ -1,0 +1,145 @@
+"""Blobs (work folders, outputs) by their digest, in a local folder or an S3-compatible store.
+
+A blob is written once and never changes, so replicas can share a store. The digest is checked while the
+bytes stream in; a blob that does not have the digest that it is named by never becomes visible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from perak.domain.errors import InvalidInput, NotFound, TooLarge
+from perak.domain.units import format_bytes
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+READ_BYTES = 256 * 1024
+"""Bytes in one piece of a download: what one slow reader makes us hold."""
+UPLOAD_PART_BYTES = 5 * 2**20
+"""The smallest part that S3 takes in a multipart upload; two of them are in memory at once."""
+UPLOAD_PARTS_AT_ONCE = 2
+
+_DIGEST = re.compile(r"sha256:([0-9a-f]{2})([0-9a-f]{62})")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """A blob to read: its size, and its bytes in pieces of about READ_BYTES."""
+
+    size_bytes: int
+    chunks: AsyncIterator[bytes]
+
+
+class Blobs:
+    """The store of one exchange."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, url: str) -> Blobs:
+        """The store at `url`: ``file:///folder`` (made if needed) or ``s3://bucket/prefix``.
+
+        Keys of S3 come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT and so on). Raises InvalidInput.
+        """
+        from obstore.store import LocalStore, from_url
+
+        if url.startswith("file://"):
+            folder = Path(url.removeprefix("file://"))
+            if not folder.is_absolute():
+                raise InvalidInput(f"a folder for blobs is absolute, like file:///srv/blobs; this is {url!r}")
+            return cls(LocalStore(folder, mkdir=True, automatic_cleanup=False))
+        try:
+            return cls(from_url(url))
+        except Exception as error:  # obstore's errors have no common base that it exports
+            raise InvalidInput(
+                f"blobs can't be kept at {url!r}: {error}; use file:///folder or s3://…"
+            ) from None
+
+    async def size(self, digest: str) -> int | None:
+        """Bytes of the blob; None where there is none."""
+        import obstore
+
+        try:
+            return (await obstore.head_async(self._store, _path(digest)))["size"]
+        except FileNotFoundError:
+            return None
+
+    async def put(self, digest: str, chunks: AsyncIterable[bytes], *, limit_bytes: int) -> tuple[int, bool]:
+        """Store a blob; its size, and whether it is new here.
+
+        Whoever sends a blob that is here already sends all of it all the same: knowing a digest is no proof
+        of having the bytes. Raises InvalidInput where they have another digest, TooLarge over `limit_bytes`.
+        """
+        import obstore
+
+        checked = _Checked(digest, chunks, limit_bytes)
+        known = await self.size(digest)
+        if known is not None:
+            async for _ in checked:
+                pass
+            return known, False
+        await obstore.put_async(
+            self._store,
+            _path(digest),
+            checked,
+            chunk_size=UPLOAD_PART_BYTES,
+            max_concurrency=UPLOAD_PARTS_AT_ONCE,
+        )
+        return checked.size_bytes, True
+
+    async def get(self, digest: str) -> StoredBlob:
+        """The blob, to be read in pieces. Raises NotFound."""
+        import obstore
+
+        try:
+            found = await obstore.get_async(self._store, _path(digest))
+        except FileNotFoundError:
+            raise NotFound(f"there is no blob {digest}; upload it with PUT /v1/blobs/{digest}") from None
+        return StoredBlob(
+            size_bytes=found.meta["size"], chunks=_pieces(found.stream(min_chunk_size=READ_BYTES))
+        )
+
+
+class _Checked:
+    """The same bytes; it raises at their end if they do not have the digest, so that nothing is stored."""
+
+    def __init__(self, digest: str, chunks: AsyncIterable[bytes], limit_bytes: int) -> None:
+        self._digest = digest
+        self._chunks = chunks
+        self._limit_bytes = limit_bytes
+        self.size_bytes = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        sha = hashlib.sha256()
+        async for chunk in self._chunks:
+            self.size_bytes += len(chunk)
+            if self.size_bytes > self._limit_bytes:
+                raise TooLarge(f"a blob may have {format_bytes(self._limit_bytes)} here; this one has more")
+            sha.update(chunk)
+            if chunk:
+                yield chunk
+        if f"sha256:{sha.hexdigest()}" != self._digest:
+            raise InvalidInput(
+                f"the bytes have the digest sha256:{sha.hexdigest()}, not {self._digest}: they were damaged "
+                "on the way, or changed meanwhile; send them again",
+                code="digest_mismatch",
+            )
+
+
+async def _pieces(stream: AsyncIterable[object]) -> AsyncIterator[bytes]:
+    async for piece in stream:
+        yield bytes(piece)  # type: ignore[call-overload]  # obstore's Bytes is a buffer, untyped as one
+
+
+def _path(digest: str) -> str:
+    match = _DIGEST.fullmatch(digest)
+    if match is None:
+        raise InvalidInput(f"{digest[:90]!r} is not a digest; one looks like sha256:<64 hex digits>")
+    return f"sha256/{match[1]}/{match[1]}{match[2]}"

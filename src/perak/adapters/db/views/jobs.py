@@ -1,0 +1,216 @@
+"""Jobs as their project sees them, and the steps that followers read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from perak.domain.units import format_money
+from perak.wire.api import EventView, Job, JobDetail, RunView
+
+EVENTS_SHOWN_MAX = 500
+"""The latest steps of a job's life that its page shows; a stream shows all."""
+EVENTS_PER_READ = 100
+
+JOB = """
+select job.id, job.name, job.state, job.reason, job.exit_code, job.attempts, job.created_at, job.started_at,
+    job.ended_at, runs.cost, coalesce(runs.has_outputs, false) as has_outputs,
+    latest.name as node_name, coalesce(latest.silent, false) as node_silent,
+    case when job.ended_at is null then (
+        select sum(hold.amount)::bigint from transfer hold
+        where hold.job_id = job.id and hold.phase = 'pending'
+            and not exists (select from transfer done where done.pending_id = hold.id)
+    ) end as held
+from {jobs} job
+left join lateral (
+    select sum(run.cost)::bigint as cost, bool_or(run.outputs is not null) as has_outputs
+    from run where run.job_id = job.id
+) runs on true
+left join lateral (
+    select node.name, lease.state = 'suspected' as silent
+    from run join lease on lease.id = run.lease_id join node on node.id = run.node_id
+    where run.job_id = job.id order by run.attempt desc limit 1
+) latest on true
+"""
+
+PAGE = """(
+    select id, name, state, reason, exit_code, attempts, created_at, started_at, ended_at
+    from job where {where} order by id desc limit {limit}
+)"""
+
+RUNS = """
+select run.id, run.attempt, run.epoch, run.state, run.node_id as node, node.name as node_name,
+    lease.offer_id as offer, run.lease_id as lease, lease.state as lease_state, lease.price, lease.devices,
+    run.detail, run.tier, run.started_at, run.ended_at, run.exit_code, run.cause, run.cost,
+    receipt.id as receipt
+from run join lease on lease.id = run.lease_id join node on node.id = run.node_id
+left join receipt on receipt.run_id = run.id
+where run.job_id = $1 order by run.attempt
+"""
+
+EVENTS = """
+select seq, at, kind, detail from (
+    select seq, at, kind, detail from job_event where job_id = $1 order by seq desc limit $2
+) newest order by seq
+"""
+
+STEPS = f"""
+select job.ended_at is not null as ended,
+    (
+        select jsonb_agg(to_jsonb(step) order by seq) from (
+            select seq, at, kind, detail from job_event where job_id = $1 and seq > $2
+            order by seq limit {EVENTS_PER_READ}
+        ) step
+    ) as events,
+    (
+        select jsonb_agg(jsonb_build_object(
+            'id', id, 'attempt', attempt, 'created_at', created_at, 'log_bytes', log_bytes,
+            'ended', ended_at is not null
+        ) order by attempt)
+        from run where job_id = $1 and attempt >= $3
+    ) as runs
+from job where id = $1
+"""
+
+
+async def list_jobs(
+    connection: Any,
+    *,
+    project: str,
+    states: Sequence[str],
+    name: str | None,
+    before: str | None,
+    limit: int,
+) -> list[Job]:
+    """Jobs of the project, newest first; `states` empty: any; `before`: the last id of the page before."""
+    where, values = ["project_id = $1"], [project]
+    for clause, value in (
+        ("id < ${}", before),
+        ("state = any (${})", list(states) or None),
+        ("name = ${}", name),
+    ):
+        if value is not None:
+            values.append(value)  # type: ignore[arg-type]  # texts, and one list of texts
+            where.append(clause.format(len(values)))
+    # Only our own constants and numbers are put together here; values go as parameters.
+    page = PAGE.format(where=" and ".join(where), limit=int(limit))
+    rows = await connection.fetch(JOB.format(jobs=page) + " order by job.id desc", *values)
+    return [Job(**_job(row)) for row in rows]
+
+
+async def get_job(connection: Any, id: str, *, project: str) -> Job | None:
+    row = await _one(connection, id, project)
+    return Job(**_job(row)) if row else None
+
+
+async def get_job_detail(connection: Any, id: str, *, project: str) -> JobDetail | None:
+    """The job with its file, its runs and its latest steps."""
+    row = await _one(connection, id, project)
+    if row is None:
+        return None
+    runs = await connection.fetch(RUNS, id)
+    events = await connection.fetch(EVENTS, id, EVENTS_SHOWN_MAX)
+    file = await connection.fetchval("select file from job where id = $1", id)
+    return JobDetail(
+        **_job(row),
+        spec=file,
+        runs=[RunView(**(dict(run) | _run_money(run))) for run in runs],
+        events=[EventView(**event) for event in events],
+    )
+
+
+async def project_has_job(connection: Any, id: str, *, project: str) -> bool:
+    query = "select exists (select from job where id = $1 and project_id = $2)"
+    return bool(await connection.fetchval(query, id, project))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLog:
+    """A run as a follower needs it: how long its log is now, and whether the run is over."""
+
+    id: str
+    attempt: int
+    created_at: datetime
+    log_bytes: int
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What happened since a place in the stream, as of one moment; `events` are EVENTS_PER_READ at most."""
+
+    ended: bool
+    events: tuple[EventView, ...]
+    runs: tuple[RunLog, ...]
+
+
+async def read_steps(connection: Any, job: str, *, after_event: int, from_attempt: int) -> Steps:
+    """The steps after `after_event`, and the runs from `from_attempt` on, in one snapshot."""
+    row = await connection.fetchrow(STEPS, job, after_event, from_attempt)
+    return Steps(
+        ended=row["ended"],
+        events=tuple(EventView.model_validate(event) for event in row["events"] or ()),
+        runs=tuple(
+            RunLog(
+                id=run["id"],
+                attempt=run["attempt"],
+                created_at=datetime.fromisoformat(run["created_at"]),
+                log_bytes=run["log_bytes"],
+                ended=run["ended"],
+            )
+            for run in row["runs"] or ()
+        ),
+    )
+
+
+async def read_log(connection: Any, run: str, *, offset: int, limit_bytes: int) -> bytes:
+    """Up to `limit_bytes` of a run's log from `offset`; empty where there is no more yet."""
+    rows = await connection.fetch(
+        """select start, data from log_chunk where run_id = $1 and start < $3 and start >= coalesce(
+            (select max(start) from log_chunk where run_id = $1 and start <= $2), 0)
+        order by start""",
+        run,
+        offset,
+        offset + limit_bytes,
+    )
+    if not rows:
+        return b""
+    skipped = offset - int(rows[0]["start"])
+    return b"".join(row["data"] for row in rows)[skipped : skipped + limit_bytes]
+
+
+async def run_of_attempt(connection: Any, job: str, *, attempt: int | None) -> tuple[str, int] | None:
+    """(run, log length) of an attempt of the job, the latest if None; None where there is no such run."""
+    row = await connection.fetchrow(
+        """select id, log_bytes from run where job_id = $1 and ($2::int is null or attempt = $2)
+        order by attempt desc limit 1""",
+        job,
+        attempt,
+    )
+    return (row["id"], row["log_bytes"]) if row else None
+
+
+async def outputs_of(connection: Any, job: str) -> str | None:
+    """The digest of the outputs of the job's last run that has some."""
+    digest: str | None = await connection.fetchval(
+        """select outputs->>'digest' from run where job_id = $1 and jsonb_typeof(outputs) = 'object'
+        order by attempt desc limit 1""",
+        job,
+    )
+    return digest
+
+
+async def _one(connection: Any, id: str, project: str) -> Any:
+    page = PAGE.format(where="id = $1 and project_id = $2", limit=1)
+    return await connection.fetchrow(JOB.format(jobs=page), id, project)
+
+
+def _job(row: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(row) | {"held": format_money(row["held"] or 0), "cost": format_money(row["cost"] or 0)}
+
+
+def _run_money(row: Mapping[str, Any]) -> dict[str, Any]:
+    cost = row["cost"]
+    return {"price": format_money(row["price"]), "cost": None if cost is None else format_money(cost)}

@@ -1,0 +1,180 @@
+"""Nodes, offers and what a node should run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from perak.adapters.db.offers import SELECT as OFFER_SELECT
+from perak.adapters.db.offers import offer_of
+from perak.domain.job import JobSpec
+from perak.domain.offer import Offer as MarketOffer
+from perak.domain.units import format_money
+from perak.wire.api import DeviceView, Node, Offer
+
+NODE = """
+select node.id, node.name, node.project_id as project, node.state, node.mode, node.last_seen,
+    node.enrolled_at, node.agent_version, offer.id as offer,
+    (
+        select count(*) from lease where lease.node_id = node.id and lease.state in ('active', 'suspected')
+    ) as live_leases
+from node left join offer on offer.node_id = node.id
+"""
+
+LEASES = """
+select lease.id as lease, run.id as run, lease.job_id as job, lease.epoch, lease.stop_cause, lease.devices,
+    lease.cpu_milli, lease.memory_bytes, lease.disk_bytes, lease.max_duration_seconds,
+    job.spec::text as spec_text
+from lease join run on run.lease_id = lease.id join job on job.id = lease.job_id
+where lease.node_id = $1 and lease.state in ('active', 'suspected')
+order by lease.id
+"""
+
+_spec_decoder = msgspec.json.Decoder(JobSpec)
+
+
+async def list_nodes(connection: Any, *, project: str | None, before: str | None, limit: int) -> list[Node]:
+    """Nodes, newest first; `project` None: of all projects."""
+    rows = await connection.fetch(
+        f"""{NODE} where ($1::text is null or node.project_id = $1) and ($2::text is null or node.id < $2)
+        order by node.id desc limit $3""",
+        project,
+        before,
+        limit,
+    )
+    return [Node(**row) for row in rows]
+
+
+async def get_node(connection: Any, id: str, *, project: str | None) -> Node | None:
+    row = await connection.fetchrow(
+        f"{NODE} where node.id = $1 and ($2::text is null or node.project_id = $2)", id, project
+    )
+    return Node(**row) if row else None
+
+
+async def list_offers(connection: Any, *, before: str | None, limit: int) -> list[Offer]:
+    """Every offer, newest first: the market is open to all its members."""
+    rows = await connection.fetch(
+        f"{OFFER_SELECT} where $1::text is null or offer.id < $1 order by offer.id desc limit $2",
+        before,
+        limit,
+    )
+    return [_offer(offer_of(row)) for row in rows]
+
+
+async def get_offer(connection: Any, id: str) -> Offer | None:
+    row = await connection.fetchrow(f"{OFFER_SELECT} where offer.id = $1", id)
+    return _offer(offer_of(row)) if row else None
+
+
+async def offers_to_quote(connection: Any) -> list[MarketOffer]:
+    """Every offer as the market sees it, those that take no work now included: a quote says why."""
+    return [
+        offer_of(row) for row in await connection.fetch(f"{OFFER_SELECT} where offer.state <> 'withdrawn'")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveLease:
+    """A lease that a node should have now, with its job."""
+
+    lease: str
+    run: str
+    job: str
+    epoch: int
+    stop_cause: str | None
+    devices: tuple[str, ...]
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+    max_duration_seconds: int
+    spec: JobSpec
+
+
+async def live_leases(connection: Any, node: str) -> list[LiveLease]:
+    return [_live_lease(row) for row in await connection.fetch(LEASES, node)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedJob:
+    """Whose job a node's live lease is, and its work folder."""
+
+    project: str
+    workdir_digest: str | None
+
+
+async def leased_job(connection: Any, lease: str, *, node: str) -> LeasedJob | None:
+    """The job of a live lease of the node; None where the node has no such lease."""
+    row = await connection.fetchrow(
+        """select job.project_id, job.workdir_digest from lease join job on job.id = lease.job_id
+        where lease.id = $1 and lease.node_id = $2 and lease.state in ('active', 'suspected')""",
+        lease,
+        node,
+    )
+    return LeasedJob(project=row["project_id"], workdir_digest=row["workdir_digest"]) if row else None
+
+
+async def node_sign_key(connection: Any, node: str) -> bytes | None:
+    """The public key of a node that is enrolled and not revoked."""
+    key: bytes | None = await connection.fetchval(
+        "select sign_key from node where id = $1 and state <> 'revoked'", node
+    )
+    return key
+
+
+async def enrolled_with(connection: Any, *, secret_hash: bytes, sign_key: bytes) -> tuple[str, str] | None:
+    """(node, certificate chain) of the node with this key in the project that the invite leads to."""
+    row = await connection.fetchrow(
+        """select node.id, node.certificate_chain from invite join node on node.project_id = invite.project_id
+        where invite.secret_hash = $1 and node.sign_key = $2 and node.state <> 'revoked'""",
+        secret_hash,
+        sign_key,
+    )
+    return (row["id"], row["certificate_chain"]) if row else None
+
+
+def _live_lease(row: Mapping[str, Any]) -> LiveLease:
+    values = {name: value for name, value in row.items() if name not in ("devices", "spec_text")}
+    return LiveLease(**values, devices=tuple(row["devices"]), spec=_spec_decoder.decode(row["spec_text"]))
+
+
+def _offer(offer: MarketOffer) -> Offer:
+    ask, free = offer.ask, {d.uuid for d in offer.free_devices}
+    return Offer(
+        id=offer.id,
+        version=offer.version,
+        node=offer.node,
+        node_name=offer.node_name,
+        state=offer.state,
+        accepting=offer.accepting,
+        region=ask.region,
+        cpu_model=ask.cpu_model,
+        cpu_milli=ask.cpu_milli,
+        memory_bytes=ask.memory_bytes,
+        disk_bytes=ask.disk_bytes,
+        free_cpu_milli=offer.free_cpu_milli,
+        free_memory_bytes=offer.free_memory_bytes,
+        free_disk_bytes=offer.free_disk_bytes,
+        devices=[
+            DeviceView(
+                index=device.index,
+                kind=device.kind,
+                model=device.model,
+                uuid=device.uuid,
+                memory_bytes=device.memory_bytes,
+                compute_capability=device.compute_capability,
+                free=device.uuid in free,
+            )
+            for device in ask.devices
+        ],
+        price_gpu=None if ask.price_gpu is None else format_money(ask.price_gpu),
+        price_cpu=None if ask.price_cpu is None else format_money(ask.price_cpu),
+        pythons=list(ask.pythons),
+        tier=ask.tier,
+        runtime=ask.runtime,
+        enforced=list(ask.enforced),
+        unenforced=ask.unenforced,
+    )

@@ -1,0 +1,50 @@
+"""The exchange as an ASGI application."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.routing import WebSocketRoute
+
+from perak.server import loops
+from perak.server.envelope import Envelope
+from perak.server.problems import add_handlers
+from perak.server.routes import ROUTERS
+from perak.server.services import Services
+from perak.server.sessions import node_session
+from perak.wire import session
+from perak.wire.api import Problem
+
+DESCRIPTION = "An exchange for second-life GPUs: jobs, offers, money and receipts."
+
+
+def create_app(services: Services) -> FastAPI:
+    """The API on `services`; its loops run while the application does."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with loops.running(services):
+            yield
+
+    app = FastAPI(
+        title="Perak",
+        version=version("perak"),
+        description=DESCRIPTION,
+        docs_url=None,  # These pages load scripts from elsewhere.
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={
+            "default": {"model": Problem, "description": "What went wrong, and what to do (RFC 9457)"}
+        },
+    )
+    app.state.services = services
+    for router in ROUTERS:
+        app.include_router(router)
+    # A plain Starlette route: the agents' frames are msgspec's business, not the framework's.
+    app.router.routes.append(WebSocketRoute(session.PATH, node_session))
+    app.add_middleware(Envelope, metrics=services.metrics)
+    add_handlers(app)
+    return app

@@ -1,0 +1,112 @@
+"""Keys of people and programs: their secrets, and who asks."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from perak.adapters.db.database import Database
+from perak.app.records import Caller
+from perak.domain.errors import NotAllowed, NotAuthenticated
+from perak.server.access import services_of
+
+KEY_PREFIX = "perak_"
+KEY_BYTES = 32
+CACHE_SECONDS = 5.0
+"""A key is looked up this often at most. Revoking one empties the cache of every replica at once."""
+CACHED_KEYS_MAX = 10_000
+
+_bearer = HTTPBearer(auto_error=False, description="A key's secret: `Authorization: Bearer perak_…`")
+
+
+def new_secret() -> str:
+    """The secret of a new key, 256 random bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+
+
+def secret_hash(secret: str) -> bytes:
+    """What is stored of a secret. It has 256 random bits, which nobody guesses, so that a plain SHA-256 is
+    enough; a slow hash is for passwords that people choose, and would cost each request 100 ms."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+class KeyCache:
+    """Who a secret belongs to, remembered for CACHE_SECONDS; keyed by hash, so that no secret stays here."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._known: dict[bytes, tuple[float, Caller]] = {}
+
+    async def find(self, secret: str) -> Caller | None:
+        """The caller; None for a secret that is unknown or revoked."""
+        hashed = secret_hash(secret)
+        expires, caller = self._known.get(hashed, (0.0, None))
+        if caller is not None and expires > time.monotonic():
+            return caller
+        known = self._known
+        async with self._db.transaction() as tx:
+            caller = await tx.keys.find(secret_hash=hashed)
+        # Emptied meanwhile: the answer may be from before a revocation, and is good for this request only.
+        if caller is not None and known is self._known:
+            if len(known) >= CACHED_KEYS_MAX:
+                known.clear()
+            known[hashed] = (time.monotonic() + CACHE_SECONDS, caller)
+        return caller
+
+    def clear(self) -> None:
+        self._known = {}
+
+
+async def any_caller(request: Request, _: Annotated[object, Depends(_bearer)] = None) -> Caller:
+    """Who asks. Raises NotAuthenticated, OverLimit."""
+    services = services_of(request)
+    address = address_of(request)
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret:
+        services.limits.address(address)
+        raise NotAuthenticated(
+            "this needs a key: send `Authorization: Bearer <key>`, or set PERAK_API_KEY, or run `perak login`"
+        )
+    services.limits.check_failures(address)
+    caller = await services.keys.find(secret.strip())
+    if caller is None:
+        services.limits.failure(address)
+        raise NotAuthenticated("this key is unknown or revoked; `perak login` with another one")
+    services.limits.key(caller.key)
+    return caller
+
+
+class HasRole:
+    """A dependency: the caller, if its key has the role (an operator's key has no other by itself)."""
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+
+    async def __call__(self, caller: Annotated[Caller, Depends(any_caller)]) -> Caller:
+        if self._role not in caller.roles:
+            has = ", ".join(sorted(caller.roles))
+            raise NotAllowed(
+                f"this needs a key with the role {self._role}; the key {caller.key_name!r} has: {has}. "
+                "Ask your operator for one: perak key create"
+            )
+        return caller
+
+
+async def public(request: Request) -> None:
+    """A dependency of what anyone may ask: only the address is limited."""
+    services_of(request).limits.address(address_of(request))
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else "local"
+
+
+AnyCaller = Annotated[Caller, Depends(any_caller)]
+Renter = Annotated[Caller, Depends(HasRole("renter"))]
+Provider = Annotated[Caller, Depends(HasRole("provider"))]
+Operator = Annotated[Caller, Depends(HasRole("operator"))]

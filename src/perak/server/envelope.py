@@ -1,0 +1,104 @@
+"""Around every request: an id, a place in the log, a bound on its body, figures, and no error left bare."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from perak.domain.errors import TooLarge
+from perak.server.logging import get_logger
+from perak.server.metrics import Metrics
+from perak.server.problems import instance_of, of_domain, problem
+from perak.wire.api import BODY_BYTES_MAX
+
+UNBOUNDED_HERE = ("/v1/blobs/", "/v1/node/leases/")
+"""Paths whose bodies are streams with limits of their own."""
+
+_log = get_logger(__name__)
+
+
+class Envelope:
+    """ASGI middleware; the outermost one of ours."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = _Request(scope, receive, send)
+        scope["perak.request_id"] = secrets.token_hex(8)
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request=scope["perak.request_id"])
+        try:
+            await self._app(scope, request.receive, request.send)
+        except TooLarge as error:  # The body is read outside the application's own error handling.
+            await request.answer_instead(error)
+        except Exception:
+            _log.exception("request failed", method=scope["method"], path=scope["path"])
+            await request.fail()
+        finally:
+            self._note(scope, request)
+
+    def _note(self, scope: Scope, request: _Request) -> None:
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.requests.labels(scope["method"], route, str(request.status)).inc()
+        self._metrics.request_seconds.labels(route).observe(request.seconds)
+        _log.debug(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=request.status,
+            seconds=request.seconds,
+        )
+
+
+class _Request:
+    """One request on its way: counts its body, and notes what was answered."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._started_at = time.perf_counter()
+        self._left = None if scope["path"].startswith(UNBOUNDED_HERE) else BODY_BYTES_MAX
+        self.status = 0
+        self.seconds = 0.0
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if self._left is not None:
+            self._left -= len(message.get("body", b""))
+            if self._left < 0:
+                raise TooLarge(
+                    f"a request's body may have {BODY_BYTES_MAX:,} bytes; put data into the work folder"
+                )
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.seconds = time.perf_counter() - self._started_at
+            headers = list(message.get("headers", ()))
+            headers.append((b"x-request-id", self._scope["perak.request_id"].encode()))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+    async def answer_instead(self, error: TooLarge) -> None:
+        if not self.status:
+            response = of_domain(error, instance=instance_of(self._scope))
+            await response(self._scope, self._receive, self.send)
+
+    async def fail(self) -> None:
+        """Answer without any internals; the log has them under the same id."""
+        if self.status:
+            return  # The answer is on its way; the server cuts the connection.
+        instance = instance_of(self._scope)
+        detail = f"the exchange failed on this request; its operator finds why in the log under {instance}"
+        response = problem(500, "internal", detail, instance=instance)
+        await response(self._scope, self._receive, self.send)

@@ -1,0 +1,118 @@
+"""What the exchange does by itself: clear the market, watch nodes, forget old replies, pass hints on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+
+from perak.adapters.db.database import PgTransaction
+from perak.adapters.db.upkeep import forget_replies
+from perak.app import market, watch
+from perak.app.effects import Effect
+from perak.server import clock
+from perak.server.logging import get_logger
+from perak.server.services import Services
+
+MARKET_LOOK_SECONDS = 2.0
+"""Offers open by the clock and hints may be lost: the market is looked at this often in any case."""
+MARKET_PAUSE_SECONDS = 0.005
+"""What arrives within this time of a clearing goes into one next clearing."""
+WATCH_SECONDS = 1.0
+FORGET_EVERY_SECONDS = 600.0
+REPLIES_KEPT = timedelta(hours=24)
+"""Clients repeat a request within minutes, if at all."""
+REPLIES_PER_ROUND = 1_000
+BACKOFF_SECONDS = (0.1, 0.5, 2.0, 5.0)
+"""Waits after failed rounds in a row; a database that is away comes back within seconds, or not soon."""
+
+_log = get_logger(__name__)
+
+
+@contextlib.asynccontextmanager
+async def running(services: Services) -> AsyncIterator[None]:
+    """All loops, until the block ends."""
+    loops = {"market": clear_market, "watch": watch_nodes, "forget": forget_old, "hints": forward_hints}
+    tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _forever(services: Services, name: str, loop: Callable[[Services], Awaitable[None]]) -> None:
+    """Run a loop again whenever it fails: after a while, and after a longer one if it goes on failing."""
+    failures = 0
+    while True:
+        started_at = time.monotonic()
+        try:
+            await loop(services)
+        except Exception:
+            failures = 0 if time.monotonic() - started_at > BACKOFF_SECONDS[-1] else failures
+            wait = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)]
+            failures += 1
+            services.metrics.loop_errors.labels(name).inc()
+            _log.exception("a loop failed and starts again", loop=name, seconds=wait)
+            await asyncio.sleep(wait)
+
+
+async def clear_market(services: Services) -> None:
+    """Clear the market whenever it changed. What changes meanwhile is seen by the next clearing."""
+    with services.hub.market() as wakeup:
+        while True:
+            wakeup.clear()
+            started_at = time.perf_counter()
+            await services.commit(lambda tx: _clear(services, tx))
+            services.metrics.market_seconds.observe(time.perf_counter() - started_at)
+            await asyncio.sleep(MARKET_PAUSE_SECONDS)
+            await wakeup.wait(MARKET_LOOK_SECONDS)
+
+
+async def _clear(services: Services, tx: PgTransaction) -> tuple[None, list[Effect]]:
+    return None, await market.clear(tx, new_id=services.context.new_id, now=clock.now())
+
+
+async def watch_nodes(services: Services) -> None:
+    """Every second: write down who was heard of, suspect who was not, and fence whose grace is over."""
+    while True:
+        started_at = time.monotonic()
+        await services.commit(lambda tx: _watch(services, tx))
+        async with services.db.transaction() as tx:
+            overdue = await watch.overdue_runs(tx, now=clock.now())
+        for run in overdue:
+            await services.commit(lambda tx, run=run: _fence(services, tx, run))  # type: ignore[misc]
+            _log.warning("run fenced: its node stayed silent for longer than the job's grace", run=run)
+        await asyncio.sleep(max(0.0, WATCH_SECONDS - (time.monotonic() - started_at)))
+
+
+async def _watch(services: Services, tx: PgTransaction) -> tuple[None, list[Effect]]:
+    now = clock.now()
+    if await watch.keep_alive(tx, now=now):
+        _log.warning("the exchange was away; every node's silence is forgotten")
+    if seen := services.presence.take_seen():
+        await tx.nodes.seen(seen)
+    return None, await watch.suspect_silent(tx, now=now)
+
+
+async def _fence(services: Services, tx: PgTransaction, run: str) -> tuple[None, list[Effect]]:
+    return None, await watch.fence(tx, run=run, context=services.context, now=clock.now())
+
+
+async def forget_old(services: Services) -> None:
+    """Now and then: throw away replies that nobody asks for again."""
+    while True:
+        forgotten = REPLIES_PER_ROUND
+        while forgotten == REPLIES_PER_ROUND:
+            async with services.db.transaction() as tx:
+                before = clock.now() - REPLIES_KEPT
+                forgotten = await forget_replies(tx.connection, before=before, limit=REPLIES_PER_ROUND)
+        await asyncio.sleep(FORGET_EVERY_SECONDS)
+
+
+async def forward_hints(services: Services) -> None:
+    """Pass wake-ups on to other replicas."""
+    await services.hub.forward(services.db.notify)

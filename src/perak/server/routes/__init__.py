@@ -1,0 +1,25 @@
+"""The HTTP API, a module for each subject."""
+
+from perak.server.routes import (
+    access,
+    blobs,
+    exchange,
+    jobs,
+    money,
+    node_files,
+    nodes,
+    offers,
+    quotes,
+)
+
+ROUTERS = (
+    exchange.router,
+    jobs.router,
+    quotes.router,
+    blobs.router,
+    money.router,
+    nodes.router,
+    offers.router,
+    access.router,
+    node_files.router,
+)

@@ -1,0 +1,84 @@
+"""Files of a lease, for the node that holds it: its work folder down, its outputs up."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response, StreamingResponse
+
+from perak.adapters.db.views.market import LeasedJob, leased_job, node_sign_key
+from perak.domain.errors import NotAuthenticated, NotFound
+from perak.server import clock
+from perak.server.access import services_of
+from perak.server.auth import address_of
+from perak.server.writes import reply
+from perak.wire import session as wire
+from perak.wire.api import BlobView
+from perak.wire.archive import OUTPUTS_BYTES_MAX
+from perak.wire.signing import peek_payload, verify
+
+PACKED_OVERHEAD_BYTES = 64 * 2**20
+"""What cannot be compressed grows a little, and every file has a header in the archive."""
+
+
+async def signing_node(request: Request) -> str:
+    """The node that signed this request. Raises NotAuthenticated, or InvalidInput on a bad signature."""
+    services = services_of(request)
+    services.limits.check_failures(address_of(request))
+    scheme, _, jws = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "node" or not jws:
+        raise NotAuthenticated("this is for nodes: send `Authorization: Node <jws>`")
+    claimed = wire.decode_request(peek_payload(jws))
+    async with services.db.connection() as connection:
+        key = await node_sign_key(connection, claimed.node)
+    if key is None:
+        services.limits.failure(address_of(request))
+        raise NotAuthenticated(f"the node {claimed.node[:80]} is not enrolled here, or was revoked")
+    proven = wire.decode_request(verify(jws, key, typ=wire.REQUEST_TYPE))
+    if (proven.method, proven.path) != (request.method, request.url.path):
+        raise NotAuthenticated(f"this signature is for {proven.method} {proven.path[:200]}")
+    age = abs(clock.now().timestamp() - proven.at / 1000)
+    if age > wire.REQUEST_SECONDS_MAX:
+        raise NotAuthenticated(
+            f"this signature is {age:.0f} s off our clock and {wire.REQUEST_SECONDS_MAX} s are taken; "
+            "set the node's clock"
+        )
+    return proven.node
+
+
+SigningNode = Annotated[str, Depends(signing_node)]
+router = APIRouter(prefix="/v1/node/leases", tags=["node"])
+
+
+@router.get("/{lease}/workdir", response_class=StreamingResponse)
+async def get_workdir(lease: str, request: Request, node: SigningNode) -> Response:
+    """The packed work folder of the lease's job."""
+    services = services_of(request)
+    job = await _job(request, lease, node)
+    if job.workdir_digest is None:
+        raise NotFound(f"the job of the lease {lease[:80]} has no work folder", code="no_workdir")
+    blob = await services.blobs.get(job.workdir_digest)
+    headers = {"Content-Length": str(blob.size_bytes), "X-Perak-Digest": job.workdir_digest}
+    return StreamingResponse(blob.chunks, media_type="application/gzip", headers=headers)
+
+
+@router.put("/{lease}/outputs/{digest}", status_code=201, response_model=BlobView)
+async def put_outputs(lease: str, digest: str, request: Request, node: SigningNode) -> Response:
+    """Store the packed outputs of the lease's run; the report of its end names their digest."""
+    services = services_of(request)
+    job = await _job(request, lease, node)
+    size, _ = await services.blobs.put(
+        digest, request.stream(), limit_bytes=OUTPUTS_BYTES_MAX + PACKED_OVERHEAD_BYTES
+    )
+    async with services.db.transaction() as tx:
+        await tx.blobs.note(project=job.project, digest=digest, size_bytes=size, now=clock.now())
+    return reply(BlobView(digest=digest, size_bytes=size), status=201)
+
+
+async def _job(request: Request, lease: str, node: str) -> LeasedJob:
+    async with services_of(request).db.connection() as connection:
+        job = await leased_job(connection, lease, node=node)
+    if job is None:
+        raise NotFound(f"the node {node} has no live lease {lease[:80]}; look at its list of leases again")
+    return job

@@ -1,0 +1,318 @@
+"""The exchange's end of a node's session: who it is, what it reports, and what it should have.
+
+Reports that arrive together are applied in one transaction and acknowledged once; what is acknowledged is
+durable. The list of leases goes down whenever it changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import datetime
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from perak.adapters.db.database import PgTransaction
+from perak.adapters.db.views.market import live_leases, node_sign_key
+from perak.app.effects import Effect
+from perak.app.nodes import connect
+from perak.app.records import NodeRecord
+from perak.app.reports import apply_reports
+from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated
+from perak.domain.report import Report, RunExited
+from perak.server import clock
+from perak.server.access import services_of
+from perak.server.certificates import node_certificate
+from perak.server.hub import Wakeup
+from perak.server.logging import get_logger
+from perak.server.orders import order
+from perak.server.presence import LiveSession
+from perak.server.services import Services
+from perak.wire import session as wire
+from perak.wire.identity import NODE_CERT_LIFETIME
+from perak.wire.signing import peek_payload, verify
+
+HELLO_SECONDS_MAX = 10.0
+"""An agent signs and answers the challenge in milliseconds."""
+SILENCE_SECONDS_MAX = 12.0
+"""Two beats were missed: the connection is dead. It is less than the time after which the watch suspects the
+node (15 s), so that a suspected node never has a session here that would not set it right."""
+BATCH_MAX = 64
+"""Reports in one transaction: with full log chunks some 4 MiB."""
+RENEW_BEFORE = NODE_CERT_LIFETIME / 2
+
+CLOSE_BAD_FRAME = 1008
+CLOSE_SEND_AGAIN = 1013
+"""Try again later (RFC 6455 registry): the agent dials again and sends from what is acknowledged."""
+
+_log = get_logger(__name__)
+
+
+async def node_session(socket: WebSocket) -> None:
+    """Serve one session from the challenge to its end."""
+    services = services_of(socket)
+    await socket.accept()
+    try:
+        hello = await _greet(socket, services)
+        await _serve(socket, services, hello)
+    except WebSocketDisconnect:
+        pass
+    except _Refused as refused:
+        await _close(socket, CLOSE_BAD_FRAME, wire.Refused(reason=str(refused), retry=refused.retry))
+    except InvalidInput as error:
+        _log.warning("a node's frame could not be understood", error=error.detail)
+        await _close(socket, CLOSE_BAD_FRAME, wire.Refused(reason=error.detail, retry=True))
+    except DomainError as error:
+        await _close(socket, CLOSE_SEND_AGAIN, wire.Refused(reason=error.detail, retry=True))
+    except Exception:
+        _log.exception("a node's session failed; the agent dials again")
+        await _close(socket, CLOSE_SEND_AGAIN)
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, *, retry: bool) -> None:
+        super().__init__(reason)
+        self.retry = retry
+
+
+async def _greet(socket: WebSocket, services: Services) -> wire.HelloBody:
+    """Challenge the agent; what it proved to be. Raises _Refused, InvalidInput."""
+    nonce = secrets.token_urlsafe(24)
+    await _send(socket, wire.Challenge(nonce=nonce, exchange=services.identity.facts.name))
+    try:
+        async with asyncio.timeout(HELLO_SECONDS_MAX):
+            frame = await _receive(socket)
+    except TimeoutError:
+        raise _Refused("no Hello came in time; dial again", retry=True) from None
+    if not isinstance(frame, wire.Hello):
+        raise InvalidInput("the first frame of an agent is Hello")
+    body = wire.decode_hello(_unproven(frame.jws))
+    if body.protocol != wire.PROTOCOL_VERSION:
+        raise _Refused(
+            f"this exchange speaks protocol {wire.PROTOCOL_VERSION}, the agent {body.protocol}; "
+            "update the older",
+            retry=False,
+        )
+    async with services.db.connection() as connection:
+        key = await node_sign_key(connection, body.node)
+    if key is None:
+        raise _Refused(
+            f"the node {body.node[:80]} is not enrolled here, or was revoked; enrol it", retry=False
+        )
+    proven = wire.decode_hello(verify(frame.jws, key, typ=wire.HELLO_TYPE))
+    if not secrets.compare_digest(proven.nonce, nonce):
+        raise InvalidInput("Hello answers another challenge")
+    return proven
+
+
+def _unproven(jws: str) -> bytes:
+    """The payload before any check: it names the node whose key to check with."""
+    return peek_payload(jws)
+
+
+async def _serve(socket: WebSocket, services: Services, hello: wire.HelloBody) -> None:
+    live = services.presence.enter(hello.node, hello.agent_id)
+    if live is None:
+        _log.warning("a second agent of a node was refused; are its keys in use twice?", node=hello.node)
+        raise _Refused("another agent of this node has a session; stop it first", retry=True)
+    services.metrics.sessions.set(len(services.presence))
+    log = _log.bind(node=hello.node)
+    try:
+        try:
+            node = await services.commit(lambda tx: _connect(tx, hello))
+        except NotAuthenticated as error:
+            raise _Refused(error.detail, retry=False) from None
+        log.info("session opened", agent=hello.agent_version, ack=node.report_seq)
+        await _Session(socket, services, live, node).run()
+    finally:
+        services.presence.leave(live)
+        services.metrics.sessions.set(len(services.presence))
+        log.info("session closed")
+
+
+async def _connect(tx: PgTransaction, hello: wire.HelloBody) -> tuple[NodeRecord, Sequence[Effect]]:
+    return await connect(
+        tx,
+        node_id=hello.node,
+        agent_id=hello.agent_id,
+        agent_version=hello.agent_version,
+        boot_id=hello.boot_id,
+        now=clock.now(),
+    )
+
+
+class _Session:
+    """An open session: one task reads, one applies reports, one sends the list of leases."""
+
+    def __init__(self, socket: WebSocket, services: Services, live: LiveSession, node: NodeRecord) -> None:
+        self._socket = socket
+        self._services = services
+        self._live = live
+        self._node = node
+        self._acknowledged = node.report_seq
+        self._certificate_expires_at = node.certificate_expires_at
+        # Full, it stops the reading, and TCP stops the agent.
+        self._reports: asyncio.Queue[str] = asyncio.Queue(wire.REPORTS_UNACKNOWLEDGED_MAX)
+
+    async def run(self) -> None:
+        """Until the connection ends, or something in it fails."""
+        await _send(self._socket, wire.Welcome(ack=self._acknowledged, at=_ms(clock.now())))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._read())
+                tasks.create_task(self._apply())
+                with self._services.hub.node(self._node.id) as wakeup:
+                    tasks.create_task(self._send_desired(wakeup))
+                    tasks.create_task(self._watch())
+                    await asyncio.Future()
+        except BaseExceptionGroup as group:  # The first failure ended the others.
+            raise _first(group) from None
+
+    async def _read(self) -> None:
+        while True:
+            frame = await _receive(self._socket)
+            now = clock.now()
+            self._services.presence.spoke(self._live, now)
+            match frame:
+                case wire.ReportFrame(jws):
+                    await self._reports.put(jws)
+                case wire.Beat():
+                    await _send(self._socket, wire.Beat(at=_ms(now)))
+                    await self._renew_certificate(now)
+                case wire.Hello():
+                    raise InvalidInput("Hello comes once, at the beginning")
+
+    async def _apply(self) -> None:
+        """Apply reports in the order of their arrival, those that wait together in one transaction."""
+        while True:
+            batch = [self._decoded(await self._reports.get())]
+            while len(batch) < BATCH_MAX and not self._reports.empty():
+                batch.append(self._decoded(self._reports.get_nowait()))
+            started_at = time.perf_counter()
+            try:
+                seq = await self._apply_batch(batch)
+            except Conflict as error:
+                if error.code == "report_gap":
+                    raise
+                seq = await self._apply_singly(batch)
+            except DomainError:
+                seq = await self._apply_singly(batch)
+            self._count(batch, seconds=time.perf_counter() - started_at)
+            if seq > self._acknowledged:
+                self._acknowledged = seq
+            await _send(self._socket, wire.Ack(seq=self._acknowledged))
+
+    def _decoded(self, jws: str) -> Report:
+        """The report, its signature checked. Raises InvalidInput."""
+        report = wire.decode_report(verify(jws, self._node.sign_key, typ=wire.REPORT_TYPE), jws=jws)
+        if report.node != self._node.id:
+            raise InvalidInput(f"{self._node.id} signed a report of {report.node[:80]}")
+        return report
+
+    async def _apply_batch(self, reports: Sequence[Report]) -> int:
+        return await self._services.commit(
+            lambda tx: apply_reports(
+                tx, node_id=self._node.id, reports=reports, context=self._services.context, now=clock.now()
+            )
+        )
+
+    async def _apply_singly(self, reports: Sequence[Report]) -> int:
+        """One by one: a report that is refused is passed over with a line in the log, and the rest go on.
+
+        Only an expected refusal is passed over. An error of ours ends the session instead: the evidence
+        stays in the agent's journal.
+        """
+        seq = self._acknowledged
+        for report in reports:
+            try:
+                seq = max(seq, await self._apply_batch([report]))
+            except DomainError as error:
+                if error.code == "report_gap":
+                    raise
+                self._services.metrics.refused_reports.inc()
+                _log.error(
+                    "a report was refused and passed over",
+                    node=self._node.id, seq=report.seq, type=type(report.body).__name__, error=error.detail,
+                )  # fmt: skip
+                await self._pass_over(report.seq)
+                seq = max(seq, report.seq)
+        return seq
+
+    async def _pass_over(self, seq: int) -> None:
+        async with self._services.db.transaction() as tx:
+            await tx.nodes.applied(self._node.id, seq=seq, now=clock.now())
+
+    def _count(self, reports: Sequence[Report], *, seconds: float) -> None:
+        for report in reports:
+            self._services.metrics.reports.labels(type(report.body).__name__).inc()
+            if isinstance(report.body, RunExited):
+                self._services.metrics.settle_seconds.observe(seconds)
+
+    async def _send_desired(self, wakeup: Wakeup) -> None:
+        """The whole list, at first and whenever it changed; hints may be lost, so it is read at beats too."""
+        sent: wire.Desired | None = None
+        while True:
+            wakeup.clear()
+            async with self._services.db.connection() as connection:
+                leases = await live_leases(connection, self._node.id)
+            desired = wire.Desired(leases=tuple(order(lease) for lease in leases))
+            if desired != sent:
+                await _send(self._socket, desired)
+                sent = desired
+            await wakeup.wait(wire.BEAT_INTERVAL_SECONDS)
+
+    async def _watch(self) -> None:
+        """End the session when the agent is silent, dialled again, or the exchange stops."""
+        while not self._live.replaced and not self._services.stopping.is_set():
+            if time.monotonic() - self._live.spoke_at > SILENCE_SECONDS_MAX:
+                _log.warning("a session is silent and is closed", node=self._node.id)
+                break
+            await asyncio.sleep(1.0)
+        raise WebSocketDisconnect(CLOSE_SEND_AGAIN)
+
+    async def _renew_certificate(self, now: datetime) -> None:
+        if self._certificate_expires_at - now > RENEW_BEFORE:
+            return
+        made = node_certificate(
+            self._services.identity.authority, node=self._node.id, sign_key=self._node.sign_key, now=now
+        )
+        async with self._services.db.transaction() as tx:
+            await tx.nodes.certified(self._node.id, chain=made.chain_pem, expires_at=made.expires_at)
+        self._certificate_expires_at = made.expires_at
+        await _send(self._socket, wire.Certificate(chain=made.chain_pem))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
+
+
+async def _receive(socket: WebSocket) -> wire.FromAgent:
+    """The next frame. Raises WebSocketDisconnect, InvalidInput."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1000))
+    text: str | bytes | None = message.get("text")
+    return wire.decode_from_agent(text if text is not None else message["bytes"])
+
+
+async def _send(socket: WebSocket, frame: wire.FromExchange) -> None:
+    await socket.send_text(wire.encode(frame).decode())
+
+
+async def _close(socket: WebSocket, code: int, last: wire.FromExchange | None = None) -> None:
+    """Say why and close; the agent may be gone already."""
+    try:
+        if last is not None:
+            await _send(socket, last)
+        await socket.close(code)
+    except (RuntimeError, WebSocketDisconnect):
+        _log.debug("the agent was gone before the session was closed")
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
