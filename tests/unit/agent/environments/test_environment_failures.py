@@ -17,8 +17,8 @@ from perak.agent.environments.failures import explain
         ),
         (
             "  × No solution found when resolving dependencies:\n  ╰─▶ Because "
-            "only-sdist==2.14 has no usable wheels and\n      you require only-sdist==2.14, we can conclude that your requirements are "
-            "unsatisfiable.\n\nhint: Wheels are required for `only-sdist`",
+            "only-sdist==2.14 has no usable wheels and\n      you require only-sdist==2.14, we can conclude "
+            "that your requirements are unsatisfiable.\n\nhint: Wheels are required for `only-sdist`",
             "only-sdist==2.14 has no wheel for Python 3.11.2 on this platform",
             ("only-sdist",),
         ),
