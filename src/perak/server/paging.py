@@ -35,9 +35,9 @@ class Paging:
         """Rows to read: one more than wanted tells whether another page follows."""
         return self.limit + 1
 
-    def page(self, items: Sequence[Item]) -> Page[Item]:
-        """The page of what was read."""
+    def page(self, kind: type[Page[Item]], items: Sequence[Item]) -> Page[Item]:
+        """The page of what was read; `kind` is the model of such a page."""
         shown = list(items[: self.limit])
-        return Page[Item].model_construct(
+        return kind.model_construct(
             items=shown, next_cursor=shown[-1].id if len(items) > self.limit else None
         )

@@ -30,7 +30,7 @@ async def list_keys(request: Request, caller: AnyCaller, paging: Annotated[Pagin
         keys = await views.list_keys(
             connection, project=_visible(caller), before=paging.cursor, limit=paging.read
         )
-    return reply(paging.page(keys))
+    return reply(paging.page(Page[Key], keys))
 
 
 @router.post("/keys", status_code=201, response_model=KeyCreated)
@@ -81,7 +81,7 @@ async def revoke_key(key: str, request: Request, caller: AnyCaller) -> Response:
 async def list_projects(request: Request, caller: Operator, paging: Annotated[Paging, Depends()]) -> Response:
     async with services_of(request).db.connection() as connection:
         projects = await views.list_projects(connection, before=paging.cursor, limit=paging.read)
-    return reply(paging.page(projects))
+    return reply(paging.page(Page[Project], projects))
 
 
 @router.post("/projects", status_code=201, response_model=Project)

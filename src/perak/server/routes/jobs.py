@@ -63,7 +63,7 @@ async def list_jobs(
             before=paging.cursor,
             limit=paging.read,
         )
-    return reply(paging.page(jobs))
+    return reply(paging.page(Page[Job], jobs))
 
 
 @router.get("/{job}", response_model=JobDetail)

@@ -44,7 +44,7 @@ async def list_entries(request: Request, caller: AnyCaller, paging: Annotated[Pa
         entries = await views.list_entries(
             connection, project=caller.project, before=before, limit=paging.read
         )
-    return reply(paging.page(entries))
+    return reply(paging.page(Page[EntryView], entries))
 
 
 @router.post("/wallet/funds", status_code=201, response_model=EntryView)
@@ -75,7 +75,7 @@ async def list_receipts(
         receipts = await views.list_receipts(
             connection, project=caller.project, job=job, before=paging.cursor, limit=paging.read
         )
-    return reply(paging.page(receipts))
+    return reply(paging.page(Page[ReceiptSummary], receipts))
 
 
 @router.get("/receipts/{receipt}", response_model=Receipt)

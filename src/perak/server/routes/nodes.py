@@ -39,7 +39,7 @@ async def list_nodes(request: Request, caller: Provider, paging: Annotated[Pagin
         nodes = await views.list_nodes(
             connection, project=_visible(caller), before=paging.cursor, limit=paging.read
         )
-    return reply(paging.page(nodes))
+    return reply(paging.page(Page[Node], nodes))
 
 
 @router.get("/nodes/{node}", response_model=Node)

@@ -29,7 +29,7 @@ async def list_offers(request: Request, caller: AnyCaller, paging: Annotated[Pag
     """Every offer of the exchange, newest first."""
     async with services_of(request).db.connection() as connection:
         offers = await views.list_offers(connection, before=paging.cursor, limit=paging.read)
-    return reply(paging.page(offers))
+    return reply(paging.page(Page[Offer], offers))
 
 
 @router.get("/{offer}", response_model=Offer)
