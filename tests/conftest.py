@@ -9,6 +9,14 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test is timed: the first draw of text in a fresh clone builds Unicode tables, which takes seconds on a
+# busy machine. The blob that repeats a failure is always printed.
+settings.register_profile(
+    "perak", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("perak")
 
 _numbers = itertools.count(1)
 _TEMPLATE = "migrated"
