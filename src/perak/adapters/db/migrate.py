@@ -67,8 +67,8 @@ async def upgrade(url: str, *, versions: Path = VERSIONS) -> None:
         raise
     if child.returncode != 0:
         raise MigrationFailed(
-            f"The database's schema could not be brought to revision {newest_revision(versions)} and is as it "
-            f"was. {said.decode(errors='replace').strip()[-800:]}"
+            f"The database's schema could not be brought to revision {newest_revision(versions)}, and stays "
+            f"as it was. {said.decode(errors='replace').strip()[-800:]}"
         )
 
 
