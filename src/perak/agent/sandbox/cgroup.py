@@ -125,12 +125,10 @@ class CgroupHost:
         return found
 
     def remove(self) -> None:
-        """Remove our (empty) parent folders."""
+        """Remove our folder if it is empty; the one above it, ``perak``, other agents may have in use."""
         for parent in dict.fromkeys(self.parents.values()):
             with contextlib.suppress(OSError):
                 parent.rmdir()
-            with contextlib.suppress(OSError):
-                parent.parent.rmdir()
 
 
 def detect(tag: str, *, mountinfo: str | None = None) -> tuple[CgroupHost | None, dict[str, str]]:

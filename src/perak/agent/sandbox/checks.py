@@ -33,6 +33,7 @@ refused() { name=$1; shift; if "$@" >/dev/null 2>&1; then say "$name" no; else s
 say uid "$(id -u)"
 grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | sed 's/:[[:space:]]*/=/'
 say devices "$(sed -n '3,$s/^ *\\([^:]*\\):.*/\\1/p' /proc/net/dev | tr '\\n' ' ')"
+for kind in net pid ipc uts mnt user; do say "ns_$kind" "$(readlink /proc/self/ns/$kind)"; done
 say processes "$(ls /proc | grep -c '^[0-9]')"
 refused shadow cat /etc/shadow
 refused state ls "$STATE_DIR"
@@ -158,7 +159,9 @@ def _privileges(said: dict[str, str]) -> str | None:
         return f"a run keeps capabilities ({', '.join(capable)})"
     if said.get("NoNewPrivs") != "1":
         return "a run could gain privileges by a setuid program"
-    if said.get("namespace") == "no":
+    if "namespace" not in said:
+        return "unshare (of util-linux) is missing, so new user namespaces could not be tried"
+    if said["namespace"] != "yes":
         return "a run can make user namespaces, in which it would have capabilities"
     return None
 
@@ -185,12 +188,23 @@ def _filesystem(said: dict[str, str]) -> str | None:
 
 def _processes(said: dict[str, str]) -> str | None:
     seen = int(said.get("processes", "999"))
+    if shared := _shared(said, "pid", "ipc", "uts", "mnt"):
+        return f"a run shares namespaces with the node ({', '.join(shared)})"
     return None if seen <= PROCESSES_SEEN_MAX else f"a run sees {seen} processes of the node"
 
 
 def _network(said: dict[str, str]) -> str | None:
     devices = said.get("devices", "unknown").split()
+    if _shared(said, "net"):
+        return "a run is in the node's own network namespace"
     return None if devices in ([], ["lo"]) else f"a run has the network devices {', '.join(devices)}"
+
+
+def _shared(said: dict[str, str], *kinds: str) -> list[str]:
+    """The namespaces that are the agent's own, or of which the run couldn't tell."""
+    return [
+        kind for kind in kinds if said.get(f"ns_{kind}", "") in ("", os.readlink(f"/proc/self/ns/{kind}"))
+    ]
 
 
 def _seccomp(said: dict[str, str]) -> str | None:
