@@ -54,8 +54,12 @@ def model_fits(wanted: tuple[str, ...], actual: str) -> bool:
 def _is_model(wanted: str, actual: str) -> bool:
     model, variant = _parts(wanted)
     has_model, has_variant = _parts(actual)
+    models = {has_model}
     known = find_gpu(actual)
-    models = {has_model, normal_model(known.model)} if known else {has_model}
+    if known is not None:
+        models.add(normal_model(known.model))
+        if actual in known.names:  # A bare model may be any of its variants.
+            has_variant |= _parts(known.variant)[1]
     return model != "" and model in models and variant <= has_variant
 
 

@@ -1,0 +1,216 @@
+"""Which offers a job fits, and what is said of those that it does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from perak.domain.hardware.specs import SPECS
+from perak.domain.job import JobSpec, Limits, PythonEnvironment, Resources
+from perak.domain.market.feasible import fitting_devices, misfits, model_fits, normal_model
+from perak.domain.offer import Device, Hours, Offer, OfferAsk
+
+NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)  # a Monday
+GIB = 2**30
+
+
+def device(index: int = 0, model: str = "Tesla V100-SXM2-16GB", memory_bytes: int = 16 * GIB) -> Device:
+    return Device(index=index, kind="nvidia", model=model, uuid=f"GPU-{index}", memory_bytes=memory_bytes)
+
+
+def offer(**changes: Any) -> Offer:
+    """An idle offer of 8 cores and two V100; `changes` are of the ask or, of that name, of the offer."""
+    ask_fields: dict[str, Any] = {
+        "region": "DE",
+        "cpu_model": "Test CPU",
+        "cpu_milli": 8000,
+        "memory_bytes": 64 * 10**9,
+        "disk_bytes": 100 * 10**9,
+        "devices": (device(0), device(1)),
+        "price_gpu": 180_000,
+        "price_cpu": 10_000,
+        "pythons": ("3.11", "3.12"),
+    }
+    ask_fields |= {key: changes.pop(key) for key in list(changes) if key in OfferAsk.__dataclass_fields__}
+    ask = OfferAsk(**ask_fields)
+    idle = Offer(
+        id="offer-1",
+        version=1,
+        node="node-1",
+        node_name="one",
+        provider="project-1",
+        state="open",
+        ask=ask,
+        free_cpu_milli=ask.cpu_milli,
+        free_memory_bytes=ask.memory_bytes,
+        free_disk_bytes=ask.disk_bytes,
+        free_devices=ask.devices,
+    )
+    return replace(idle, **changes)
+
+
+def job(*, python: str | None = None, max_price: int | None = None, **resources: Any) -> JobSpec:
+    return JobSpec(
+        name="job",
+        run="true",
+        python=PythonEnvironment(version=python) if python else None,
+        resources=Resources(**resources),
+        limits=Limits(max_price=max_price),
+    )
+
+
+def why_not(spec: JobSpec, offer: Offer, now: datetime = NOW) -> list[tuple[str, bool]]:
+    return [(m.dimension, m.now_only) for m in misfits(spec, offer, now=now)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actual"),
+    [
+        ("V100", "Tesla V100-SXM2-16GB"),
+        ("V100", "Tesla V100S-PCIE-32GB"),
+        ("V100-SXM2", "Tesla V100-SXM2-16GB"),
+        ("A100", "NVIDIA A100-SXM4-80GB"),
+        ("A100", "NVIDIA A100 80GB PCIe"),
+        ("A100-80GB", "NVIDIA A100-SXM4-80GB"),
+        ("a100 80gb", "NVIDIA A100 80GB PCIe"),
+        ("RTX 3090 24GB", "NVIDIA GeForce RTX 3090"),
+        ("H100 80GB", "NVIDIA H100 PCIe"),
+        ("A10", "NVIDIA A10"),
+        ("H100", "NVIDIA H100 80GB HBM3"),
+        ("rtx3090", "NVIDIA GeForce RTX 3090"),
+        ("RTX 3080 Ti", "NVIDIA GeForce RTX 3080 Ti"),
+        ("rtx3080ti", "NVIDIA GeForce RTX 3080 Ti"),
+        ("RTX A4000", "NVIDIA RTX A4000"),
+        ("RTX 6000 Ada", "NVIDIA RTX 6000 Ada Generation"),
+        ("GTX 1060", "NVIDIA GeForce GTX 1060 6GB"),
+        ("MI100", "AMD Instinct MI100"),
+        ("Radeon RX 7900 XTX", "AMD Radeon RX 7900 XTX"),
+    ],
+)
+def test_a_model_admits_its_variants_and_other_spellings(wanted: str, actual: str) -> None:
+    assert model_fits((wanted,), actual)
+    assert model_fits(("no such card", wanted), actual)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "actual"),
+    [
+        ("A10", "NVIDIA A100-SXM4-80GB"),
+        ("A10", "NVIDIA A10G"),
+        ("A10G", "NVIDIA A10"),
+        ("L4", "NVIDIA L40"),
+        ("L40", "NVIDIA L40S"),
+        ("T4", "NVIDIA T400"),
+        ("RTX 3080", "NVIDIA GeForce RTX 3080 Ti"),
+        ("RTX 2080", "NVIDIA GeForce RTX 2080 SUPER"),
+        ("RTX 3080", "NVIDIA GeForce RTX 3080 Laptop GPU"),
+        ("RTX 4000", "NVIDIA RTX A4000"),
+        ("RTX A4000", "NVIDIA RTX A4000 Laptop GPU"),
+        ("RTX 6000", "NVIDIA RTX 6000 Ada Generation"),
+        ("RX 7900 XT", "AMD Radeon RX 7900 XTX"),
+        ("H100", "NVIDIA GH200 480GB"),
+        ("A100", "NVIDIA A100-SXM4-40GB MIG 1g.5gb"),
+        ("A100-80GB", "NVIDIA A100-SXM4-40GB"),
+        ("A100-80GB", "NVIDIA A100"),
+        ("V100-SXM2", "Tesla V100-PCIE-16GB"),
+        ("NVIDIA", "NVIDIA TITAN V"),
+        ("16GB", "Tesla V100-SXM2-16GB"),
+        ("", "Tesla V100-SXM2-16GB"),
+    ],
+)
+def test_a_model_does_not_admit_another_card(wanted: str, actual: str) -> None:
+    assert not model_fits((wanted,), actual)
+
+
+def test_no_model_named_is_any_model() -> None:
+    assert model_fits((), "Anything")
+
+
+def test_every_known_card_is_admitted_by_its_own_model_and_no_other() -> None:
+    models = {spec.model for spec in SPECS}
+    for spec in SPECS:
+        for name in spec.names:
+            assert {m for m in models if model_fits((m,), name)} == {spec.model}, name
+
+
+def test_brands_spaces_and_case_do_not_tell_models_apart() -> None:
+    assert normal_model("NVIDIA GeForce RTX 3090") == normal_model("rtx3090") == "rtx3090"
+
+
+def test_devices_come_in_order_of_index_and_fit_in_model_and_memory() -> None:
+    cards = (device(2), device(0), device(1, "NVIDIA A10", 24 * GIB), device(3, memory_bytes=8 * GIB))
+    spec = job(gpu_models=("V100",), gpu_count=1, gpu_memory_bytes=16 * 10**9)
+    assert [d.index for d in fitting_devices(spec, cards)] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        job(),
+        job(cpu_milli=8000, memory_bytes=64 * 10**9, disk_bytes=100 * 10**9),
+        job(gpu_count=2, gpu_models=("A10", "V100"), gpu_memory_bytes=16 * 10**9, max_price=180_000),
+        job(python="3.12", max_price=10_000),
+    ],
+)
+def test_a_job_that_fits_is_told_nothing(spec: JobSpec) -> None:
+    assert misfits(spec, offer(), now=NOW) == ()
+
+
+BUSY = {"free_cpu_milli": 500, "free_memory_bytes": 10**9, "free_disk_bytes": 2 * 10**9, "free_devices": ()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "reasons"),
+    [
+        (job(), {"state": "paused"}, [("availability", True)]),
+        (job(), {"accepting": False}, [("availability", True)]),
+        (job(), {"hours": (Hours(start_minute=0, end_minute=720),)}, [("hours", True)]),
+        (job(gpu_count=1, gpu_models=("A100",)), {}, [("gpu", False)]),
+        (job(gpu_count=1), {"devices": ()}, [("gpu", False)]),
+        (job(gpu_count=1, gpu_memory_bytes=32 * GIB), {}, [("gpu_memory", False)]),
+        (job(gpu_count=3), {}, [("gpu_count", False)]),
+        (job(gpu_count=1), {"free_devices": ()}, [("gpu_count", True)]),
+        (job(cpu_milli=8001), {}, [("cpu", False)]),
+        (job(cpu_milli=501), BUSY, [("cpu", True)]),
+        (job(memory_bytes=2 * 10**9, disk_bytes=10**12), BUSY, [("memory", True), ("disk", False)]),
+        (job(python="3.9"), {}, [("python", False)]),
+        (job(max_price=9_999), {}, [("price", False)]),
+        (job(), {"price_cpu": None}, [("price", False)]),
+        (job(gpu_count=1), {"price_gpu": None}, [("price", False)]),
+    ],
+)
+def test_each_dimension_that_fails_is_named(
+    spec: JobSpec, changes: dict[str, Any], reasons: list[tuple[str, bool]]
+) -> None:
+    assert why_not(spec, offer(**changes)) == reasons
+
+
+def test_all_that_fails_is_said_at_once() -> None:
+    spec = job(gpu_count=9, cpu_milli=9000, python="2.7", max_price=1)
+    assert [d for d, _ in why_not(spec, offer(state="paused"))] == [
+        "availability",
+        "gpu_count",
+        "cpu",
+        "python",
+        "price",
+    ]
+
+
+def test_an_offer_is_open_within_any_of_its_hours() -> None:
+    nights = Hours(start_minute=22 * 60, end_minute=6 * 60)
+    mondays = Hours(start_minute=0, end_minute=1440, weekdays=(1,))
+    assert why_not(job(), offer(hours=(nights, mondays))) == []
+    assert why_not(job(), offer(hours=(nights, mondays)), NOW.replace(day=3)) == [("hours", True)]
+
+
+def test_a_misfit_reads_as_a_sentence() -> None:
+    (cpu,) = misfits(job(cpu_milli=9000), offer(free_cpu_milli=500), now=NOW)
+    assert str(cpu) == "cpu: needs 9 cores, has 0.5 cores free of 8 cores"
+
+
+def test_an_offer_that_shrank_below_its_leases_has_nothing_free_rather_than_less() -> None:
+    (cpu,) = misfits(job(), offer(free_cpu_milli=-250), now=NOW)
+    assert cpu.available == "0 cores free of 8 cores"
