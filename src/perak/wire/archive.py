@@ -22,7 +22,7 @@ import stat
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -49,7 +49,7 @@ ENTRY_OVERHEAD_BYTES = 4096
 # How many of the largest files an error about size names, and how many names any error or report lists.
 OFFENDERS_SHOWN = 5
 SKIPPED_SHOWN_MAX = 100
-# Measured on Python sources: level 6 takes more than twice as long and saves 6%; weights compress at no level.
+# Measured on Python sources: level 6 takes over twice as long and saves 6%; weights compress at no level.
 COMPRESSION_LEVEL = 4
 CHUNK_BYTES = 256 * 1024
 
@@ -66,6 +66,8 @@ _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_C
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+# No hand writes a longer list; a file of another kind took the name.
+IGNORE_CHARACTERS_MAX = 1_000_000
 # The name of a group in pathspec's regular expressions, see `_mentions`.
 _MATCHED_FOLDER = "ps_d"
 
@@ -112,7 +114,7 @@ def pack_workdir(
     except OSError as error:
         raise ArchiveError(f"cannot pack {root}: {error.strerror}. Name a folder that exists.") from error
     with _closing_fd(root_fd):
-        entries = list(_workdir_entries(root_fd, _rules_above(root)))
+        entries = _workdir_entries(root_fd, _rules_above(root))
         _check_limits(
             entries,
             limit_bytes,
@@ -307,27 +309,33 @@ def _mentions(pattern: "RegexPattern", name: str) -> bool:
     return match is not None and match.end(_MATCHED_FOLDER) in (-1, len(name))
 
 
-def _workdir_entries(root_fd: int, above: tuple[_Rules, ...]) -> Iterator[_Entry]:
+def _workdir_entries(root_fd: int, above: tuple[_Rules, ...]) -> list[_Entry]:
     """All entries to pack, sorted by name; raises `ArchiveError` at the first one that cannot travel."""
     found: list[_Entry] = []
     pending = [("", above)]
     while pending:
         base, outer = pending.pop()
-        with _open_folder(root_fd, base) as folder_fd:
-            names = os.listdir(folder_fd)
-            rules = outer + _rules_in(folder_fd, names, base)
-            for name in names:
-                if name == GIT_FOLDER or (entry := _workdir_entry(folder_fd, base, name, rules)) is None:
-                    continue
-                found.append(entry)
-                if entry.kind is _Kind.FOLDER:
-                    pending.append((f"{entry.name}/", rules))
+        try:
+            with _open_folder(root_fd, base) as folder_fd:
+                names = os.listdir(folder_fd)
+                rules = outer + _rules_in(folder_fd, names, base)
+                entries = [
+                    _workdir_entry(folder_fd, base, name, rules) for name in names if name != GIT_FOLDER
+                ]
+        except OSError as error:
+            place = _shown(base) if base else "the work folder"
+            raise ArchiveError(
+                f"cannot read {place}: {error.strerror}. Make it readable, or name it in .perakignore."
+            ) from error
+        kept = [entry for entry in entries if entry is not None]
+        found += kept
+        pending += [(f"{entry.name}/", rules) for entry in kept if entry.kind is _Kind.FOLDER]
         if len(found) > WALK_ENTRIES_MAX:
             raise ArchiveError(
                 f"the work folder has more than {WALK_ENTRIES_MAX:,} files. "
                 "Name what the job does not need in .perakignore."
             )
-    yield from sorted(found, key=lambda entry: entry.name)
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def _workdir_entry(folder_fd: int, base: str, name: str, rules: tuple[_Rules, ...]) -> _Entry | None:
@@ -353,11 +361,12 @@ def _rules_in(folder_fd: int, names: Iterable[str], base: str) -> tuple[_Rules, 
     present = set(names)
     for name in IGNORE_FILES:
         if name in present:
-            with closing(
-                os.fdopen(_open_regular(folder_fd, name), encoding="utf-8", errors="replace")
-            ) as file:
-                lines += file.read(HEADER_BYTES_MAX).splitlines()
-    return (_Rules(_compile(lines), cut=base),) if lines else ()
+            with os.fdopen(_open_regular(folder_fd, name), encoding="utf-8", errors="replace") as file:
+                text = file.read(IGNORE_CHARACTERS_MAX + 1)
+            if len(text) > IGNORE_CHARACTERS_MAX:
+                raise ArchiveError(f"{_shown(base + name)} is too long to be a list of patterns. Shorten it.")
+            lines += text.splitlines()
+    return (_Rules(_compile(lines, f"in {_shown(base or 'the work folder')}"), cut=base),) if lines else ()
 
 
 def _rules_above(root: Path) -> tuple[_Rules, ...]:
@@ -373,14 +382,23 @@ def _rules_above(root: Path) -> tuple[_Rules, ...]:
             if (file := folder / name).is_file():
                 lines += file.read_text(encoding="utf-8", errors="replace").splitlines()
         if lines:
-            rules.append(_Rules(_compile(lines), put=f"{root.relative_to(folder).as_posix()}/"))
+            rules.append(
+                _Rules(
+                    _compile(lines, f"in {_shown(str(folder))}"),
+                    put=f"{root.relative_to(folder).as_posix()}/",
+                )
+            )
     return tuple(rules)
 
 
-def _compile(lines: list[str]) -> tuple["RegexPattern", ...]:
+def _compile(lines: list[str], base: str) -> tuple["RegexPattern", ...]:
+    """Raises `ArchiveError` for a pattern that git would not know either."""
     from pathspec import GitIgnoreSpec  # Imported here: `perak --help` should not pay for it.
 
-    return tuple(GitIgnoreSpec.from_lines(lines).patterns)
+    try:
+        return tuple(GitIgnoreSpec.from_lines(lines).patterns)
+    except ValueError as error:
+        raise ArchiveError(f"a pattern {base} can't be read: {error}. Correct it.") from error
 
 
 # Outputs
@@ -411,7 +429,9 @@ class _OutputPattern:
         return cls(
             text,
             tuple(fixed),
-            *_compile(["/" + "/".join(parts or ["**"]) + ("/" if text.endswith("/") else "")]),
+            *_compile(
+                ["/" + "/".join(parts or ["**"]) + ("/" if text.endswith("/") else "")], "of the outputs"
+            ),
         )
 
     def matches(self, name: str) -> bool:
@@ -574,6 +594,8 @@ def _add(tar: tarfile.TarFile, root_fd: int, entry: _Entry) -> None:
                 ):
                     tar.addfile(info, file)
             except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    raise ArchiveError(f"no room for the archive: {error.strerror}. Make room.") from error
                 raise ArchiveError(
                     f"{_shown(entry.name)} changed while it was packed: {error.strerror or error}. Try again."
                 ) from error

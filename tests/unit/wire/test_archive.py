@@ -270,6 +270,19 @@ def test_a_missing_work_folder_is_an_error_for_the_user(tmp_path: Path) -> None:
         pack_workdir(tmp_path / "nowhere", io.BytesIO())
 
 
+def test_an_ignore_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".gitignore").symlink_to("elsewhere")
+    with pytest.raises(ArchiveError, match="cannot read the work folder"):
+        pack_bytes(tmp_path)
+    (tmp_path / ".gitignore").unlink()
+    (tmp_path / ".gitignore").write_text("!\n")
+    with pytest.raises(ArchiveError, match="can't be read"):
+        pack_bytes(tmp_path)
+    (tmp_path / ".gitignore").write_text("x" * 2_000_000)
+    with pytest.raises(ArchiveError, match=r"\.gitignore is too long"):
+        pack_bytes(tmp_path)
+
+
 # Outputs
 
 
@@ -309,6 +322,22 @@ def test_no_outputs_is_none_and_no_file(tmp_path: Path) -> None:
 def test_a_pattern_cannot_leave_the_folder(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(ArchiveError, match="not a path inside"):
         pack_outputs(tmp_path, [pattern], io.BytesIO())
+
+
+@settings(max_examples=60, deadline=None)
+@given(patterns=st.lists(st.text("ab/*?[]!#\\ .-", max_size=6), max_size=3))
+def test_any_pattern_is_refused_or_finds_only_what_lies_inside(patterns: list[str]) -> None:
+    with scratch() as folder:
+        root = write_tree(folder / "w", {"a/b": b"", "b": b"", "a b/[a": b"", "#a": b""})
+        (root / "up").symlink_to("..")
+        sink = io.BytesIO()
+        try:
+            packed = pack_outputs(root, patterns, sink)
+        except ArchiveError:
+            return
+        assert (packed is None) == (sink.getvalue() == b"")
+        if packed:
+            assert set(names_in(sink.getvalue())) <= {"a", "a/b", "b", "a b", "a b/[a", "#a"}
 
 
 def test_a_hostile_folder_gives_nothing_away(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ COMPILE_SECONDS_MAX = 600.0
 UNCOMPILED = "/tests?/"
 # uv waits longer each time; a host that is refused stays refused.
 HTTP_RETRIES = 2
+# A thousand packages with fifty hashes each.
+RESOLVED_CHARACTERS_MAX = 8_000_000
 # The end of what uv printed, where it says why.
 ERROR_CHARACTERS_MAX = 1500
 
@@ -76,12 +78,15 @@ class Environments:
     ) -> None:
         """Keep environments under `state_dir`/environments; install as `uid` (None: as ourselves, not root).
 
-        `in_use` names the keys that runs use now. Raises ValueError where `uid` can't reach `state_dir`.
+        `in_use` names the keys that runs use now. Raises ValueError where `uid` can't reach `state_dir` or a
+        folder of the index.
         """
         self._store = Store(state_dir.resolve() / "environments", total_bytes_max=total_bytes_max)
         check_reachable(self._store.root, uid)
         self._uid = uid
         self._index = index or IndexSettings.from_environment()
+        for folder in self._index.local_folders():
+            check_reachable(folder, uid)
         self._sandbox = InstallSandbox(bwrap=bwrap, uid=uid, index=self._index, disk=self._store.root)
         self._uv = _own_copy(uv_path or _uv_of_wheel(), state_dir.resolve() / "runtime")
         self._in_use = in_use
@@ -303,7 +308,7 @@ def _read_plain(file: Path) -> str:
     """A file that another uid wrote: neither a link nor a pipe is read."""
     file_fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(file_fd, encoding="utf-8") as text:
-        return text.read()
+        return text.read(RESOLVED_CHARACTERS_MAX)
 
 
 def _with_refusals(message: str, outcome: Outcome) -> str:

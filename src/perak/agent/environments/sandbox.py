@@ -34,11 +34,11 @@ OUTPUT_LINE_CHARACTERS_MAX = 2000
 
 SOCKET_FOLDER = Path("/run/perak-index")
 SOCKET_NAME = "proxy.sock"
+CERTIFICATES_NAME = "certificates.pem"
 # What programs need of /etc: the linker's cache, Debian's alternatives, certificates. No secrets, no names.
 ETC = ("ld.so.cache", "alternatives", "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "pki/tls/certs",
        "pki/ca-trust/extracted")  # fmt: skip
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
-CERT_TARGET = Path("/run/perak-certs.pem")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ class InstallSandbox:
                 proxy = stack.enter_context(
                     IndexProxy(folder / SOCKET_NAME, self.index, limit_bytes=self.download_bytes_max, log=log)
                 )
-                binds = [*binds, Bind(folder, SOCKET_FOLDER), *self._index_binds()]
-                variables = variables | self._index_variables()
+                binds = [*binds, Bind(folder, SOCKET_FOLDER), *map(Bind, self.index.local_folders())]
+                variables = variables | self.index.installer_variables() | self._certificates(folder)
             arguments = _arguments(interpreter, binds, variables)
             socket_path = str(SOCKET_FOLDER / SOCKET_NAME) if online else ""
             bridge = resources.files(__package__).joinpath("bridge.py").read_text()
@@ -156,17 +156,14 @@ class InstallSandbox:
                 os.chown(folder, self.uid, self.uid)
             yield folder
 
-    def _index_binds(self) -> list[Bind]:
-        binds = [Bind(folder) for folder in self.index.local_folders()]
-        if (cert := self.index.cert_file) is not None and cert.is_file():
-            binds.append(Bind(cert.resolve(), CERT_TARGET))
-        return binds
-
-    def _index_variables(self) -> dict[str, str]:
-        variables = self.index.installer_variables()
-        if (cert := self.index.cert_file) is not None and cert.is_file():
-            variables["SSL_CERT_FILE"] = str(CERT_TARGET)
-        return variables
+    def _certificates(self, folder: Path) -> dict[str, str]:
+        """A copy of the index's certificates, since the original may lie where the uid can't read."""
+        if self.index.cert_file is None:
+            return {}
+        copy = folder / CERTIFICATES_NAME
+        shutil.copyfile(self.index.cert_file, copy)
+        copy.chmod(0o644)
+        return {"SSL_CERT_FILE": str(SOCKET_FOLDER / CERTIFICATES_NAME)}
 
 
 def check_reachable(folder: Path, uid: int | None) -> None:

@@ -5,6 +5,7 @@ what it is and how large; its time of change is the last use resolved/REQUEST.js
 to, and when locks/ drafts/ uv-cache/
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -229,12 +230,13 @@ def seal(folder: Path, interpreter: Path) -> int:
 
 
 def tree_bytes(folder: Path) -> int:
-    """What a folder takes on disk."""
-    return sum(
-        os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_blocks * 512
-        for _, _, files, folder_fd in os.fwalk(folder, follow_symlinks=False)
-        for name in files
-    )
+    """What a folder takes on disk; others may write in it meanwhile."""
+    size_bytes = 0
+    for _, _, files, folder_fd in os.fwalk(folder, follow_symlinks=False):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                size_bytes += os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_blocks * 512
+    return size_bytes
 
 
 def remove_tree(folder: Path) -> None:
