@@ -300,7 +300,7 @@ class AsyncClient:
                 if response.status_code != httpx.codes.OK:
                     return await _read(response)
                 sink = Sink(step, response)
-                async for chunk in response.aiter_raw(CHUNK_BYTES):
+                async for chunk in response.aiter_bytes(CHUNK_BYTES):
                     sink.write(chunk)
                 return Reply(status=response.status_code, headers=response.headers)
         except httpx.TransportError as error:

@@ -297,7 +297,7 @@ class Client:
                 if response.status_code != httpx.codes.OK:
                     return _read(response)
                 sink = Sink(step, response)
-                for chunk in response.iter_raw(CHUNK_BYTES):
+                for chunk in response.iter_bytes(CHUNK_BYTES):
                     sink.write(chunk)
                 return Reply(status=response.status_code, headers=response.headers)
         except httpx.TransportError as error:
