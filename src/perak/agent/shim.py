@@ -63,8 +63,9 @@ def _be_shim(folder: str) -> None:
         os.dup2(errors, 2)
         with open(os.path.join(folder, "launch.json"), "rb") as file:
             plan = json.load(file)
-        if _claim(folder):
-            Shim(folder, plan).run()
+        started_at = time.time()
+        if _claim(folder, started_at):
+            Shim(folder, plan, started_at).run()
         code = 0
     except BaseException as error:
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
@@ -73,12 +74,23 @@ def _be_shim(folder: str) -> None:
         os._exit(code)
 
 
-def _claim(folder: str) -> bool:
-    """False when another shim has this run: its agent may have been killed before it noted that."""
+def _claim(folder: str, started_at: float) -> bool:
+    """Write shim.json; False when another shim has: its agent may have been killed before it noted that."""
+    record = {
+        "pid": os.getpid(),
+        "start_ticks": int(_stat_fields("self")[19]),
+        "boot_id": _read("/proc/sys/kernel/random/boot_id").strip(),
+        "started_at": started_at,
+    }
+    draft = os.path.join(folder, f".shim.json.{os.getpid()}")
+    with open(draft, "w") as file:
+        json.dump(record, file)
     try:
-        os.close(os.open(os.path.join(folder, "claim"), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        os.link(draft, os.path.join(folder, "shim.json"))
     except FileExistsError:
         return False
+    finally:
+        os.unlink(draft)
     return True
 
 
@@ -102,10 +114,10 @@ class Stage:
 class Shim:
     """The run's whole life: stages one after the other, one loop over pipes, signals and deadlines."""
 
-    def __init__(self, folder: str, plan: dict[str, Any]) -> None:
+    def __init__(self, folder: str, plan: dict[str, Any], started_at: float) -> None:
         self.folder = folder
         self.plan = plan
-        self.started_at = time.time()
+        self.started_at = started_at
         self.deadline = time.monotonic() + plan["max_duration_seconds"]
         self.kill_at = NEVER
         self.next_tick = time.monotonic() + TICK_SECONDS
@@ -128,17 +140,6 @@ class Shim:
 
     def run(self) -> None:
         """All stages, then exit.json."""
-        _write_json(
-            self.folder,
-            "shim.json",
-            {
-                "pid": os.getpid(),
-                "start_ticks": int(_stat_fields("self")[19]),
-                "boot_id": _read("/proc/sys/kernel/random/boot_id").strip(),
-                "started_at": self.started_at,
-            },
-            durable=False,
-        )
         stage = None
         for name in self.plan["stages"]:
             stage = self._run_stage(name)
@@ -223,7 +224,10 @@ class Shim:
     def _take_news(self, stage: Stage) -> None:
         """bubblewrap's own reports: the process it made, and that the job ended by itself."""
         assert stage.news is not None
-        data = os.read(stage.news, 4096)
+        try:
+            data = os.read(stage.news, 4096)
+        except BlockingIOError:
+            return
         if not data:
             os.close(stage.news)
             stage.news = None
@@ -351,7 +355,7 @@ class Shim:
             self.memory_seen = max(self.memory_seen, usage.ru_maxrss * 1024)
             if pid == stage.pid:
                 stage.code = os.waitstatus_to_exitcode(status)
-                while stage.news is not None:
+                if stage.news is not None:  # its last words
                     self._take_news(stage)
 
     def _finish(self, stage: Stage) -> None:
@@ -376,20 +380,20 @@ class Shim:
             "log_bytes": os.fstat(self.log_file).st_size,
             "detail": self.detail,
         }
-        _write_json(self.folder, "exit.json", record, durable=True)
+        _write_durably(self.folder, "exit.json", record)
         self.poke.send()
 
     def _cause(self, stage: Stage, code: int) -> str:
         if self.end_cause is not None:
             return self.end_cause
+        if code != 0 and (_counter(self.plan, "oom") or 0) > 0:
+            self.detail = f"out of memory (limit {self.plan['memory_bytes']} bytes) in {stage.name}"
+            return "oom"
         if not stage.started:
             self.detail = self.last_words.decode(errors="replace").strip() or "the sandbox did not start"
             return "sandbox"
         if code == 0:
             return "exited"
-        if (_counter(self.plan, "oom") or 0) > 0:
-            self.detail = f"out of memory (limit {self.plan['memory_bytes']} bytes) in {stage.name}"
-            return "oom"
         if self.disk_full or (self.plan["disk_watch_bytes"] is None and _is_full(self.plan["scratch"])):
             self.detail = f"the scratch of {self.plan['disk_bytes']} bytes was full in {stage.name}"
             return "disk_full"
@@ -437,6 +441,7 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
     log_read, log_write = os.pipe()
     news_read, news_write = os.pipe()
     block_read, block_write = os.pipe()
+    os.set_blocking(news_read, False)
     shim_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
@@ -596,14 +601,13 @@ def number_after(data: bytes, key: bytes) -> int | None:
     return int(digits) if found and digits.isdigit() else None
 
 
-def _write_json(folder: str, name: str, record: dict[str, Any], *, durable: bool) -> None:
-    """One flat object, in place at once; `durable`: still there after a power cut."""
+def _write_durably(folder: str, name: str, record: dict[str, Any]) -> None:
+    """In place at once, and still there after a power cut."""
     draft = os.path.join(folder, f".{name}")
     with open(draft, "w") as file:
         json.dump(record, file)
         file.flush()
-        if durable:
-            os.fsync(file.fileno())
+        os.fsync(file.fileno())
     os.rename(draft, os.path.join(folder, name))
 
 

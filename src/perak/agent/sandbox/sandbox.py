@@ -108,8 +108,8 @@ class Sandbox:
         """
         folder = self._folder(run_id)
         plan = launch.read(folder)
-        if (folder / "spawn.json").exists() or (folder / "claim").exists():
-            raise RuntimeError(f"{run_id} was started already")
+        if (state := self.status(run_id).state) != "prepared":
+            raise RuntimeError(f"{run_id} was started already; it is {state}")
         if plan["uid"] is not None:
             scratch.give_to(folder / "scratch" / "work", plan["uid"])
         identity = self._shims.start(folder)
