@@ -15,7 +15,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Jobs": {
         "run": ("perak.cli.jobs:run", "Run a job and follow it to its end."),
         "quote": ("perak.cli.jobs:quote", "Show what a job would cost on each offer."),
-        "ps": ("perak.cli.jobs:ps", "List jobs."),
+        "ps": ("perak.cli.jobs:ps", "List jobs, newest first."),
         "show": ("perak.cli.jobs:show", "Show a job, its runs and the steps of its life."),
         "logs": ("perak.cli.jobs:logs", "Print the log of a job."),
         "cancel": ("perak.cli.jobs:cancel", "Cancel a job."),
