@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from perak.wire import archive
-from perak.wire.archive import ArchiveError, pack_outputs, pack_workdir, unpack
+from perak.wire.archive import ArchiveError, outputs, pack_outputs, pack_workdir, unpack
+from perak.wire.archive.tree import check_limits
 
 MIB = 1024 * 1024
 
@@ -376,14 +376,13 @@ def test_a_link_swapped_in_between_walk_and_read_is_not_followed(
     write_tree(tmp_path / "host", {"x": b"secret"})
     root = write_tree(tmp_path / "w", {"out/d/x": b"public"})
     target = root / "out" / "d" if swap_folder else root / "out" / "d" / "x"
-    real_check = archive._check_limits
 
     def swap_then_check(*args: object, **kwargs: object) -> None:
         target.rename(tmp_path / "moved")
         target.symlink_to(tmp_path / "host" if swap_folder else tmp_path / "host" / "x")
-        real_check(*args, **kwargs)  # type: ignore[arg-type]
+        check_limits(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(archive, "_check_limits", swap_then_check)
+    monkeypatch.setattr(outputs, "check_limits", swap_then_check)
     with pytest.raises(ArchiveError, match="changed while it was packed"):
         pack_outputs(root, ["out/"], tmp_path / "o.tgz")
     assert not list(tmp_path.glob("*.tgz*"))
@@ -401,7 +400,7 @@ def test_outputs_have_limits(tmp_path: Path) -> None:
 
 def test_only_folders_that_may_match_are_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_tree(tmp_path, {f"cache/{index}": b"" for index in range(50)} | {"out/a": b""})
-    monkeypatch.setattr(archive, "WALK_ENTRIES_MAX", 10)
+    monkeypatch.setattr(outputs, "WALK_ENTRIES_MAX", 10)
     assert pack_outputs(root, ["out/"], io.BytesIO()) is not None
     with pytest.raises(ArchiveError, match="more than 10 entries"):
         pack_outputs(root, ["**/a"], io.BytesIO())
