@@ -17,7 +17,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "quote": ("perak.cli.jobs:quote", "Show what a job would cost on each offer."),
         "ps": ("perak.cli.jobs:ps", "List jobs, newest first."),
         "show": ("perak.cli.jobs:show", "Show a job, its runs and the steps of its life."),
-        "logs": ("perak.cli.jobs:logs", "Print the log of a job."),
+        "logs": ("perak.cli.jobs:logs", "Print the log of a job as it is."),
         "cancel": ("perak.cli.jobs:cancel", "Cancel a job."),
         "download": ("perak.cli.jobs:download", "Download the outputs of a job."),
         "schema": ("perak.cli.tools:schema", "Print the JSON Schema of the job file."),

@@ -159,7 +159,7 @@ def test_a_long_retry_after_is_reported_not_waited_for(call: Both, fake: FakeExc
 def test_an_untrusted_certificate_is_not_tried_again(call: Both, fake: FakeExchange) -> None:
     wrapped = httpx.ConnectError("tls")
     wrapped.__cause__ = ssl.SSLCertVerificationError(1, "certificate verify failed")
-    wrapped.__cause__.verify_message = "self-signed certificate"  # type: ignore[attr-defined]
+    wrapped.__cause__.verify_message = "self-signed certificate"
     fake.script["GET /v1/me"] = [wrapped]
 
     with pytest.raises(errors.ExchangeUnreachable, match="perak login"):
