@@ -79,7 +79,7 @@ def ps(app: App, all_states: bool, name: str | None, limit: int) -> None:
     states = () if all_states else JOB_LIVE
     with app.client() as client:
         found = list(
-            islice(client.jobs(states=states, name=name, limit=min(limit + 1, PAGE_LIMIT_MAX)), limit + 1)
+            islice(client.jobs(state=states, name=name, limit=min(limit + 1, PAGE_LIMIT_MAX)), limit + 1)
         )
     shown, more = found[:limit], len(found) > limit
     app.emit(shown, lambda: render.jobs(shown, now=datetime.now(UTC)))
@@ -141,9 +141,9 @@ def cancel(app: App, job: str) -> None:
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path, file_okay=False))
 @click.pass_obj
 def download(app: App, job: str, folder: Path | None) -> None:
-    """Download the outputs of a job into DIR, a new or an empty folder.
+    """Download the outputs of a job.
 
-    Without DIR the folder is made here and named after the job.
+    DIR is a new or an empty folder; without it one is made here and named after the job.
     """
     from perak.cli.follow import upload_progress
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @click.option("--fingerprint", metavar="sha256:…", help="What the operator says its authority is.")
 @click.pass_obj
 def login(app: App, url: str, api_key: str | None, name: str | None, fingerprint: str | None) -> None:
-    """Remember an exchange and a key, as the default profile.
+    """Remember an exchange and a key.
 
-    An exchange has an authority of its own, which is pinned: from then on no other is believed. Compare its
+    They become the default profile. An exchange has an authority of its own, which is pinned: from then on no other is believed. Compare its
     fingerprint with what the operator gave you.
     """
     from dataclasses import replace

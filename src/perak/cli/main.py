@@ -36,7 +36,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Running Perak": {
         "up": ("perak.server.up:command", "Run an exchange and an agent on this machine."),
-        "exchange": ("perak.server.main:command", "Run an exchange."),
+        "exchange": ("perak.server.main:command", "Serve an exchange on a PostgreSQL database."),
         "agent": ("perak.agent.main:command", "Offer this machine to an exchange."),
     },
 }

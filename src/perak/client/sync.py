@@ -91,10 +91,10 @@ class Client:
         return self.job(submitted.id)
 
     def jobs(
-        self, *, states: Iterable[str] = (), name: str | None = None, limit: int | None = None
+        self, *, state: Iterable[str] = (), name: str | None = None, limit: int | None = None
     ) -> Iterator[api.Job]:
         """The project's jobs, newest first; `limit` is how many come per request."""
-        return self._pages(calls.jobs(states=states, name=name, limit=limit))
+        return self._pages(calls.jobs(states=state, name=name, limit=limit))
 
     def job(self, ref: str) -> api.JobDetail:
         """One job with its file, its runs and the steps of its life."""
