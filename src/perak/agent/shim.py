@@ -44,6 +44,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def serve(descriptor: int) -> None:
     """Fork a shim for each folder that arrives on the socket, and answer with its pid, until it closes."""
+    _close_all_but((0, 1, 2, descriptor))
+    os.umask(0o077)  # runs' folders can be passed through, what lies in them is ours
     agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself then takes leave of ended shims
     while folder := agent.recv(PATH_BYTES):
@@ -52,6 +54,14 @@ def serve(descriptor: int) -> None:
             agent.close()
             _be_shim(folder.decode())
         agent.send(str(pid).encode())
+
+
+def _close_all_but(kept: tuple[int, ...]) -> None:
+    """Whatever the agent had inherited from who started it must not reach a job."""
+    for each in map(int, os.listdir("/proc/self/fd")):
+        if each not in kept:
+            with contextlib.suppress(OSError):
+                os.close(each)
 
 
 def _be_shim(folder: str) -> None:

@@ -72,12 +72,19 @@ def test_refused_system_calls(runs: Runs) -> None:
     if os.uname().machine != "x86_64":
         pytest.skip("the numbers are x86_64's")
     script = f"""
-import ctypes, errno, fcntl, os
+import ctypes, errno, fcntl, os, socket
 libc = ctypes.CDLL(None, use_errno=True)
 for name, number in {calls!r}.items():
     result = libc.syscall(number, 0, 0, 0, 0, 0)
     print(name, result, errno.errorcode.get(ctypes.get_errno()))
 print("clone3", libc.syscall(435, 0, 0), errno.errorcode.get(ctypes.get_errno()))
+for name, family in {{"vsock": 40, "alg": 38, "bluetooth": 31, "packet": 17}}.items():
+    try:
+        socket.socket(family, socket.SOCK_STREAM if family == 40 else socket.SOCK_RAW)
+    except OSError as error:
+        print(name, -1, errno.errorcode[error.errno])
+for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+    socket.socket(family, socket.SOCK_STREAM).close()
 master, slave = os.openpty()
 try:
     fcntl.ioctl(slave, 0x5412, b"x")
@@ -87,6 +94,8 @@ except OSError as error:
     _, log = runs.run(f"/usr/bin/python3 -I -S - <<'END'\n{script}\nEND")
     answers = {line.split()[0]: line.split()[1:] for line in log.splitlines()}
     assert answers.pop("clone3") == ["-1", "ENOSYS"]
+    for family in ("vsock", "alg", "bluetooth", "packet"):
+        assert answers.pop(family) == ["-1", "EAFNOSUPPORT"]
     assert answers == {name: ["-1", "EPERM"] for name in (*calls, "tiocsti")}
 
 
@@ -100,8 +109,23 @@ def test_runs_at_the_same_time_have_different_users_and_cannot_read_each_other(r
     assert 0 not in owners
     assert _can_read(works[0] / "s", owners[0])
     assert not _can_read(works[0] / "s", owners[1])
-    assert not _can_read(works[0].parents[1] / "run.json", owners[0])
+    for name in ("run.json", "launch.json", "shim.json", "log", "scratch.img"):
+        assert not _can_read(works[0].parents[1] / name, owners[0])
     assert not _can_read(works[0].parents[1] / "scripts" / "run", owners[1])
+
+
+def test_nothing_that_the_agent_has_open_is_inherited(runs: Runs) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    runs.sandbox.close()  # so that what forks the shims starts anew, with this pipe
+    try:
+        _, log = runs.run("ls -l /proc/self/fd")
+    finally:
+        inode = os.fstat(writer).st_ino
+        os.close(reader)
+        os.close(writer)
+    assert f"pipe:[{inode}]" not in log
+    assert len(log.splitlines()) <= 7, log  # three streams, ls's own, the script, the pipe that let it start
 
 
 def test_a_state_folder_that_runs_cannot_reach_is_refused_with_the_reason(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_without_the_filter_the_gap_is_named(state_dir: Path, monkeypatch: pytes
     if sandbox is None:
         pytest.skip(f"no sandbox on this machine: {report.reason}")
     sandbox.close()
-    assert report.unenforced["seccomp"] == "pyseccomp is missing"
+    assert "pyseccomp is missing" in report.unenforced["seccomp"]
     assert "seccomp" not in report.enforced
 
 

@@ -32,6 +32,7 @@ say() { echo "$1=$2"; }
 refused() { name=$1; shift; if "$@" >/dev/null 2>&1; then say "$name" no; else say "$name" yes; fi; }
 say uid "$(id -u)"
 grep -E '^(CapPrm|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status | sed 's/:[[:space:]]*/=/'
+say init_seccomp "$(sed -n 's/^Seccomp:[[:space:]]*//p' /proc/1/status)"
 say devices "$(sed -n '3,$s/^ *\\([^:]*\\):.*/\\1/p' /proc/net/dev | tr '\\n' ' ')"
 for kind in net pid ipc uts mnt user; do say "ns_$kind" "$(readlink /proc/self/ns/$kind)"; done
 say processes "$(ls /proc | grep -c '^[0-9]')"
@@ -147,7 +148,7 @@ def _judge(
     findings.note("filesystem", _filesystem(said))
     findings.note("processes", _processes(said))
     findings.note("network", _network(said))
-    findings.note("seccomp", sandbox.host.seccomp_missing or _seccomp(said))
+    findings.note("seccomp", _seccomp(sandbox, said))
     for limit, judge in (("memory", _memory), ("pids", _pids), ("cpu", _cpu), ("disk", _disk)):
         findings.note(limit, judge(sandbox, ended[limit]))
     return findings
@@ -207,8 +208,11 @@ def _shared(said: dict[str, str], *kinds: str) -> list[str]:
     ]
 
 
-def _seccomp(said: dict[str, str]) -> str | None:
-    return None if said.get("Seccomp") == "2" else "the filter was not in force in a run"
+def _seccomp(sandbox: Sandbox, said: dict[str, str]) -> str | None:
+    if missing := sandbox.host.seccomp_missing:
+        return f"{missing}; so sockets that no namespace confines (vsock) stay open"
+    in_force = said.get("Seccomp") == said.get("init_seccomp") == "2"
+    return None if in_force else "the filter was not in force in a run"
 
 
 def _memory(sandbox: Sandbox, ended: RunStatus) -> str | None:

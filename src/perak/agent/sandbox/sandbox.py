@@ -65,7 +65,7 @@ class RunFolder:
 
 
 class Sandbox:
-    """The runs under one state folder. Synchronous and safe to call from several threads.
+    """The runs under one state folder, of one agent at a time. May be called from several threads.
 
     Make one with `Sandbox.probe`, which checks first that what it claims holds.
     """
@@ -119,7 +119,12 @@ class Sandbox:
     def find(self) -> list[RunStatus]:
         """The status of every run that has a folder, by id."""
         names = sorted(path.parent.name for path in self._runs.glob("*/run.json"))
-        return [self.status(name) for name in names if not name.startswith(PROBE_PREFIX)]
+        found: list[RunStatus] = []
+        for name in names:
+            if not name.startswith(PROBE_PREFIX):
+                with contextlib.suppress(KeyError, FileNotFoundError):  # released meanwhile
+                    found.append(self.status(name))
+        return found
 
     def status(self, run_id: str) -> RunStatus:
         """What is known of the run; raises KeyError when there is no such run."""

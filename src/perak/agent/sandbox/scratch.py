@@ -127,8 +127,9 @@ def _format(image: Path) -> None:
 
 
 def _copy_sparse(source: Path, target: Path) -> None:
-    """Copy only what is not a hole."""
-    with source.open("rb") as reader, target.open("wb") as writer:
+    """Copy only what is not a hole, for the owner's eyes only: in the image no file's mode counts."""
+    created = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with source.open("rb") as reader, open(created, "wb") as writer:
         size = os.fstat(reader.fileno()).st_size
         writer.truncate(size)
         offset = 0

@@ -38,8 +38,17 @@ CLONE_NEW_FLAGS = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0
 TERMINAL_IOCTLS = (0x5412, 0x541C)
 """TIOCSTI types into the terminal of others, TIOCLINUX too on a console."""
 
+SOCKET_FAMILIES = (1, 2, 10, 16)
+"""Unix, IPv4, IPv6, netlink: what programs use and what a network namespace confines. All others are
+refused: vsock reaches the hypervisor and Bluetooth the air past every namespace, AF_ALG is kernel code."""
+
+SOCKET_FAMILIES_END = 64
+"""Linux has 46; room for more."""
+
+ESSENTIAL = ("ptrace", "mount", "unshare", "setns", "clone", "clone3", "ioctl", "socket", "bpf", "keyctl")
+
 INT_MASK = 0xFFFFFFFF
-"""ioctl numbers are 32 bits; the upper half of the register is ignored by the kernel and so by us."""
+"""ioctl numbers and socket families are 32 bits; the kernel ignores the register's upper half, so do we."""
 
 
 def write_filter(path: Path) -> str | None:
@@ -70,18 +79,21 @@ def _rules(seccomp: Any) -> Any:
         _add(rules, refuse, "clone", seccomp.Arg(0, seccomp.MASKED_EQ, flag, flag))
     for request in TERMINAL_IOCTLS:
         _add(rules, refuse, "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, INT_MASK, request))
+    for family in set(range(SOCKET_FAMILIES_END)) - set(SOCKET_FAMILIES):
+        same = seccomp.Arg(0, seccomp.MASKED_EQ, INT_MASK, family)
+        _add(rules, seccomp.ERRNO(errno.EAFNOSUPPORT), "socket", same)
     # clone3 hides its flags in memory, where no filter can look; libc falls back to clone on ENOSYS.
     _add(rules, seccomp.ERRNO(errno.ENOSYS), "clone3")
     return rules
 
 
 def _add(rules: Any, action: Any, name: str, *arguments: Any) -> None:
-    """A call that this libseccomp or this machine doesn't know can't be filtered and is left out."""
+    """Refuse one call; one that this libseccomp or this machine doesn't know can't be filtered.
+
+    Raises what libseccomp says when it is one of the calls without which the filter is worth little.
+    """
     try:
         rules.add_rule(action, name, *arguments)
-    except (RuntimeError, ValueError, OSError) as error:
-        if "-" in str(error) and name in _MUST:
+    except (RuntimeError, ValueError, OSError):
+        if name in ESSENTIAL:
             raise
-
-
-_MUST = ("ptrace", "mount", "unshare", "setns", "clone", "ioctl", "bpf", "keyctl")
