@@ -357,7 +357,7 @@ class Core:
 
     def _on_found(self, found: RunFound) -> list[Instruction]:
         run = found.order.run
-        if run in self.runs or run in self.released:
+        if run in self.runs or self.released.get(run, -1) >= found.order.epoch:
             return []
         self.runs[run] = facts = RunFacts(
             order=found.order,

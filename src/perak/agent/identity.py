@@ -88,7 +88,7 @@ class Identity:
     """None over plain http."""
 
     def sign_report(self, seq: int, at: int, body: Body) -> str:
-        """The JWS of a report; the last one of a run carries the chain, because receipts show it to others."""
+        """The JWS of a report; a run's last one carries the chain, because receipts show it to others."""
         payload = encode_report(seq=seq, node=self.node, at=at, body=body)
         chain = self.chain if isinstance(body, RunExited) else ()
         return sign(self.key, payload, typ=REPORT_TYPE, chain=chain)

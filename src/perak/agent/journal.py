@@ -222,10 +222,10 @@ class Journal:
                 prefix_bytes=prefix_bytes,
                 log_bytes=log_bytes,
                 meter=meter,
-                exit_journalled=exit >= _JOURNALLED,
-                exit_acknowledged=exit >= _ACKNOWLEDGED,
+                exit_journalled=stage >= _JOURNALLED,
+                exit_acknowledged=stage >= _ACKNOWLEDGED,
             )
-            for order, start_asked, started, stop_cause, prefix_bytes, log_bytes, meter, exit in rows
+            for order, start_asked, started, stop_cause, prefix_bytes, log_bytes, meter, stage in rows
         ]
 
     def gone(self) -> list[tuple[str, int]]:

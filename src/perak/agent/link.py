@@ -1,4 +1,4 @@
-"""The agent's end of the session with the exchange (`perak.wire.session`): dials out, and again, and again."""
+"""The agent's end of the session with the exchange (`perak.wire.session`): dials out, again and again."""
 
 from __future__ import annotations
 

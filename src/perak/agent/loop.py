@@ -51,6 +51,7 @@ CHUNKS_AT_ONCE = 4
 """Of one run's log before others get their turn."""
 QUICK_THREADS = 4
 """For folders, mounts and processes: each takes milliseconds, most of them in the kernel."""
+DRAIN_LOOK_SECONDS = 0.05
 RELEASE_TRIES = 30
 RELEASE_RETRY_SECONDS = 1.0
 """A run that was killed is gone within a second, unless its disk hangs."""
@@ -148,11 +149,15 @@ class Node:
         self._feed(core.Drain())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.drain_seconds_max):
-                while any(facts.exit is not core.Exit.ACKNOWLEDGED for facts in self._core.runs.values()):
-                    await asyncio.sleep(0.05)
-        left = [run for run, facts in self._core.runs.items() if facts.exit is not core.Exit.ACKNOWLEDGED]
-        if left:
+                # Runs are settled in many places and an agent leaves once: looking is simpler than telling.
+                while self._unsettled():  # noqa: ASYNC110
+                    await asyncio.sleep(DRAIN_LOOK_SECONDS)
+        if left := self._unsettled():
             log.warning("left before the last report of %s was acknowledged", ", ".join(left))
+
+    def _unsettled(self) -> list[str]:
+        """The runs whose last report is not acknowledged."""
+        return [run for run, facts in self._core.runs.items() if facts.exit is not core.Exit.ACKNOWLEDGED]
 
     # What the link hears
 
@@ -217,13 +222,7 @@ class Node:
             case core.ReportExit():
                 self._report_exit(instruction)
             case core.ReportRefused(order=order, cause=cause, detail=detail):
-                self._report(
-                    RunRefused(
-                        run=order.run, lease=order.lease, epoch=order.epoch, cause=cause, detail=detail
-                    )
-                )
-                log.warning("run %s refused, %s: %s", order.run, cause, detail)
-                self._feed(core.ExitJournalled(run=order.run))
+                self._report_refused(order, cause, detail)
             case core.Meter(order=order):
                 self._report_metered(order)
             case core.Release(run=run):
@@ -484,8 +483,8 @@ class Node:
             )
         )
 
-    def _report_exit(self, exit: core.ReportExit) -> None:
-        order, status = exit.order, exit.status
+    def _report_exit(self, last: core.ReportExit) -> None:
+        order, status = last.order, last.status
         state = self._meters.get(order.run)
         ended_at = _ended_at(status, state)
         energy, cpu_seconds = NO_ENERGY, 0.0
@@ -502,18 +501,25 @@ class Node:
                 started_at=None if started_at is None else _ms(started_at),
                 ended_at=_ms(ended_at),
                 exit_code=status.exit_code if status is not None else None,
-                cause=exit.cause,
-                detail=exit.detail,
+                cause=last.cause,
+                detail=last.detail,
                 cpu_seconds=cpu_seconds,
                 memory_peak_bytes=(status.memory_peak_bytes or 0) if status is not None else 0,
                 energy_joules=energy.joules,
                 energy_method=energy.method,
                 energy_uncertainty_percent=energy.uncertainty_percent,
                 log_bytes=tail.offset,
-                outputs=exit.outputs,
+                outputs=last.outputs,
             )
         )
-        log.info("run %s ended: %s", order.run, exit.cause)
+        log.info("run %s ended: %s", order.run, last.cause)
+        self._feed(core.ExitJournalled(run=order.run))
+
+    def _report_refused(self, order: LeaseOrder, cause: str, detail: str) -> None:
+        self._report(
+            RunRefused(run=order.run, lease=order.lease, epoch=order.epoch, cause=cause, detail=detail)
+        )
+        log.warning("run %s refused, %s: %s", order.run, cause, detail)
         self._feed(core.ExitJournalled(run=order.run))
 
     # The offer

@@ -1,4 +1,4 @@
-"""`perak agent`: reads the settings, checks that this machine can offer safely, and works until told to stop."""
+"""`perak agent`: reads its options, and hands them to `perak.agent.start`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 0, 1, 69, 77
 @click.option("--region", help="A country, like DE; it decides the carbon of the electricity.")
 @click.option("--price-cpu", metavar="PRICE", help="Per core-hour, like 0.02.")
 @click.option("--price-gpu", metavar="PRICE", help="Per GPU-hour, like 0.20.")
-@click.option(
-    "--drain-on-exit", is_flag=True, help="End all runs before leaving, instead of letting them live."
-)
+@click.option("--drain-on-exit", is_flag=True, help="End all runs before leaving; else they live on.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def command(
     exchange: str | None,

@@ -105,7 +105,7 @@ def region(text: str) -> str:
 
 
 def parse_hours(text: str) -> Hours:
-    """``Mon-Fri 18:00-08:00``, ``Sat-Sun`` (all day), ``Mon,Wed`` or ``22:00-06:00`` (UTC). Raises InvalidInput."""
+    """``Mon-Fri 18:00-08:00``, ``Sat-Sun`` (all day) or ``22:00-06:00``, in UTC. Raises InvalidInput."""
     words = text.split()
     days, times = "mon-sun", "00:00-24:00"
     match words:

@@ -1,4 +1,4 @@
-"""What an agent is told from outside, and the limits it keeps; every timeout is here, so that tests can be short."""
+"""What an agent is told from outside, and its limits: every timeout is here, so that tests can be short."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Limits:
     log_bytes_max: int = 64 * 2**20
     """What a run may write; beyond it the sandbox drops, and says so in the log."""
     unacknowledged_max: int = 2048
-    """With more reports than this waiting, logs stay in their files: the journal holds some 128 MiB at most."""
+    """With more reports waiting, logs stay in their files: the journal holds some 250 MiB at most."""
     beat_interval_seconds: float = BEAT_INTERVAL_SECONDS
     silent_beats_max: int = 3
     """An exchange silent for so many beats is taken for gone, as it takes a node (design)."""
@@ -53,7 +53,7 @@ class Limits:
     http_timeout_seconds: float = 30.0
     """Without a single byte; transfers as a whole take as long as they take."""
     transfer_attempts_max: int = 5
-    """For downloads. An upload of outputs goes on trying: its report can't travel without the exchange either."""
+    """For downloads. An upload goes on trying: its report can't travel without the exchange either."""
     stop_grace_seconds: float = 10.0
     drain_seconds_max: float = 30.0
     """How long an agent that leaves for good waits for its runs to end and their reports to arrive."""

@@ -157,9 +157,7 @@ class Work:
             setup=order.setup,
             command=order.command,
             env=env,
-            mounts=tuple(Mount(source=str(p), target=str(p)) for p in environment.mounts)
-            if environment
-            else (),
+            mounts=_mounts(environment),
             path_prefix=(str(environment.bin),) if environment else (),
             cpu_milli=order.cpu_milli,
             memory_bytes=order.memory_bytes,
@@ -207,3 +205,9 @@ def _delays(attempts_max: int | None) -> Iterator[float]:
         attempts += 1
         yield delay
         delay = min(2 * delay, RETRY_SECONDS_MAX)
+
+
+def _mounts(environment: Environment | None) -> tuple[Mount, ...]:
+    if environment is None:
+        return ()
+    return tuple(Mount(source=str(path), target=str(path)) for path in environment.mounts)

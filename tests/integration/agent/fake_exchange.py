@@ -241,6 +241,7 @@ async def fake_exchange(
         ]
     )
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     port = listener.getsockname()[1]
     exchange.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     config = uvicorn.Config(
@@ -263,23 +264,3 @@ async def fake_exchange(
         server.should_exit = True
         await task
         listener.close()
-
-
-def order(number: int, command: str, **changes: Any) -> LeaseOrder:
-    """A small lease; the ids differ by `number`."""
-    tail = f"{number:018d}@test"
-    fields: dict[str, Any] = {
-        "lease": f"lease-{tail}",
-        "run": f"run-{tail}",
-        "job": f"job-{tail}",
-        "epoch": 1,
-        "wanted": "run",
-        "name": "try",
-        "command": command,
-        "cpu_milli": 250,
-        "memory_bytes": 2**28,
-        "disk_bytes": 10**8,
-        "shm_bytes": 2**26,
-        "max_duration_seconds": 60,
-    }
-    return LeaseOrder(**(fields | changes))

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 RAPL_METHOD = "RAPL x share of CPU time"
 RAPL_UNCERTAINTY_PERCENT = 25.0
-"""Our estimate: the counter itself follows the plug closely (Khan et al. 2018, doi:10.1145/3177754), but equal
-times of different loads don't use equal energy."""
+"""Our estimate: the counter itself follows the plug closely (Khan et al. 2018, doi:10.1145/3177754), but
+equal times of different loads don't use equal energy."""
 COUNTER_METHOD = "NVML energy counter"
 COUNTER_UNCERTAINTY_PERCENT = 5.0
 """NVIDIA states +-5 percent for power readings (nvidia-smi manual); the counter rests on the same sensor."""

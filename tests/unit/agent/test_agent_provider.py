@@ -1,0 +1,80 @@
+"""The provider's file: what it means, and errors that name the place."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perak.agent.provider import Provider, ProviderFileError, parse, parse_hours
+from perak.domain.errors import InvalidInput
+from perak.domain.offer import Hours
+
+WHOLE = """
+name: workshop
+region: de
+prices: {gpu: 0.20/h, cpu: 0.02}
+hours: ["Mon-Fri 18:00-08:00", "Sat-Sun"]
+reserve:
+  cpu: 0.5
+  memory: 2GiB
+  disk: 10GB
+"""
+
+
+def test_a_whole_file() -> None:
+    assert parse(WHOLE, name="f") == Provider(
+        name="workshop",
+        region="DE",
+        price_gpu=200_000,
+        price_cpu=20_000,
+        hours=(
+            Hours(start_minute=18 * 60, end_minute=8 * 60, weekdays=(1, 2, 3, 4, 5)),
+            Hours(start_minute=0, end_minute=1440, weekdays=(6, 7)),
+        ),
+        reserve_cpu_milli=500,
+        reserve_memory_bytes=2 * 2**30,
+        reserve_disk_bytes=10**10,
+    )
+
+
+def test_an_empty_file_has_no_prices() -> None:
+    assert parse("", name="f") == Provider(region="WORLD", price_cpu=None, price_gpu=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pricing: {cpu: 1}", ["f, line 1, pricing", "prices"]),
+        ("name: a\nprices:\n  gpus: 1", ["f, line 3, prices.gpus", "gpu"]),
+        ("prices: {cpu: cheap}", ["line 1, prices.cpu", "cheap", "5.00"]),
+        ("prices: 0.2", ["line 1, prices", "cpu, gpu"]),
+        ("hours:\n- Mon-Fri\n- tomorrow", ["line 3, hours", "tomorrow", "18:00-08:00"]),
+        ("hours: [25:00-26:00]", ["line 1, hours"]),
+        ("region: middle earth", ["line 1, region"]),
+        ("name: a\nname: b", ["line 2, name", "twice"]),
+        ("a: [", ["not valid YAML"]),
+        ("- a", ["line 1", "prices"]),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(text: str, said: list[str]) -> None:
+    with pytest.raises(ProviderFileError) as caught:
+        parse(text, name="f")
+    for part in said:
+        assert part in caught.value.detail
+
+
+def test_hours_go_past_midnight_and_round_the_week() -> None:
+    assert parse_hours("22:00-06:00") == Hours(start_minute=1320, end_minute=360)
+    assert parse_hours("Fri-Mon 08:00-24:00").weekdays == (1, 5, 6, 7)
+    assert parse_hours("mon,WED").weekdays == (1, 3)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_hours_or_refused(text: str) -> None:
+    try:
+        hours = parse_hours(text)
+    except InvalidInput:
+        return
+    assert 0 <= hours.start_minute < 1440
+    assert 0 <= hours.end_minute <= 1440
