@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from perak.cli.exits import printable
+
 if TYPE_CHECKING:
     import httpx
     from pydantic import BaseModel
@@ -42,13 +44,15 @@ class App:
             click.echo(to_json(value))
             return
         shown = show()
-        if shown is not None:
-            console().print(shown)
+        if isinstance(shown, str):
+            click.echo(printable(shown))
+        elif shown is not None:
+            print_rich(shown)
 
     def say(self, text: str) -> None:
         """A line for people; silent with --json."""
         if not self.as_json:
-            console().print(text, markup=False, highlight=False)
+            click.echo(printable(text))
 
 
 def to_json(value: BaseModel | Iterable[BaseModel]) -> str:
@@ -69,6 +73,18 @@ def console(*, err: bool = False) -> Console:
     stream = sys.stderr if err else sys.stdout
     width = None if stream.isatty() else PIPED_WIDTH
     return Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=False)
+
+
+def print_rich(shown: RenderableType, *, err: bool = False) -> None:
+    """Print a table or panel; without the spaces at the ends of lines where a program reads."""
+    out = console(err=err)
+    if out.is_terminal:
+        out.print(shown)
+        return
+    with out.capture() as captured:
+        out.print(shown)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip(), err=err)
 
 
 def is_interactive() -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perak.cli.app import App, console, is_interactive, to_json
+from perak.cli.app import App, console, is_interactive, print_rich, to_json
 from perak.cli.exits import INTERRUPTED, job_exit_code, printable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def follow_to_end(app: App, client: Client, job: api.Job) -> int:
     if app.as_json:
         click.echo(to_json(detail))
     else:
-        console(err=True).print(render.ending(detail, receipt))
+        print_rich(render.ending(detail, receipt), err=True)
     return job_exit_code(ended.state, ended.exit_code)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perak.cli.app import App, Command, console
+from perak.cli.app import App, Command
 from perak.cli.complete import job_names
 
 if TYPE_CHECKING:
@@ -157,8 +157,7 @@ def download(app: App, job: str, folder: Path | None) -> None:
 
         files = sorted(str(p.relative_to(dest)) for p in dest.rglob("*") if p.is_file())
         click.echo(json.dumps({"job": detail.id, "folder": str(dest), "files": files}, indent=2))
-    else:
-        console().print(f"The outputs of {detail.name} are in {dest}", markup=False)
+    app.say(f"The outputs of {detail.name} are in {dest}")
 
 
 def _load(file: Path, env: tuple[str, ...]) -> JobFile:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def login(app: App, url: str, api_key: str | None, name: str | None, fingerprint: str | None) -> None:
     """Remember an exchange and a key.
 
-    They become the default profile. An exchange has an authority of its own, which is pinned: from then on no other is believed. Compare its
-    fingerprint with what the operator gave you.
+    They become the default profile. An exchange has an authority of its own, which is pinned: from then on no
+    other is believed. Compare its fingerprint with what the operator gave you.
     """
     from dataclasses import replace
 

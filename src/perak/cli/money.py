@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from perak.cli.app import App, Group, console
+from perak.cli.app import App, Group, print_rich
 from perak.cli.exits import BAD_DATA, OK
 from perak.cli.find import find
 
@@ -142,7 +142,7 @@ def receipt_verify(app: App, file: Path, fingerprint: str | None) -> int:
         }
         click.echo(json.dumps(told, indent=2))
     else:
-        console().print(render.checks(verified.checks))
+        print_rich(render.checks(verified.checks))
         click.echo(_verdict(valid=verified.valid, trusted=verified.trusted))
     return OK if verified.valid else BAD_DATA
 

@@ -134,7 +134,10 @@ def quote(quoted: api.Quote) -> RenderableType:
     if fitting:
         parts.append(_fitting(fitting, quoted))
     else:
-        parts.append(Text("No offer fits this job as things are.", style="yellow"))
+        none = (
+            "No offer fits this job as things are." if misfits else "There is no offer on this exchange yet."
+        )
+        parts.append(Text(none, style="yellow"))
     if misfits:
         parts += [Text(), _misfits(misfits)]
     funds = "which the wallet covers" if quoted.affordable else "which the wallet does not cover"

@@ -256,7 +256,7 @@ def test_a_quote_that_the_wallet_does_not_cover_says_so(
     result = perak("quote", job_file)
 
     assert "does not cover" in result.stdout
-    assert "No offer fits" in result.stdout
+    assert "There is no offer" in result.stdout
 
 
 def test_ps_asks_for_live_jobs_and_shows_short_ids(perak: Perak, fake: FakeExchange) -> None:
@@ -266,6 +266,18 @@ def test_ps_asks_for_live_jobs_and_shows_short_ids(perak: Perak, fake: FakeExcha
     assert fake.requests[0].url.params["state"] == "queued,leased,running,cancelling"
     assert "zx4aaa" in live.stdout
     assert [job["id"] for job in json.loads(everything.stdout)] == [JOB, OTHER_JOB]
+
+
+def test_secrets_are_printed_in_one_piece(perak: Perak, fake: FakeExchange) -> None:
+    token = "perak-invite-v1." + "a" * 900
+    said = {"id": "invite-1", "token": token, "expires_at": AT.isoformat(), "uses": 1}
+    fake.script["POST /v1/invites"] = [httpx.Response(201, json=said)]
+
+    assert perak("node", "invite").stdout == f"{token}\n"
+
+
+def test_tables_for_programs_end_their_lines_with_words(perak: Perak) -> None:
+    assert all(line == line.rstrip() for line in perak("ps").stdout.splitlines())
 
 
 def test_ps_says_when_there_is_more(perak: Perak, fake: FakeExchange) -> None:
