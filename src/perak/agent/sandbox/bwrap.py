@@ -97,7 +97,8 @@ def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> 
     for device in spec.device_nodes:
         args += ["--dev-bind", device, device]
     args += ["--bind", str(scratch / "tmp"), "/tmp", "--dir", "/run", "--dir", "/var"]  # noqa: S108
-    args += ["--symlink", "/tmp", "/var/tmp"]  # noqa: S108
+    # A bind and not a link: below it may come a mount of the node's own /var/tmp.
+    args += ["--bind", str(scratch / "tmp"), "/var/tmp"]  # noqa: S108
     for mount in spec.mounts:
         args += ["--ro-bind", mount.source, mount.target]
     args += ["--bind", str(scratch / "work"), "/work", "--ro-bind", str(scripts), "/job"]
