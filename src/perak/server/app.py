@@ -36,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
         docs_url=None,  # These pages load scripts from elsewhere.
         redoc_url=None,
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # Ours are in envelope.py.
         responses={
             "default": {"model": Problem, "description": "What went wrong, and what to do (RFC 9457)"}
         },

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from perak.adapters.db.upkeep import Counts
 
@@ -13,7 +20,8 @@ class Metrics:
     """The figures of one replica. `settle_seconds`: from a run's last report to its receipt, committed."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # A second series for each, which says what Prometheus knows anyway.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        # A second series for each, which says what Prometheus knows anyway.
         self.registry = registry = CollectorRegistry()
         self._counts = Gauge(
             "perak_state", "Live jobs, nodes and live leases by state", ["kind", "state"], registry=registry

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol, TypeVar
 
-from fastapi import Query
+from fastapi import Depends, Query
 
 from perak.wire.api import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page
 
@@ -25,10 +25,8 @@ Item = TypeVar("Item", bound=HasId)
 class Paging:
     """What of a list is asked for."""
 
-    cursor: Annotated[
-        str | None, Query(max_length=CURSOR_LENGTH_MAX, description="next_cursor of a page")
-    ] = None
-    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)] = PAGE_LIMIT_DEFAULT
+    cursor: str | None
+    limit: int
 
     @property
     def read(self) -> int:
@@ -41,3 +39,16 @@ class Paging:
         return kind.model_construct(
             items=shown, next_cursor=shown[-1].id if len(items) > self.limit else None
         )
+
+
+async def _paging(
+    cursor: Annotated[
+        str | None, Query(max_length=CURSOR_LENGTH_MAX, description="next_cursor of a page")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)] = PAGE_LIMIT_DEFAULT,
+) -> Paging:
+    """A coroutine only so that the framework does not send it to a thread."""
+    return Paging(cursor, limit)
+
+
+AskedPage = Annotated[Paging, Depends(_paging)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from perak.adapters.db.database import PgTransaction
@@ -16,7 +15,7 @@ from perak.domain.errors import NotAllowed, NotFound
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import AnyCaller, Operator, new_secret, secret_hash
-from perak.server.paging import Paging
+from perak.server.paging import AskedPage
 from perak.server.writes import reply, write
 from perak.wire.api import Key, KeyCreate, KeyCreated, Page, Project, ProjectCreate
 
@@ -24,7 +23,7 @@ router = APIRouter(prefix="/v1", tags=["keys and projects"])
 
 
 @router.get("/keys", response_model=Page[Key])
-async def list_keys(request: Request, caller: AnyCaller, paging: Annotated[Paging, Depends()]) -> Response:
+async def list_keys(request: Request, caller: AnyCaller, paging: AskedPage) -> Response:
     """The project's keys, revoked ones included; the operator sees those of all projects."""
     async with services_of(request).db.connection() as connection:
         keys = await views.list_keys(
@@ -78,7 +77,7 @@ async def revoke_key(key: str, request: Request, caller: AnyCaller) -> Response:
 
 
 @router.get("/projects", response_model=Page[Project])
-async def list_projects(request: Request, caller: Operator, paging: Annotated[Paging, Depends()]) -> Response:
+async def list_projects(request: Request, caller: Operator, paging: AskedPage) -> Response:
     async with services_of(request).db.connection() as connection:
         projects = await views.list_projects(connection, before=paging.cursor, limit=paging.read)
     return reply(paging.page(Page[Project], projects))

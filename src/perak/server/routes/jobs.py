@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Header, Query, Request
 from sse_starlette import EventSourceResponse
 from starlette.responses import Response, StreamingResponse
 
@@ -19,7 +19,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Renter
 from perak.server.follow import KEEP_ALIVE_SECONDS, READ_BYTES_MAX, SEND_SECONDS_MAX, Place, follow
-from perak.server.paging import Paging
+from perak.server.paging import AskedPage
 from perak.server.services import Services
 from perak.server.writes import reply, write
 from perak.wire.api import Job, JobDetail, JobSubmit, Page
@@ -49,7 +49,7 @@ async def submit(body: JobSubmit, request: Request, caller: Renter) -> Response:
 async def list_jobs(
     request: Request,
     caller: Renter,
-    paging: Annotated[Paging, Depends()],
+    paging: AskedPage,
     state: Annotated[str, Query(max_length=200, description="one or more states, with commas")] = "",
     name: Annotated[str | None, Query(max_length=63)] = None,
 ) -> Response:

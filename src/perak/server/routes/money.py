@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from perak.adapters.db.database import PgTransaction
@@ -16,7 +16,7 @@ from perak.domain.units import parse_money
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import AnyCaller, Operator
-from perak.server.paging import Paging
+from perak.server.paging import AskedPage
 from perak.server.writes import reply, write
 from perak.wire.api import EntryView, Funding, Page, Receipt, ReceiptSummary, Wallet
 
@@ -35,7 +35,7 @@ async def get_wallet(request: Request, caller: AnyCaller) -> Response:
 
 
 @router.get("/wallet/entries", response_model=Page[EntryView])
-async def list_entries(request: Request, caller: AnyCaller, paging: Annotated[Paging, Depends()]) -> Response:
+async def list_entries(request: Request, caller: AnyCaller, paging: AskedPage) -> Response:
     """What moved the project's money, newest first."""
     if paging.cursor is not None and not (paging.cursor.isdigit() and len(paging.cursor) <= 18):
         raise InvalidInput("this cursor is not one of this list; start without one")
@@ -67,7 +67,7 @@ async def fund(body: Funding, request: Request, caller: Operator) -> Response:
 async def list_receipts(
     request: Request,
     caller: AnyCaller,
-    paging: Annotated[Paging, Depends()],
+    paging: AskedPage,
     job: Annotated[str | None, Query(max_length=80)] = None,
 ) -> Response:
     """The receipts of the project's jobs, newest first."""

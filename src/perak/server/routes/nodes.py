@@ -6,7 +6,6 @@ import base64
 import binascii
 import secrets
 from collections.abc import Sequence
-from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -21,7 +20,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Provider, address_of, public, secret_hash
 from perak.server.certificates import node_certificate
-from perak.server.paging import Paging
+from perak.server.paging import AskedPage
 from perak.server.writes import reply, write
 from perak.wire.api import Enrolled, Enrolment, Invite, InviteCreate, Node, Page
 from perak.wire.invite import Invite as InviteToken
@@ -33,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["nodes"])
 
 
 @router.get("/nodes", response_model=Page[Node])
-async def list_nodes(request: Request, caller: Provider, paging: Annotated[Paging, Depends()]) -> Response:
+async def list_nodes(request: Request, caller: Provider, paging: AskedPage) -> Response:
     """The provider's nodes; the operator sees all."""
     async with services_of(request).db.connection() as connection:
         nodes = await views.list_nodes(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from perak.adapters.db.database import PgTransaction
@@ -17,7 +16,7 @@ from perak.domain.units import parse_money
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import AnyCaller, Provider
-from perak.server.paging import Paging
+from perak.server.paging import AskedPage
 from perak.server.writes import reply, write
 from perak.wire.api import Offer, OfferChange, Page
 
@@ -25,7 +24,7 @@ router = APIRouter(prefix="/v1/offers", tags=["offers"])
 
 
 @router.get("", response_model=Page[Offer])
-async def list_offers(request: Request, caller: AnyCaller, paging: Annotated[Paging, Depends()]) -> Response:
+async def list_offers(request: Request, caller: AnyCaller, paging: AskedPage) -> Response:
     """Every offer of the exchange, newest first."""
     async with services_of(request).db.connection() as connection:
         offers = await views.list_offers(connection, before=paging.cursor, limit=paging.read)

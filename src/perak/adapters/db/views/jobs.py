@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from perak.domain.units import format_money
 from perak.wire.api import EventView, Job, JobDetail, RunView
@@ -97,7 +100,7 @@ async def list_jobs(
     # Only our own constants and numbers are put together here; values go as parameters.
     page = PAGE.format(where=" and ".join(where), limit=int(limit))
     rows = await connection.fetch(JOB.format(jobs=page) + " order by job.id desc", *values)
-    return [Job(**_job(row)) for row in rows]
+    return _jobs.validate_python([_job(row) for row in rows])
 
 
 async def get_job(connection: Any, id: str, *, project: str) -> Job | None:
@@ -208,7 +211,15 @@ async def _one(connection: Any, id: str, project: str) -> Any:
 
 
 def _job(row: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(row) | {"held": format_money(row["held"] or 0), "cost": format_money(row["cost"] or 0)}
+    values = dict(row)
+    values["held"] = _money(values["held"] or 0)
+    values["cost"] = _money(values["cost"] or 0)
+    return values
+
+
+_money = lru_cache(maxsize=4096)(format_money)
+"""Lists of jobs are the most frequent answer, and their amounts are few different ones."""
+_jobs = TypeAdapter(list[Job])
 
 
 def _run_money(row: Mapping[str, Any]) -> dict[str, Any]:
