@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,7 +14,9 @@ from rich.text import Text
 
 from perak.cli.exits import printable
 from perak.domain.units import format_bytes, format_duration, format_money
-from perak.wire import api
+
+if TYPE_CHECKING:
+    from perak.wire import api
 
 SHORT_ID_CHARACTERS = 6
 """30 random bits: enough among the thousand jobs in which a short id is looked for."""

@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 from perak.client import calls
 from perak.client.calls import Call, Reply
 from perak.client.errors import DownloadDamaged, ExchangeUnreachable, NotFound, PerakError, error_of
 from perak.domain.ids import is_id
 from perak.wire import api
-from perak.wire.archive import OUTPUTS_BYTES_MAX, OUTPUTS_FILES_MAX, Packed, pack_workdir, unpack
-from perak.wire.jobfile import JobFile, load_job_file, parse_job
+
+if TYPE_CHECKING:
+    from perak.wire.archive import Packed
+    from perak.wire.jobfile import JobFile
 
 T = TypeVar("T")
 
@@ -166,6 +168,8 @@ def on_job(ref: str, make: Callable[[str], Call[T]], *, url: str) -> Flow[T]:
 
 def download(ref: str, dest: Path, *, url: str, progress: Progress | None) -> Flow[Path]:
     """Fetch the outputs of a job, check them against their digest and unpack them into `dest`."""
+    from perak.wire.archive import OUTPUTS_BYTES_MAX, OUTPUTS_FILES_MAX, unpack
+
     job_id = yield from resolve_job(ref, url=url)
     with tempfile.TemporaryFile() as sink:
         fetch = Fetch(
@@ -181,6 +185,9 @@ def download(ref: str, dest: Path, *, url: str, progress: Progress | None) -> Fl
 
 def as_job(source: JobSource) -> tuple[dict[str, Any], Path | None]:
     """The tree to send and the folder to pack. Raises JobFileError."""
+    # Most commands read no job file, and it takes a tenth of a second to load what checks one.
+    from perak.wire.jobfile import JobFile, load_job_file, parse_job
+
     if isinstance(source, Mapping):
         tree = dict(source)
         parse_job(tree, workdir_digest=None)
@@ -225,6 +232,8 @@ def _wait_for(reply: Reply, failures: int) -> float | None:
 
 
 def _send_workdir(folder: Path, *, url: str, progress: Progress | None) -> Flow[str]:
+    from perak.wire.archive import pack_workdir
+
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as archive:
         packed: Packed = yield Work(lambda: pack_workdir(folder, archive))  # type: ignore[arg-type]
         if not (yield from perform(calls.has_blob(packed.digest), url=url)):

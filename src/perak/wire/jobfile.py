@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -338,6 +337,8 @@ def _python_version(value: object) -> str:
 
 def _package(value: object) -> str:
     """A requirement (PEP 508) by name: the node installs wheels of its package index and nothing else."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
     text = _text(bytes_max=PACKAGE_LENGTH_MAX)(value).strip()
     try:
         requirement = Requirement(text)
@@ -448,7 +449,8 @@ _Packages = Annotated[
 
 
 class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built when the first job is checked: all but a few commands import this module and check none.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class _Python(_Block):
