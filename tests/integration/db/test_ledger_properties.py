@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -325,3 +326,22 @@ def test_a_life_with_every_kind_of_step(bench: Bench) -> None:
             Settle("job-3", 100, keep=True),
         ]
     )
+
+
+def test_the_query_of_the_ledger_s_page_finds_the_same_balances(bench: Bench) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "ledger.md").read_text(encoding="utf-8")
+    query = page.partition("```sql\n")[2].partition("```")[0]
+
+    async def compare() -> None:
+        transaction = bench.db.transaction()
+        await transaction.start()
+        books = Books(db=bench.db, ledger=PgLedger(bench.db))
+        for step in (Fund("renter-1", 1000), Hold("job-1", 600), Settle("job-1", 50, keep=True)):
+            await books.take(step)
+        ours = {(row["kind"], row["whose"] or None): row for row in await bench.db.fetch(ACCOUNTS)}
+        for row in await bench.db.fetch(query):
+            expected = ours[row["kind"], row["project_id"]]
+            assert (row["balance"], row["held"]) == (expected["moved"], expected["reserved"])
+        await transaction.rollback()
+
+    bench.runner.run(compare())
