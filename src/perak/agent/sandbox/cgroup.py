@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,9 @@ CPU_PERIOD_MICROSECONDS = 100_000
 CPU_QUOTA_MICROSECONDS_MIN = 1_000  # the kernel refuses less (kernel docs, sched-bwc)
 KILL_SECONDS = 5.0
 KILL_POLL_SECONDS = 0.005
+
+_parents_lock = threading.Lock()
+"""An agent's folder is there while it has runs: made by the first that needs it, removed by the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,8 @@ class Group:
             except OSError:
                 self.kill()
                 _rmdir_patiently(folder)
+        with _parents_lock:
+            _remove_empty(folder.parent for folder in self.folders.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +115,10 @@ class CgroupHost:
         """Make the group and write its limits; raises OSError and leaves nothing when one is refused."""
         group = self.group(name)
         try:
-            for folder in dict.fromkeys(group.folders.values()):
-                folder.mkdir(parents=True, exist_ok=True)
+            with _parents_lock:
+                for folder in dict.fromkeys(group.folders.values()):
+                    _make_parent(folder.parent, controllers=self._handed_down())
+                    folder.mkdir(exist_ok=True)
             (_limit_v2 if self.version == 2 else _limit_v1)(group.folders, limits)
         except OSError:
             group.remove()
@@ -124,11 +133,9 @@ class CgroupHost:
                 found.update(entry.name for entry in os.scandir(parent) if entry.is_dir())
         return found
 
-    def remove(self) -> None:
-        """Remove our folder if it is empty; the one above it, ``perak``, other agents may have in use."""
-        for parent in dict.fromkeys(self.parents.values()):
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+    def _handed_down(self) -> list[str]:
+        """What a folder of v2 must hand down to its groups; on v1 each hierarchy is a controller."""
+        return [each for each in self.parents if each in CONTROLLERS] if self.version == 2 else []
 
 
 def detect(tag: str, *, mountinfo: str | None = None) -> tuple[CgroupHost | None, dict[str, str]]:
@@ -175,23 +182,25 @@ def _try_v1(
 ) -> None:
     parent = mounts[controller] / "perak" / tag
     try:
-        parent.mkdir(parents=True, exist_ok=True)
         _check_v1(controller, parent)
     except OSError as error:
         unenforced[controller] = f"the {controller} control group can't be used: {error.strerror}"
         return
+    finally:
+        _remove_empty([parent])
     parents[controller] = parent
     if controller == "cpu" and "cpuacct" in mounts:
         accounting = mounts["cpuacct"] / "perak" / tag
         with contextlib.suppress(OSError):
             accounting.mkdir(parents=True, exist_ok=True)
             parents["cpuacct"] = accounting
+        _remove_empty([accounting])
 
 
 def _check_v1(controller: str, parent: Path) -> None:
     """Raises OSError unless a group with a limit can be made here."""
     folder = parent / f"check-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         _limit_v1({controller: folder}, Limits(cpu_milli=1000, memory_bytes=64 << 20, pids_max=8))
     finally:
@@ -230,10 +239,9 @@ def _detect_v2(root: Path, tag: str) -> tuple[CgroupHost | None, dict[str, str]]
         try:
             missing = _enable_v2(base)
             parent = base / "perak" / tag
-            parent.mkdir(parents=True, exist_ok=True)
             usable = [each for each in CONTROLLERS if each not in missing]
-            for folder in (base / "perak", parent):
-                _write_controllers(folder, usable)
+            _make_parent(parent, controllers=usable)
+            _remove_empty([parent])
         except OSError as error:
             reason = f"control groups can't be used under {base}: {error.strerror}"
             continue
@@ -257,6 +265,23 @@ def _enable_v2(base: Path) -> dict[str, str]:
         (leaf / "cgroup.procs").write_text("0")
         _write_controllers(base, usable)
     return missing
+
+
+def _make_parent(parent: Path, *, controllers: list[str]) -> None:
+    """Make the folder that groups are made in; `controllers` are handed down to it and on to them."""
+    if parent.exists():
+        return
+    parent.mkdir(parents=True, exist_ok=True)
+    if controllers:
+        for folder in (parent.parent, parent):
+            _write_controllers(folder, controllers)
+
+
+def _remove_empty(parents: Iterable[Path]) -> None:
+    """Remove those that hold no group; the one above, ``perak``, stays: other agents may have it in use."""
+    for parent in dict.fromkeys(parents):
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 def _write_controllers(folder: Path, controllers: list[str]) -> None:

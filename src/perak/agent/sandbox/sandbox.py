@@ -258,14 +258,12 @@ class Sandbox:
         self._shims.launch()
 
     def close(self) -> None:
-        """Take away what an idle agent leaves on the machine: its socket and its empty control groups.
+        """End what only this agent needs: its socket and what forks the shims.
 
         Runs go on; a later agent finds them.
         """
         self._shims.close()
         (self.state_dir / POKE_NAME).unlink(missing_ok=True)
-        if self.host.groups is not None:
-            self.host.groups.remove()
 
     def _fill(self, folder: Path, spec: RunSpec) -> None:
         uid = uids.take(folder) if self.host.own_uids else None

@@ -54,13 +54,13 @@ def _fake_v2(root: Path, controllers: str) -> str:
     return f"1 1 0:1 / {root} rw - cgroup2 cgroup2 rw\n"
 
 
-def test_v2_hands_its_controllers_down(tmp_path: Path) -> None:
+def test_v2_works_with_what_its_root_has(tmp_path: Path) -> None:
     host, missing = detect("tag", mountinfo=_fake_v2(tmp_path, "cpu io memory pids"))
     assert missing == {}
     assert host == CgroupHost(
         version=2, parents=dict.fromkeys(("memory", "pids", "cpu"), tmp_path / "perak" / "tag")
     )
-    assert (tmp_path / "perak" / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
 
 
 def test_v2_without_a_controller_says_which(tmp_path: Path) -> None:
@@ -98,6 +98,14 @@ def test_a_tiny_share_of_cpu_is_one_the_kernel_takes(tmp_path: Path) -> None:
     host = CgroupHost(version=1, parents={"cpu": tmp_path})
     host.create("r", Limits(cpu_milli=1, memory_bytes=1, pids_max=1))
     assert (tmp_path / "r/cpu.cfs_quota_us").read_text() == "1000"
+
+
+def test_v2_folders_hand_their_controllers_down_when_made(tmp_path: Path) -> None:
+    _fake_v2(tmp_path, "cpu memory pids")
+    host = CgroupHost(version=2, parents=dict.fromkeys(("memory", "pids"), tmp_path / "perak" / "other"))
+    host.create("run-1@local", Limits(cpu_milli=1, memory_bytes=1, pids_max=1))
+    for folder in (tmp_path / "perak", tmp_path / "perak" / "other"):
+        assert (folder / "cgroup.subtree_control").read_text() == "+memory +pids"
 
 
 def test_counters_read_plain_and_keyed_files(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_every_namespace_is_new_and_nothing_is_inherited() -> None:
 
 def test_only_work_tmp_and_devices_are_writable() -> None:
     args = _arguments(mounts=(Mount(source="/env/abc", target="/opt/env"),), device_nodes=("/dev/nvidia0",))
-    assert [args[at + 2] for at, each in enumerate(args) if each == "--bind"] == ["/tmp", "/work"]
+    assert [args[at + 2] for at, each in enumerate(args) if each == "--bind"] == ["/tmp", "/var/tmp", "/work"]
     assert [args[at + 2] for at, each in enumerate(args) if each == "--dev-bind"] == ["/dev/nvidia0"]
     at = args.index("/env/abc")
     assert args[at - 1 : at + 2] == ["--ro-bind", "/env/abc", "/opt/env"]
