@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from itertools import islice
 
 import click
 
@@ -20,6 +19,6 @@ def job_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[s
         options = ctx.find_root().params
         app = App(url=options.get("url"), profile=options.get("profile"))
         with app.client() as client:
-            for job in islice(client.jobs(limit=OFFERED_MAX), OFFERED_MAX):
+            for job in client.jobs(limit=OFFERED_MAX):
                 found[job.name] = None
     return [name for name in found if name.startswith(incomplete)]

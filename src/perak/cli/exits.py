@@ -110,6 +110,7 @@ def _code_of(error: Exception) -> int:
 
     codes: list[tuple[type[Exception], int]] = [
         (errors.ConfigError, NOT_CONFIGURED),
+        (errors.InvalidArgument, USAGE),
         (errors.ExchangeUnreachable, UNREACHABLE),
         (errors.NotAnExchange, PROTOCOL),
         (errors.DownloadDamaged, PROTOCOL),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,13 +73,10 @@ def ps(app: App, all_states: bool, name: str | None, limit: int) -> None:
     """List jobs, newest first."""
     from perak.cli import render
     from perak.domain.lifecycle import JOB_LIVE
-    from perak.wire.api import PAGE_LIMIT_MAX
 
     states = () if all_states else JOB_LIVE
     with app.client() as client:
-        found = list(
-            islice(client.jobs(state=states, name=name, limit=min(limit + 1, PAGE_LIMIT_MAX)), limit + 1)
-        )
+        found = list(client.jobs(state=states, name=name, limit=limit + 1))
     shown, more = found[:limit], len(found) > limit
     app.emit(shown, lambda: render.jobs(shown, now=datetime.now(UTC)))
     if not shown and not all_states:

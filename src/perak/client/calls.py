@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
 
-from perak.client.errors import NotAnExchange, error_of
+from perak.client.errors import InvalidArgument, NotAnExchange, error_of
 from perak.wire import api
 
 T = TypeVar("T")
@@ -86,6 +86,16 @@ def _write(method: str, path: str, model: type[M], body: BaseModel | None = None
     )
 
 
+def _body(model: type[M], **fields: object) -> M:
+    """The body of a request. Raises InvalidArgument, naming the field."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        wrong = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in wrong["loc"])
+        raise InvalidArgument(f"{place} can't be {str(wrong['input'])[:60]!r}: {wrong['msg']}.") from None
+
+
 def _reads(model: type[M]) -> Callable[[Reply], M]:
     return lambda reply: model.model_validate_json(reply.content)
 
@@ -128,7 +138,8 @@ def submit(job: Mapping[str, Any], workdir: str | None = None) -> Call[api.Job]:
 def jobs(
     *, states: Iterable[str] = (), name: str | None = None, limit: int | None = None
 ) -> Call[api.Page[api.Job]]:
-    shown = str(limit) if limit else None
+    """`limit` counts all pages together; a page has its own bound."""
+    shown = str(min(limit, api.PAGE_LIMIT_MAX)) if limit else None
     return _get("/v1/jobs", api.Page[api.Job], state=",".join(states) or None, name=name, limit=shown)
 
 
@@ -195,7 +206,7 @@ def node(node_id: str) -> Call[api.Node]:
 
 
 def invite(*, ttl_seconds: int, uses: int) -> Call[api.Invite]:
-    body = api.InviteCreate(ttl_seconds=ttl_seconds, uses=uses)
+    body = _body(api.InviteCreate, ttl_seconds=ttl_seconds, uses=uses)
     return _write("POST", "/v1/invites", api.Invite, body)
 
 
@@ -223,7 +234,7 @@ def entries() -> Call[api.Page[api.EntryView]]:
 
 
 def fund(amount: str, *, project: str | None, note: str) -> Call[api.EntryView]:
-    body = api.Funding(amount=amount, project=project, note=note)
+    body = _body(api.Funding, amount=amount, project=project, note=note)
     return _write("POST", "/v1/wallet/funds", api.EntryView, body)
 
 
@@ -235,7 +246,7 @@ def keys() -> Call[api.Page[api.Key]]:
 
 
 def key_create(name: str, roles: Iterable[api.Role], *, project: str | None) -> Call[api.KeyCreated]:
-    body = api.KeyCreate(name=name, roles=list(roles), project=project)
+    body = _body(api.KeyCreate, name=name, roles=list(roles), project=project)
     return _write("POST", "/v1/keys", api.KeyCreated, body)
 
 
@@ -248,4 +259,4 @@ def projects() -> Call[api.Page[api.Project]]:
 
 
 def project_create(name: str) -> Call[api.Project]:
-    return _write("POST", "/v1/projects", api.Project, api.ProjectCreate(name=name))
+    return _write("POST", "/v1/projects", api.Project, _body(api.ProjectCreate, name=name))

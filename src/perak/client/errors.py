@@ -4,6 +4,7 @@
 
     PerakError                      its text says what happened, why, and what to do
     ├── ConfigError                 it is not known which exchange to use, or a profile is broken
+    ├── InvalidArgument             a value that no exchange would take; nothing was sent
     ├── ExchangeUnreachable         no connection, or it broke and stayed broken
     ├── NotAnExchange               something else answered
     ├── DownloadDamaged             what came down is not what the exchange announced
@@ -46,6 +47,12 @@ class ConfigError(PerakError):
     """It is not known which exchange to use, or with which key, or a profile can't be read."""
 
     code = "config"
+
+
+class InvalidArgument(PerakError):
+    """A value that no exchange would take; nothing was sent."""
+
+    code = "invalid_input"
 
 
 class ExchangeUnreachable(PerakError):

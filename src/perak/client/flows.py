@@ -107,14 +107,18 @@ def perform(call: Call[T], *, url: str) -> Flow[T]:
     return call.result(reply)
 
 
-def pages(call: Call[api.Page[T]], *, url: str) -> Generator[Step | list[T], Any, None]:
-    """All pages of a list; yields steps and, between them, lists of items."""
+def pages(
+    call: Call[api.Page[T]], *, url: str, limit: int | None = None
+) -> Generator[Step | list[T], Any, None]:
+    """All items of a list, or the first `limit`; yields steps and, between them, lists of items."""
     cursor: str | None = None
+    given = 0
     while True:
         page = yield from perform(calls.with_cursor(call, cursor), url=url)
-        yield page.items
+        yield page.items if limit is None else page.items[: limit - given]
+        given += len(page.items)
         cursor = page.next_cursor
-        if cursor is None:
+        if cursor is None or (limit is not None and given >= limit):
             return
 
 

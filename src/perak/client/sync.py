@@ -93,8 +93,8 @@ class Client:
     def jobs(
         self, *, state: Iterable[str] = (), name: str | None = None, limit: int | None = None
     ) -> Iterator[api.Job]:
-        """The project's jobs, newest first; `limit` is how many come per request."""
-        return self._pages(calls.jobs(states=state, name=name, limit=limit))
+        """The project's jobs, newest first: all of them, or the first `limit`."""
+        return self._pages(calls.jobs(states=state, name=name, limit=limit), limit)
 
     def job(self, ref: str) -> api.JobDetail:
         """One job with its file, its runs and the steps of its life."""
@@ -224,8 +224,8 @@ class Client:
     def _perform(self, call: Call[T]) -> T:
         return self._carry_out(flows.perform(call, url=self.target.url))
 
-    def _pages(self, call: Call[api.Page[T]]) -> Iterator[T]:
-        flow = flows.pages(call, url=self.target.url)
+    def _pages(self, call: Call[api.Page[T]], limit: int | None = None) -> Iterator[T]:
+        flow = flows.pages(call, url=self.target.url, limit=limit)
         outcome: object = None
         while True:
             try:

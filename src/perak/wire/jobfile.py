@@ -72,7 +72,7 @@ NOT_BUILT_YET = frozenset(
 """Keys of the design that this version refuses by name rather than ignore."""
 
 SCHEMA_FILE = Path(__file__).with_name("jobfile.schema.json")
-SCHEMA_ID = "https://perak.dev/schemas/jobfile-v1.json"
+SCHEMA_ID = "urn:perak:jobfile:1"
 
 KeyPath = tuple[str | int, ...]
 Positions = Mapping[KeyPath, int]

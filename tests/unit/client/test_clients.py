@@ -210,6 +210,21 @@ def test_lists_go_on_over_pages(call: Both, fake: FakeExchange) -> None:
     assert len(fake.requests) == 3
 
 
+def test_a_limit_ends_the_list(call: Both, fake: FakeExchange) -> None:
+    fake.others = [a_job(name=f"job-{n}") for n in range(4)]
+
+    assert [job.name for job in call("jobs", limit=3)] == ["hello", "job-0", "job-1"]
+    assert len(fake.requests) == 2
+
+
+def test_what_no_exchange_would_take_is_not_sent(call: Both, fake: FakeExchange) -> None:
+    with pytest.raises(errors.InvalidArgument, match="name can't be 'Not A Name'"):
+        call("key_create", "Not A Name", ["renter"])
+    with pytest.raises(errors.InvalidArgument, match="amount"):
+        call("fund", "much")
+    assert fake.requests == []
+
+
 # Names of jobs
 
 
