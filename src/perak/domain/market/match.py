@@ -6,8 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
+from operator import itemgetter
 
-from perak.domain.job import JobSpec
+from perak.domain.job import JobSpec, Resources
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
 from perak.domain.offer import Offer
 from perak.domain.outcome import hold_for
@@ -64,35 +66,52 @@ def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: d
     """
     free = {offer.id: offer for offer in offers}
     spent: defaultdict[str, int] = defaultdict(int)
+    unmet: set[Demand] = set()
     assignments = []
     for job in jobs:
-        chosen = _cheapest(job, free.values(), now, left=job.available - spent[job.project])
+        if (demand := _demand(job.spec)) in unmet:
+            continue
+        fitting = (o for o in _ranked(job, free.values()) if not misfits(job.spec, o, now=now))
+        cheapest = next(fitting, None)
+        if cheapest is None:
+            unmet.add(demand)  # What is free only shrinks, so nobody who asks for the same can have it.
+            continue
+        left = job.available - spent[job.project]
+        chosen = next((o for o in chain([cheapest], fitting) if _to_add(job, o, left=left) <= left), None)
         if chosen is not None:
-            assignment = _assign(job, chosen)
-            assignments.append(assignment)
-            free[chosen.id] = _taken(chosen, assignment)
-            spent[job.project] += _to_add(job, assignment.price, left=job.available - spent[job.project])
+            spent[job.project] += _to_add(job, chosen, left=left)
+            assignments.append(_assign(job, chosen))
+            free[chosen.id] = _taken(chosen, assignments[-1])
     return Plan(assignments=tuple(assignments))
 
 
-def _cheapest(job: PendingJob, offers: Iterable[Offer], now: datetime, *, left: int) -> Offer | None:
-    """The best fitting offer that the job's hold and what is `left` in its wallet pay for."""
-    fitting = [
+Demand = tuple[Resources, str | None, int | None]
+"""All of a job that decides whether an offer fits it: resources, version of Python, max_price."""
+
+
+def _demand(spec: JobSpec) -> Demand:
+    python = None if spec.python is None else spec.python.version
+    return spec.resources, python, spec.limits.max_price
+
+
+def _ranked(job: PendingJob, offers: Iterable[Offer]) -> list[Offer]:
+    """The offers that have a price for the job, the best first, whether they fit or not."""
+    priced = [
         (offer.node in job.avoid, price, offer.free_cpu_milli, offer.id, offer)
         for offer in offers
-        if not misfits(job.spec, offer, now=now)
-        and (price := price_for(job.spec, offer)) is not None
-        and _to_add(job, price, left=left) <= left
+        if (price := price_for(job.spec, offer)) is not None
     ]
-    return min(fitting, key=lambda f: f[:4])[4] if fitting else None
+    return [offer for *_, offer in sorted(priced, key=itemgetter(0, 1, 2, 3))]
 
 
-def _to_add(job: PendingJob, price: int, *, left: int) -> int:
+def _to_add(job: PendingJob, offer: Offer, *, left: int) -> int:
     """What the wallet must hold beyond what is held already, in micro-units.
 
     A max_cost was held in full at submission; what is left of it is all that later attempts may cost.
     """
     limits = job.spec.limits
+    price = price_for(job.spec, offer)
+    assert price is not None, "a fitting offer has a price"
     hold = hold_for(
         price=price,
         devices_milli=job.spec.resources.devices_milli,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perak.domain.job import JobSpec, Limits, Resources
-from perak.domain.market.feasible import misfits, price_for
+from perak.domain.market.feasible import fitting_devices, misfits, price_for
 from perak.domain.market.match import PendingJob, Plan, instant_match
 from perak.domain.offer import Device, Offer, OfferAsk
 from perak.domain.outcome import hold_for
@@ -178,6 +178,33 @@ def test_a_job_alone_gets_the_cheapest_of_all_that_fit(jobs: list[PendingJob], o
         parts = instant_match([job], offers, now=NOW).assignments
         got = [(part.node in job.avoid, part.price) for part in parts]
         assert got == ([min(prices)] if prices else [])
+
+
+@given(jobs=jobs_drawn, offers=offers_drawn)
+def test_the_plan_is_that_of_trying_every_job_on_every_offer(
+    jobs: list[PendingJob], offers: list[Offer]
+) -> None:
+    expected: dict[str, str] = {}
+    left = {offer.id: offer for offer in offers}
+    for job in (replace(j, available=RICH) for j in jobs):
+        wanted = job.spec.resources
+        options = [
+            (o.node in job.avoid, price, o.free_cpu_milli, o.id)
+            for o in left.values()
+            if not misfits(job.spec, o, now=NOW) and (price := price_for(job.spec, o)) is not None
+        ]
+        if not options:
+            continue
+        expected[job.id] = id = min(options)[-1]
+        taken = fitting_devices(job.spec, left[id].free_devices)[: wanted.gpu_count]
+        left[id] = replace(
+            left[id],
+            free_cpu_milli=left[id].free_cpu_milli - wanted.cpu_milli,
+            free_memory_bytes=left[id].free_memory_bytes - wanted.memory_bytes,
+            free_disk_bytes=left[id].free_disk_bytes - wanted.disk_bytes,
+            free_devices=tuple(d for d in left[id].free_devices if d not in taken),
+        )
+    assert assigned(instant_match([replace(j, available=RICH) for j in jobs], offers, now=NOW)) == expected
 
 
 @given(jobs=jobs_drawn, offers=offers_drawn)
