@@ -91,6 +91,7 @@ class Link:
     _acked: int = 0
     _sent: int = 0
     _heard_at: float = 0.0
+    _told: bool = False
 
     def wake(self) -> None:
         """There are new reports to send."""
@@ -105,7 +106,7 @@ class Link:
                 was_welcome = await self._session()
             except (OSError, TimeoutError, WebSocketException, InvalidInput, Unavailable) as error:
                 was_welcome = self.connected
-                log.info("no session with %s: %s", self.url, error or type(error).__name__)
+                self._tell_why(error)
             finally:
                 if self.connected:
                     self.connected = False
@@ -113,6 +114,12 @@ class Link:
             if was_welcome:
                 delays = backoff(self.reconnect_first_seconds, self.reconnect_max_seconds)
             await asyncio.sleep(next(delays))
+
+    def _tell_why(self, error: Exception) -> None:
+        """As a warning once, and in the background while it lasts."""
+        level = logging.INFO if self._told else logging.WARNING
+        self._told = True
+        log.log(level, "no session with %s: %s; trying again", self.url, error or type(error).__name__)
 
     async def _session(self) -> bool:
         async with connect(
@@ -131,6 +138,7 @@ class Link:
             self._acked = self._sent = welcome.ack
             self._heard_at = time.monotonic()
             self.connected = True
+            self._told = False
             log.info("session open, reports acknowledged up to %d", welcome.ack)
             await self._converse(socket, welcome.beat_interval_seconds)
         return True

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from perak.agent.identity import Identity
 from perak.agent.journal import Journal, RunRecord
 from perak.agent.link import Link
 from perak.agent.meter.energy import EnergyMeter, MeterState
+from perak.agent.probe.ask import NothingToOffer
 from perak.agent.sandbox import RunStatus, Sandbox, TierReport
 from perak.agent.settings import Limits
 from perak.agent.work import Work, WorkFailed
@@ -90,6 +91,7 @@ class Node:
     _offer: tuple[int, OfferAsk] | None = None
     """(number of its report, ask) that was posted last."""
     _acked: int = 0
+    _on_ready: Callable[[], None] | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _failed: asyncio.Future[None] = field(init=False)
     _quick: ThreadPoolExecutor = field(init=False)
@@ -111,7 +113,10 @@ class Node:
         )
 
     async def run(self, stop: asyncio.Event, *, drain: bool, on_ready: Callable[[], None]) -> None:
-        """Work until `stop` is set; runs live on unless `drain`. Raises SessionRefused when turned away."""
+        """Work until `stop` is set; runs live on unless `drain`. Raises SessionRefused when turned away.
+
+        `on_ready` is called once, when the exchange has the offer.
+        """
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
         poke = self.sandbox.open_poke_socket()
@@ -120,7 +125,7 @@ class Node:
         self._spawn(self._link.run())
         self._spawn(self._tick())
         self._spawn(self._watch_offer())
-        on_ready()
+        self._on_ready = on_ready
         try:
             await self._until(stop)
             if drain:
@@ -177,6 +182,9 @@ class Node:
         self._acked = seq
         for run in self.journal.acknowledge(seq):
             self._feed(core.ExitAcknowledged(run=run))
+        if self._on_ready is not None and self._offer is not None and seq >= self._offer[0]:
+            self._on_ready()
+            self._on_ready = None
 
     def on_desired(self, desired: Desired) -> None:
         self._settle_orphans(desired)
@@ -247,6 +255,8 @@ class Node:
             await self._in_thread(pool, lambda: self.work.prepare(order, say=say))
         except WorkFailed as error:
             self._feed(error.event(order.run))
+        except Exception as error:
+            self._feed(_unforeseen(order.run, error))
         else:
             self._feed(core.PrepareDone(run=order.run))
 
@@ -256,6 +266,8 @@ class Node:
         except (OSError, RuntimeError, LookupError) as error:
             failed = core.Failed(run=run, cause="sandbox", detail=f"the sandbox did not start: {error}")
             self._feed(failed)
+        except Exception as error:
+            self._feed(_unforeseen(run, error))
         else:
             self._observe(run)
 
@@ -287,6 +299,8 @@ class Node:
             )
         except WorkFailed as error:
             failure = error.detail
+        except Exception as error:
+            failure = _unforeseen(order.run, error).detail
         self._feed(core.OutputsPacked(run=order.run, outputs=outputs, failure=failure))
 
     def _is_wanted(self, order: LeaseOrder) -> bool:
@@ -528,6 +542,11 @@ class Node:
         """Post the offer if it changed; `again`: also if not, unless the same is still on its way."""
         try:
             ask = self.ask()
+        except NothingToOffer as error:
+            log.error("nothing is offered any more: %s", error)
+            if self._offer is None:
+                return
+            ask = replace(self._offer[1], devices=(), price_cpu=None, price_gpu=None)
         except DomainError as error:
             log.error("the offer stays as it was: %s", error)
             if self._offer is None:
@@ -562,6 +581,12 @@ class Node:
 
     async def _in_thread(self, pool: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _unforeseen(run: str, error: Exception) -> core.Failed:
+    """A bug of ours that one job met: it must not take the agent down, at every new start again."""
+    log.error("run %s met a bug of the agent", run, exc_info=error)
+    return core.Failed(run=run, cause="sandbox", detail=f"a bug of the agent: {error!r}")
 
 
 def _found(record: RunRecord, status: RunStatus | None) -> core.RunFound:

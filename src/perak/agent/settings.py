@@ -55,7 +55,7 @@ class Limits:
     transfer_attempts_max: int = 5
     """For downloads. An upload goes on trying: its report can't travel without the exchange either."""
     stop_grace_seconds: float = 10.0
-    drain_seconds_max: float = 30.0
+    drain_seconds_max: float = 25.0
     """How long an agent that leaves for good waits for its runs to end and their reports to arrive."""
     offer_check_seconds: float = 10.0
     """How soon a change of the provider file or of the devices reaches the exchange."""

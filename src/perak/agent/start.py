@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -198,6 +200,8 @@ def _identity(settings: AgentSettings, provider: Provider) -> Identity:
     """Who this node is; makes it one with the invite when it isn't yet."""
     found = identities.load(settings.state_dir, url=settings.exchange)
     if found is not None:
+        if settings.invite is not None:
+            log.info("this machine is the node %s already; the invite is not used", found.node)
         return found
     if settings.invite is None:
         raise CannotStart(
@@ -269,11 +273,27 @@ def _host_name() -> str:
 
 
 def _set_up_logging(level: str) -> None:
-    """One line an event on stderr: time, level, message."""
+    """One JSON object a line on stderr, with the same keys as the exchange's."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("websockets").setLevel(logging.WARNING)
+
+
+class _JsonLines(logging.Formatter):
+    """structlog is the exchange's, and not among the agent's dependencies; this is all that we need of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {
+            "event": record.getMessage(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": at.replace("+00:00", "Z"),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
 
 
 def _complain(message: str, code: int) -> int:

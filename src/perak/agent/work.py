@@ -59,6 +59,10 @@ class WorkFailed(Exception):
         return Failed(run=run, cause=self.cause, detail=self.detail)
 
 
+WORTH_A_LINE_BYTES = 64 * 10**6
+"""A work folder that takes a second or more to unpack is spoken of in the log; the others are just there."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """Makes runs ready and brings their outputs in."""
@@ -171,7 +175,9 @@ class Work:
     def _unpack(self, order: LeaseOrder, archive: Path, work: Path, say: Say) -> None:
         from perak.wire.archive import WORKDIR_BYTES_MAX, WORKDIR_FILES_MAX, ArchiveError, unpack
 
-        say(f"unpacking the work folder ({format_bytes(archive.stat().st_size)})")
+        size = archive.stat().st_size
+        if size >= WORTH_A_LINE_BYTES:
+            say(f"unpacking the work folder ({format_bytes(size)})")
         limit_bytes = min(WORKDIR_BYTES_MAX, order.disk_bytes)
         try:
             unpack(archive, work, limit_bytes=limit_bytes, limit_files=WORKDIR_FILES_MAX)

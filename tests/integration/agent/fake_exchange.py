@@ -73,6 +73,7 @@ class FakeExchange:
     beats: int = 0
     answers_beats: bool = True
     enrolments: int = 0
+    outputs_that_fail: int = 0
     _socket: WebSocket | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -211,6 +212,9 @@ class FakeExchange:
 
     async def put_outputs(self, request: Request) -> Response:
         self._check_signed(request)
+        if self.outputs_that_fail > 0:
+            self.outputs_that_fail -= 1
+            return JSONResponse({"title": "not now"}, 503)
         data = await request.body()
         digest = request.path_params["digest"]
         assert digest == f"sha256:{hashlib.sha256(data).hexdigest()}"

@@ -188,6 +188,17 @@ async def test_work_folder_in_and_outputs_out(exchange: FakeExchange, start: Sta
     assert exchange.bodies(RunPreparing, one.run)
 
 
+async def test_outputs_are_sent_again_until_they_arrive(exchange: FakeExchange, start: StartAgent) -> None:
+    await start()
+    exchange.outputs_that_fail = 1
+    one = order(1, "echo x >out", outputs=("out",))
+    await exchange.desire(one)
+    (last,) = await exchange.until(lambda: exchange.bodies(RunExited, one.run))
+    assert last.cause == "exited"
+    assert last.outputs is not None
+    assert one.lease in exchange.outputs
+
+
 async def test_what_can_not_be_prepared_is_refused(exchange: FakeExchange, start: StartAgent) -> None:
     await start()
     one = order(1, "true", workdir_digest="sha256:" + "0" * 64)
