@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -107,6 +108,8 @@ def _follow(app: App, client: Client, job_id: str, *, notices: bool, attempt: in
 
 def _ask_about_interrupt(client: Client, job_id: str) -> bool:
     """Whether to go on following. A second Ctrl-C, or nobody to ask, leaves the job running."""
+    from perak.client.errors import Conflict
+
     choice = "d"
     if is_interactive():
         try:
@@ -115,7 +118,8 @@ def _ask_about_interrupt(client: Client, job_id: str) -> bool:
         except (KeyboardInterrupt, click.Abort):
             click.echo(err=True)
     if choice == "c":
-        client.cancel(job_id)
+        with contextlib.suppress(Conflict):  # It ended while we asked.
+            client.cancel(job_id)
         _notice("asked for the job to be cancelled; waiting for its end")
     if choice == "d":
         _notice(f"the job runs on. Follow it: perak logs -f {job_id}   End it: perak cancel {job_id}")

@@ -144,14 +144,18 @@ def quote(quoted: api.Quote) -> RenderableType:
         parts += [Text(), _misfits(misfits)]
     funds = "which the wallet covers" if quoted.affordable else "which the wallet does not cover"
     hold = f"{quoted.hold} {quoted.currency} will be held, {funds}; what is not used comes back."
+    longest = format_duration(quoted.max_duration_seconds)
+    if fitting:
+        parts += [Text(), Text(f"At most: the cost of its max_duration, {longest}.")]
+    compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}
+    parts += [_text(line) for line in compared]
     parts += [Text(), Text(hold, style="" if quoted.affordable else "red"), Text(quoted.trust, style="dim")]
     return Group(*parts)
 
 
 def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Table:
-    longest = f">IN {format_duration(quoted.max_duration_seconds)}"
     table = _table(
-        "OFFER", "NODE", "REGION", "DEVICE", ">PRICE", f">{quoted.currency}/h", longest, ">WATTS", ">gCO2e/h",
+        "OFFER", "NODE", "REGION", "DEVICE", ">PRICE", f">{quoted.currency}/h", ">AT MOST", ">WATTS", ">gCO2e/h",
         "SANDBOX", "NOT ENFORCED",
     )  # fmt: skip
     for offer in offers:

@@ -75,6 +75,7 @@ QUOTE = {
     "currency": "USD", "max_duration_seconds": 3600, "hold": "0.10", "affordable": True,
     "offers": [
         {"offer": OFFER, "node_name": "attic-1", "region": "DE", "device": "V100", "fits": True,
+         "cloud_comparison": "a V100 in the cloud: 3.06 on demand",
          "misfits": [], "price": "0.20", "per_hour": "0.40", "cost_max": "0.40", "energy_watts": 250.0,
          "carbon_grams_per_hour": 87.5, "carbon_source": "Ember 2025", "tier": "bubblewrap",
          "unenforced": {"disk": "no quota"}},
