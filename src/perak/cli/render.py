@@ -154,10 +154,9 @@ def quote(quoted: api.Quote) -> RenderableType:
 
 
 def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Table:
-    table = _table(
-        "OFFER", "NODE", "REGION", "DEVICE", ">PRICE", f">{quoted.currency}/h", ">AT MOST", ">WATTS", ">gCO2e/h",
-        "SANDBOX", "NOT ENFORCED",
-    )  # fmt: skip
+    money = (">PRICE", f">{quoted.currency}/h", ">AT MOST")
+    columns = ("OFFER", "NODE", "REGION", "DEVICE", *money, ">WATTS", ">gCO2e/h", "SANDBOX", "NOT ENFORCED")
+    table = _table(*columns)
     for offer in offers:
         table.add_row(
             short_id(offer.offer),
