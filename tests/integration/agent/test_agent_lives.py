@@ -162,7 +162,10 @@ async def test_a_run_from_lease_to_release(exchange: FakeExchange, start: StartA
     assert proven.subject_id == NODE, "the last report shows its certificate to others"
 
 
-async def test_work_folder_in_and_outputs_out(exchange: FakeExchange, start: StartAgent) -> None:
+async def test_work_folder_in_and_outputs_out(
+    exchange: FakeExchange, start: StartAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perak.agent.work.WORTH_A_LINE_BYTES", 0)
     await start()
     packed = _archive({"word.txt": b"silver\n"})
     digest = f"sha256:{hashlib.sha256(packed).hexdigest()}"
