@@ -179,6 +179,8 @@ def _from_this_machine(api_key: str | None) -> Target:
 
 def _for_url(url: str, api_key: str | None, source: str) -> Target:
     """What is kept for `url`, with `api_key` before the kept one."""
+    if api_key is not None and url.startswith("http:"):
+        return Target(url=url, api_key=api_key, source=source)  # Nothing that is kept could add to it.
     for kept in load_profiles().by_name.values():
         if kept.url == url:
             return Target(

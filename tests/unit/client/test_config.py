@@ -97,6 +97,12 @@ def test_a_kept_key_goes_to_its_own_exchange_only() -> None:
     assert resolve(url="http://127.0.0.1:8471").api_key is None
 
 
+def test_a_broken_file_is_no_hindrance_where_all_is_given() -> None:
+    save_profile("home", HOME).write_text("default = ")
+
+    assert resolve(url="http://127.0.0.1:1", api_key="given").api_key == "given"
+
+
 def test_an_unknown_profile_names_the_known() -> None:
     two_profiles()
 
