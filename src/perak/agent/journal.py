@@ -21,6 +21,8 @@ from perak.wire.session import LeaseOrder, decode_report
 FILE_NAME = "agent.db"
 RELEASED_KEPT_MAX = 4096
 """Rows of runs that are gone, kept so that a late list can't start them again; some 300 bytes each."""
+FORGET_EVERY = 256
+"""Runs released between two looks for rows to delete."""
 BUSY_SECONDS = 5.0
 """Only one agent opens the file; a backup tool may hold it for a moment."""
 
@@ -72,6 +74,8 @@ class Journal:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
+        self._forget_long_gone()
+        self._released = 0
         self._last_seq = self._stored_last_seq()
         self._sent_seq = self._last_seq
         """The highest number that may have left this node; what an earlier life wrote may have."""
@@ -198,14 +202,16 @@ class Journal:
 
     def release(self, run: str) -> None:
         """The run is gone; only its name and epoch are kept, for a while."""
-        with self._transaction():
-            self._db.execute(
-                'UPDATE runs SET released = 1, "order" = NULL, meter = NULL WHERE run = ?', (run,)
-            )
-            self._db.execute(
-                "DELETE FROM runs WHERE released = 1 AND position <= (SELECT max(position) FROM runs) - ?",
-                (RELEASED_KEPT_MAX,),
-            )
+        self._db.execute('UPDATE runs SET released = 1, "order" = NULL, meter = NULL WHERE run = ?', (run,))
+        self._released += 1
+        if self._released % FORGET_EVERY == 0:
+            self._forget_long_gone()
+
+    def _forget_long_gone(self) -> None:
+        self._db.execute(
+            "DELETE FROM runs WHERE released = 1 AND position <= (SELECT max(position) FROM runs) - ?",
+            (RELEASED_KEPT_MAX,),
+        )
 
     def records(self) -> list[RunRecord]:
         """The runs that are not gone, in the order in which they came."""

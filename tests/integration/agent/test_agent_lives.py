@@ -35,7 +35,8 @@ from perak.wire.session import Refused
 from perak.wire.signing import peek_header
 
 START = """
-import functools, perak.agent.settings as settings
+import functools, perak.agent.settings as settings, perak.agent.work as work
+work.WORTH_A_LINE_BYTES = 0
 settings.Limits = functools.partial(
     settings.Limits, meter_interval_seconds=0.5, tick_seconds=0.2, offer_check_seconds=0.2
 )
@@ -162,10 +163,7 @@ async def test_a_run_from_lease_to_release(exchange: FakeExchange, start: StartA
     assert proven.subject_id == NODE, "the last report shows its certificate to others"
 
 
-async def test_work_folder_in_and_outputs_out(
-    exchange: FakeExchange, start: StartAgent, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("perak.agent.work.WORTH_A_LINE_BYTES", 0)
+async def test_work_folder_in_and_outputs_out(exchange: FakeExchange, start: StartAgent) -> None:
     await start()
     packed = _archive({"word.txt": b"silver\n"})
     digest = f"sha256:{hashlib.sha256(packed).hexdigest()}"

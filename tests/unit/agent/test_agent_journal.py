@@ -154,3 +154,16 @@ def test_a_restored_exchange_that_forgot_everything(journal: Journal) -> None:
 def test_the_file_is_for_its_owner_only(journal: Journal, path: Path) -> None:
     journal.append(chunk(0), at=1)
     assert {p.stat().st_mode & 0o777 for p in path.parent.glob("agent.db*")} == {0o600}
+
+
+def test_only_so_many_gone_runs_are_remembered(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perak.agent.journal.RELEASED_KEPT_MAX", 3)
+    for number in range(1, 9):
+        journal.adopt(order(number))
+        journal.release(order(number).run)
+    journal.close()
+    again = Journal(path, sign=fake_sign)
+    assert [run for run, _ in again.gone()] == [order(number).run for number in (6, 7, 8)]
+    again.close()
