@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from perak.cli.app import App
 from perak.cli.exits import EXIT_CODES_HELP, report
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Jobs": {
@@ -83,6 +85,8 @@ class LazyGroup(click.Group):
                 formatter.write_dl([(name, text) for name, (_, text) in section.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         names = [
             CompletionItem(name, help=text) for name, (_, text) in _ALL.items() if name.startswith(incomplete)
         ]
