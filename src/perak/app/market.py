@@ -96,7 +96,8 @@ async def _fund(
         price=part.price,
         devices_milli=part.devices_milli,
         seconds=limits.duration_seconds,
-        max_cost=limits.max_cost,
+        # max_cost was held at submit and covers every attempt: what is left of it is what is held now.
+        max_cost=None if limits.max_cost is None else held,
         available=held + job.available,
     )
     if hold.amount > held:
@@ -106,9 +107,7 @@ async def _fund(
             return None
     duration = limits.duration_seconds
     if limits.max_cost is not None:
-        bought = affordable_seconds(
-            price=part.price, devices_milli=part.devices_milli, budget=max(held, hold.amount)
-        )
+        bought = affordable_seconds(price=part.price, devices_milli=part.devices_milli, budget=held)
         if bought is not None and bought < duration:
             return max(1, bought), "max_cost", hold.mode
     return duration, "max_duration", hold.mode

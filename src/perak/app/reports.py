@@ -72,7 +72,7 @@ async def _apply(
         case Metered():
             return await _metered(tx, engagement, body, report.jws, now)
         case RunRefused():
-            return await refuse_run(tx, engagement, cause=body.cause, detail=body.detail, now=now)
+            return await _refused(tx, engagement, body, now)
         case RunExited():
             end = _run_end(body, engagement, report.jws)
             return await settle_run(tx, engagement, end, context=context, now=now)
@@ -99,6 +99,14 @@ async def _started(tx: Transaction, at: Engagement, body: RunStarted, now: datet
     if JOB.allows(at.job.state, "started"):
         await tx.jobs.started(at.job.id, state=JOB.step(at.job.state, "started"), now=now)
     return [JobChanged(at.job.id)]
+
+
+async def _refused(tx: Transaction, at: Engagement, body: RunRefused, now: datetime) -> list[Effect]:
+    """A run that has started can't be refused any more; one that "exited" never was refused."""
+    if not RUN.allows(at.run.state, "refused"):
+        return []
+    cause = body.cause if body.cause in CAUSES and body.cause != "exited" else "sandbox"
+    return await refuse_run(tx, at, cause=cause, detail=body.detail, now=now)
 
 
 async def _metered(tx: Transaction, at: Engagement, body: Metered, jws: str, now: datetime) -> list[Effect]:

@@ -11,6 +11,7 @@ from perak.app.receipts import compose
 from perak.app.records import Engagement, RunEnd
 from perak.domain.lifecycle import JOB, LEASE, RUN
 from perak.domain.outcome import Outcome, Settlement, outcome, settle
+from perak.domain.report import CAUSES
 
 
 async def settle_run(
@@ -28,6 +29,7 @@ async def settle_run(
         attempts=at.run.attempt,
         retry=at.job.spec.retry,
     )
+    what = _within_max_cost(at, what, left=sum(h.amount for h in held) - money.cost)
     await tx.ledger.settle(
         project=at.job.project,
         provider=at.lease.provider,
@@ -54,6 +56,13 @@ async def settle_run(
         )
         await tx.receipts.insert(context.sign_receipt(receipt), receipt, now=now)
     return await _step_job(tx, at, what, exit_code=end.exit_code, now=now)
+
+
+def _within_max_cost(at: Engagement, what: Outcome, *, left: int) -> Outcome:
+    """A job that has used up its max_cost is not run again."""
+    if what.event == "requeued" and at.job.spec.limits.max_cost is not None and left <= 0:
+        return Outcome(event="failed", reason=f"{what.reason}; {CAUSES['max_cost']}")
+    return what
 
 
 def _money(at: Engagement, end: RunEnd, *, held: int, context: Context, now: datetime) -> Settlement:

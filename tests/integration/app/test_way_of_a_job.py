@@ -356,3 +356,37 @@ async def test_a_reservation_is_resolved_once_and_for_no_more_than_it_holds(worl
         with pytest.raises(asyncpg.IntegrityConstraintViolationError):
             await connection.execute(resolve, "void", "release", 0)
     assert (await world.balances())[f"wallet {RENTER.project_name}"] == 999_600
+
+
+async def test_max_cost_covers_every_attempt(world: World) -> None:
+    await world.fund(10_000_000)
+    job = await world.submit(JobSpec(name="capped", run="x", limits=Limits(max_cost=1_000)))
+    for seconds in (20, 15, 5):
+        await world.clear()
+        lease = await world.lease(job)
+        begin = world.now_ms
+        await world.report(started(lease, begin))
+        world.wait(seconds)
+        await world.report(exited(lease, begin=begin, end=world.now_ms, exit_code=None, cause="sandbox"))
+    row = await world.job(job)
+    assert (row["state"], row["attempts"]) == ("failed", 3)
+    assert "max_cost" in row["reason"]
+    assert (await world.balances())["wallet renters"] == 10_000_000 - 1_000
+
+
+async def test_a_refusal_after_the_start_or_for_no_known_cause_does_not_stop_the_node(world: World) -> None:
+    await world.fund(10_000_000)
+    job = await world.submit()
+    await world.clear()
+    lease = await world.lease(job)
+    await world.report(started(lease, world.now_ms))
+    refused = RunRefused(run=lease["run"], lease=lease["id"], epoch=1, cause="sandbox", detail="late")
+    await world.report(refused)
+    assert (await world.job(job))["state"] == "running"
+    second = await world.submit()
+    await world.clear()
+    lease = await world.lease(second)
+    await world.report(
+        RunRefused(run=lease["run"], lease=lease["id"], epoch=1, cause="gremlins", detail="unknown")
+    )
+    assert (await world.job(second))["state"] == "queued"

@@ -59,15 +59,15 @@ class PgLedger:
         return available or 0
 
     async def hold(self, *, project: str, job: str, amount: int, now: datetime) -> None:
+        assert amount > 0
         try:
-            async with (
-                self._db.transaction()
-            ):  # a savepoint: the refusal must not end the caller's transaction
-                await self._db.execute(HOLD, project, job, amount, now)
+            async with self._db.transaction():  # a savepoint: a refusal must not end the caller's transaction
+                held = await self._db.execute(HOLD, project, job, amount, now)
         except asyncpg.CheckViolationError:
             raise InsufficientFunds(
                 "the wallet does not cover the hold; fund it with `perak wallet fund`"
             ) from None
+        assert held == "INSERT 0 1", "every project has a wallet"
 
     async def held(self, job: str) -> list[HeldFunds]:
         return [
@@ -92,7 +92,9 @@ class PgLedger:
         else:
             await self._resolve(held, parts, job=job, run=run, now=now)
         if settlement.cost:
-            await self._db.execute(PAY, provider, settlement.payout, settlement.fee, job, run, now)
+            paid = await self._db.execute(PAY, provider, settlement.payout, settlement.fee, job, run, now)
+            parts_paid = (settlement.payout > 0) + (settlement.fee > 0)
+            assert paid == f"INSERT 0 {parts_paid}", "every provider has an account for earnings"
 
     async def _keep_rest(
         self,

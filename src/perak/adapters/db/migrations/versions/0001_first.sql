@@ -317,6 +317,12 @@ create trigger receipt_append_only before update or delete or truncate on receip
 
 create function account_guard() returns trigger language plpgsql as $$
 begin
+    if tg_op = 'INSERT' then
+        if new.posted <> 0 or new.pending <> 0 then
+            raise exception 'accounts begin empty' using errcode = 'integrity_constraint_violation';
+        end if;
+        return new;
+    end if;
     if tg_op = 'DELETE' then
         raise exception 'accounts are kept' using errcode = 'integrity_constraint_violation';
     end if;
@@ -326,4 +332,4 @@ begin
     end if;
     return new;
 end $$;
-create trigger account_guard before update or delete on account for each row execute function account_guard();
+create trigger account_guard before insert or update or delete on account for each row execute function account_guard();
