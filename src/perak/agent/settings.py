@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from perak.wire.session import BEAT_INTERVAL_SECONDS
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
@@ -42,7 +40,6 @@ class Limits:
     """What a run may write; beyond it the sandbox drops, and says so in the log."""
     unacknowledged_max: int = 2048
     """With more reports waiting, logs stay in their files: the journal holds some 250 MiB at most."""
-    beat_interval_seconds: float = BEAT_INTERVAL_SECONDS
     silent_beats_max: int = 3
     """An exchange silent for so many beats is taken for gone, as it takes a node (design)."""
     open_timeout_seconds: float = 10.0
