@@ -37,8 +37,7 @@ class Envelope:
         structlog.contextvars.bind_contextvars(request=scope["perak.request_id"])
         try:
             await self._app(scope, request.receive, request.send)
-        except TooLarge as error:  # The body is read outside the application's own error handling.
-            await request.answer_instead(error)
+            await request.answer_if_too_large()
         except Exception:
             _log.exception("request failed", method=scope["method"], path=scope["path"])
             await request.fail()
@@ -67,6 +66,7 @@ class _Request:
         self._send = send
         self._started_at = time.perf_counter()
         self._left = None if scope["path"].startswith(UNBOUNDED_HERE) else BODY_BYTES_MAX
+        self._too_large: TooLarge | None = None
         self.status = 0
         self.seconds = 0.0
 
@@ -75,12 +75,15 @@ class _Request:
         if self._left is not None:
             self._left -= len(message.get("body", b""))
             if self._left < 0:
-                raise TooLarge(
+                self._too_large = TooLarge(
                     f"a request's body may have {BODY_BYTES_MAX:,} bytes; put data into the work folder"
                 )
+                raise self._too_large
         return message
 
     async def send(self, message: Message) -> None:
+        if self._too_large is not None and not self.status:
+            return  # The framework says that the body can't be read; we know why, and answer instead.
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.seconds = time.perf_counter() - self._started_at
@@ -89,8 +92,9 @@ class _Request:
             message = {**message, "headers": headers}
         await self._send(message)
 
-    async def answer_instead(self, error: TooLarge) -> None:
-        if not self.status:
+    async def answer_if_too_large(self) -> None:
+        error, self._too_large = self._too_large, None
+        if error is not None and not self.status:
             response = of_domain(error, instance=instance_of(self._scope))
             await response(self._scope, self._receive, self.send)
 

@@ -1,0 +1,94 @@
+"""A quote shows every offer, the fitting ones first, and what would be held."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from perak.domain.job import JobSpec, Limits, Resources
+from perak.domain.market.quote import Quote, quote
+from perak.domain.offer import Device, Offer, OfferAsk
+
+NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
+V100 = Device(index=0, kind="nvidia", model="Tesla V100-SXM2-16GB", uuid="GPU-1", memory_bytes=16 * 2**30)
+
+
+def offer(id: str, *, free_cpu_milli: int = 4000, gpus: tuple[Device, ...] = (), **ask: Any) -> Offer:
+    fields: dict[str, Any] = {
+        "region": "DE", "cpu_model": "CPU", "cpu_milli": 4000, "memory_bytes": 32 * 10**9,
+        "disk_bytes": 10**11, "price_cpu": 20_000, "price_gpu": 180_000, "devices": gpus,
+    }  # fmt: skip
+    whole = OfferAsk(**(fields | ask))
+    return Offer(
+        id=id,
+        version=1,
+        node=f"node of {id}",
+        node_name=id,
+        provider="provider",
+        state="open",
+        ask=whole,
+        free_cpu_milli=free_cpu_milli,
+        free_memory_bytes=whole.memory_bytes,
+        free_disk_bytes=whole.disk_bytes,
+        free_devices=gpus,
+    )
+
+
+def quoted(spec: JobSpec, *offers: Offer, available: int = 10**9, currency: str = "USD") -> Quote:
+    return quote(spec, offers, available=available, currency=currency, now=NOW)
+
+
+def cpu_job(**limits: Any) -> JobSpec:
+    return JobSpec(name="job", run="true", resources=Resources(cpu_milli=1000), limits=Limits(**limits))
+
+
+def test_fitting_offers_come_first_and_the_cheapest_of_them_first() -> None:
+    found = quoted(
+        cpu_job(),
+        offer("dear", price_cpu=30_000),
+        offer("full", free_cpu_milli=0, price_cpu=1),
+        offer("cheap"),
+        offer("priceless", price_cpu=None),
+    )
+    assert [item.offer.id for item in found.offers] == ["cheap", "dear", "full", "priceless"]
+    assert [item.fits for item in found.offers] == [True, True, False, False]
+    assert found.offers[3].price is None
+    assert found.offers[3].cost_max is None
+
+
+def test_the_hold_is_for_the_cheapest_offer_that_fits_now_or_when_it_is_idle() -> None:
+    hour = cpu_job(max_duration_seconds=3600)
+    assert quoted(hour, offer("cheap"), offer("dear", price_cpu=90_000)).hold == 20_000
+    assert quoted(hour, offer("full", free_cpu_milli=0, price_cpu=5_000), offer("free")).hold == 5_000
+    assert quoted(hour, offer("small", cpu_milli=500, free_cpu_milli=500)).hold == 0
+    assert quoted(replace(hour, limits=Limits(max_cost=7)), offer("any")).hold == 7
+
+
+def test_a_hold_above_the_wallet_is_not_affordable() -> None:
+    assert not quoted(cpu_job(max_cost=100), offer("any"), available=99).affordable
+    assert quoted(cpu_job(max_cost=100), offer("any"), available=100).affordable
+
+
+def test_a_gpu_job_counts_its_gpus() -> None:
+    spec = JobSpec(name="job", run="true", resources=Resources(gpu_models=("V100",), gpu_count=1))
+    (found,) = quoted(spec, offer("gpus", gpus=(V100,))).offers
+    assert found.device == "1 x Tesla V100-SXM2-16GB"
+    assert found.per_hour == 180_000
+    assert found.watts is not None
+    assert found.watts > 150
+    assert found.carbon_grams_per_hour is not None
+    assert found.cloud_comparison is not None
+    assert "spot" in found.cloud_comparison
+    (elsewhere,) = quoted(spec, offer("gpus", gpus=(V100,)), currency="EUR").offers
+    assert elsewhere.cloud_comparison is None
+
+
+def test_what_is_not_known_is_missing_not_zero() -> None:
+    odd = replace(V100, model="Unheard Of 9000")
+    spec = JobSpec(name="job", run="true", resources=Resources(gpu_count=1))
+    (found,) = quoted(spec, offer("odd", gpus=(odd,))).offers
+    assert found.fits
+    assert (found.watts, found.carbon_grams_per_hour, found.carbon_source) == (None, None, None)
+    (none,) = quoted(spec, offer("none")).offers
+    assert (none.fits, none.watts, none.device) == (False, None, "CPU")
