@@ -1,5 +1,6 @@
 """Archives: a tree has one digest, what was packed comes back, and no archive leaves its folder."""
 
+import errno
 import gzip
 import io
 import os
@@ -466,6 +467,15 @@ hostile_entries = st.builds(
 )
 
 
+def leads_in_a_circle(path: Path) -> bool:
+    """The kernel resolves such a link to nothing; what `os.path.realpath` says of it means nothing."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
 @settings(max_examples=150, deadline=None)
 @given(entries=st.lists(hostile_entries, max_size=6))
 def test_whatever_is_unpacked_lies_inside_and_resolves_inside(entries: list[tarfile.TarInfo]) -> None:
@@ -482,10 +492,10 @@ def test_whatever_is_unpacked_lies_inside_and_resolves_inside(entries: list[tarf
             assert (
                 stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)
             )
-            if stat.S_ISLNK(status.st_mode):
+            if stat.S_ISLNK(status.st_mode) and not leads_in_a_circle(path):
                 real = Path(os.path.realpath(path))
                 assert real == dest or dest in real.parents
-            else:
+            elif not stat.S_ISLNK(status.st_mode):
                 assert status.st_mode & 0o7022 == 0
                 assert status.st_nlink == 1 or path.is_dir()
 
