@@ -33,11 +33,11 @@ TRUST = (
 class Model(BaseModel):
     """Requests refuse unknown keys; replies may grow new ones, which older clients ignore."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 T = TypeVar("T")

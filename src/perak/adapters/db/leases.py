@@ -14,6 +14,7 @@ from perak.domain.errors import Conflict
 from perak.domain.lifecycle import JOB, LEASE, RUN
 from perak.domain.outcome import Settlement
 from perak.domain.report import Metered, RunStarted
+from perak.domain.units import format_money
 
 LOG_BYTES_MAX = 64 * 2**20
 """The most log that is kept of one run; the agent's own limit is the same."""
@@ -58,7 +59,7 @@ with part as (
     where id = $2 and exists (select from new_run) returning id
 )
 insert into job_event (job_id, at, kind, detail)
-select $2, $18, 'state', $22 || ' on ' || node.name from taken, node where node.id = $6
+select $2, $18, 'state', $22 || ' on ' || node.name || ' at ' || $24 from taken, node where node.id = $6
 returning seq
 """
 
@@ -111,6 +112,7 @@ class PgLeases:
             RUN.initial,
             JOB.step("queued", "leased"),
             hold_mode,
+            f"{format_money(lease.price)} per device-hour",
         )
         if event is not None and lease.devices:
             await self._db.execute(
