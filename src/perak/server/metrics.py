@@ -43,6 +43,9 @@ class Metrics:
         self.market_seconds = Histogram(
             "perak_market_seconds", "One clearing of the market", registry=registry, buckets=LATENCY_BUCKETS
         )
+        self.retried_transactions = Counter(
+            "perak_transactions_retried", "Transactions that met another one", registry=registry
+        )
         self.loop_errors = Counter(
             "perak_loop_errors", "Failed rounds of a loop", ["loop"], registry=registry
         )

@@ -22,6 +22,7 @@ from perak.server.bootstrap import FirstStart, set_up
 from perak.server.clock import NewId
 from perak.server.hub import CHANNEL, Hub
 from perak.server.identity import Identity, open_identity
+from perak.server.logging import get_logger
 from perak.server.metrics import Metrics
 from perak.server.presence import Presence
 from perak.server.ratelimits import RateLimits
@@ -29,6 +30,8 @@ from perak.server.settings import Settings
 
 TRANSACTION_TRIES = 4
 """Two transactions may want the same rows in another order; PostgreSQL ends one, and it is tried again."""
+
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 Action = Callable[[PgTransaction], Awaitable[tuple[T, Sequence[Effect]]]]
@@ -58,7 +61,9 @@ class Services:
             try:
                 async with self.db.transaction() as tx:
                     result, effects = await action(tx)
-            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+                self.metrics.retried_transactions.inc()
+                _log.warning("a transaction met another one and is tried again", error=str(error))
                 if attempt == TRANSACTION_TRIES - 1:
                     raise
                 continue
