@@ -3,7 +3,10 @@
 import asyncio
 import itertools
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -19,6 +22,7 @@ settings.register_profile(
 settings.load_profile("perak")
 
 _numbers = itertools.count(1)
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 _TEMPLATE = "migrated"
 
 
@@ -52,6 +56,34 @@ def postgres() -> Iterator[str]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_15() -> Iterator[str]:
+    """The URL of a server of the oldest version that we support, where this machine has it."""
+    from perak.adapters.postgres.account import initdb_account, server_account
+    from perak.adapters.postgres.layout import hand_over
+
+    if not (DEBIAN_15 / "initdb").exists():
+        pytest.skip(f"no PostgreSQL 15 in {DEBIAN_15}")
+    folder = _reachable_folder()
+    server, maker = server_account(), initdb_account(server_account())
+    hand_over(folder, maker)
+    make = [DEBIAN_15 / "initdb", "-D", folder / "data", "-U", "perak", "--auth", "trust", "--no-sync"]
+    subprocess.run(make, check=True, stdout=subprocess.DEVNULL, cwd="/", **maker.identity)
+    hand_over(folder, server)
+    start = [DEBIAN_15 / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
+    process = subprocess.Popen([*start, "-F"], stderr=subprocess.DEVNULL, cwd="/", **server.identity)
+    try:
+        pid_file = folder / "data" / "postmaster.pid"
+        while not (pid_file.exists() and "ready" in pid_file.read_text()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        yield f"postgresql://perak@/postgres?host={folder}"
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

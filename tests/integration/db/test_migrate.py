@@ -2,13 +2,8 @@
 
 import asyncio
 import itertools
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,10 +11,7 @@ import asyncpg
 import pytest
 
 from perak.adapters.db import migrate
-from perak.adapters.postgres.account import initdb_account, server_account
-from perak.adapters.postgres.layout import hand_over
 
-DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 _numbers = itertools.count(1)
 
 FIRST = """
@@ -37,30 +29,6 @@ alter table greeting add column loudly text;
 update greeting set loudly = loud(words);
 alter table greeting alter column loudly set not null;
 """
-
-
-@pytest.fixture(scope="module")
-def postgres_15() -> Iterator[str]:
-    if not (DEBIAN_15 / "initdb").exists():
-        pytest.skip(f"no PostgreSQL 15 in {DEBIAN_15}")
-    folder = Path(tempfile.mkdtemp(prefix="perak-test-"))
-    server, maker = server_account(), initdb_account(server_account())
-    hand_over(folder, maker)
-    make = [DEBIAN_15 / "initdb", "-D", folder / "data", "-U", "perak", "--auth", "trust", "--no-sync"]
-    subprocess.run(make, check=True, stdout=subprocess.DEVNULL, cwd="/", **maker.identity)
-    hand_over(folder, server)
-    start = [DEBIAN_15 / "postgres", "-D", folder / "data", "-k", folder, "-c", "listen_addresses="]
-    process = subprocess.Popen([*start, "-F"], stderr=subprocess.DEVNULL, cwd="/", **server.identity)
-    try:
-        pid_file = folder / "data" / "postmaster.pid"
-        while not (pid_file.exists() and "ready" in pid_file.read_text()):
-            assert process.poll() is None
-            time.sleep(0.02)
-        yield f"postgresql://perak@/postgres?host={folder}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["embedded", "postgresql-15"])
