@@ -48,14 +48,25 @@ async def _match_page(
 ) -> list[Assignment]:
     by_id = {job.id: job for job in jobs}
     plan = instant_match(jobs, offers, now=now)
-    return [a for a in plan.assignments if await _grant(tx, by_id[a.job], a, new_id=new_id, now=now)]
+    # Wallets first, then offers: settlements lock them in this order too.
+    funded = [(a, await _fund(tx, by_id[a.job], a, now=now)) for a in plan.assignments]
+    return [
+        part
+        for part, funding in funded
+        if funding is not None and await _grant(tx, by_id[part.job], part, funding, new_id=new_id, now=now)
+    ]
 
 
-async def _grant(tx: Transaction, job: PendingJob, part: Assignment, *, new_id: Ids, now: datetime) -> bool:
-    """Hold what the firm price asks for and grant the lease; False where either fails: the job waits on."""
-    funding = await _fund(tx, job, part, now=now)
-    if funding is None:
-        return False
+async def _grant(
+    tx: Transaction,
+    job: PendingJob,
+    part: Assignment,
+    funding: tuple[int, str, str],
+    *,
+    new_id: Ids,
+    now: datetime,
+) -> bool:
+    """Grant the funded lease; False where the offer has changed since the snapshot: the job waits on."""
     duration, limited_by, mode = funding
     lease = LeaseRecord(
         id=new_id("lease"),

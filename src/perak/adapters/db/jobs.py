@@ -55,7 +55,7 @@ select job.id, job.project_id, job.spec::text as spec_text, job.epoch, job.attem
 from job join account wallet on wallet.kind = 'wallet' and wallet.project_id = job.project_id
 where job.state = 'queued' and ($1::text is null or job.id > $1)
 order by job.id limit $2
-for update of job skip locked
+for no key update of job skip locked
 """
 
 
@@ -89,7 +89,7 @@ class PgJobs:
 
     async def lock(self, id: str, *, project: str) -> JobRecord | None:
         row = await self._db.fetchrow(
-            f"select {COLUMNS} from job where id = $1 and project_id = $2 for update", id, project
+            f"select {COLUMNS} from job where id = $1 and project_id = $2 for no key update", id, project
         )
         return job_record(row) if row else None
 

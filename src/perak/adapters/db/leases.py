@@ -130,7 +130,7 @@ class PgLeases:
         return await self._engagement("where job.id = $1 and lease.state in ('active', 'suspected')", job)
 
     async def _engagement(self, where: str, key: str) -> Engagement | None:
-        row = await self._db.fetchrow(f"{ENGAGEMENT} {where} for update of job, lease, run", key)
+        row = await self._db.fetchrow(f"{ENGAGEMENT} {where} for no key update of job, lease, run", key)
         return engagement(row) if row else None
 
     async def ask_stop(self, lease: str, *, cause: str) -> None:

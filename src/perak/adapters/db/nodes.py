@@ -21,7 +21,7 @@ class PgNodes:
         self._db = connection
 
     async def lock(self, id: str) -> NodeRecord | None:
-        row = await self._db.fetchrow(f"select {COLUMNS} from node where id = $1 for update", id)
+        row = await self._db.fetchrow(f"select {COLUMNS} from node where id = $1 for no key update", id)
         return _record(row) if row else None
 
     async def get(self, id: str) -> NodeRecord | None:
@@ -101,7 +101,7 @@ class PgNodes:
 
     async def _unseen(self, state: str, before: datetime) -> list[NodeRecord]:
         rows = await self._db.fetch(
-            f"select {COLUMNS} from node where state = $1 and last_seen < $2 order by id for update",
+            f"select {COLUMNS} from node where state = $1 and last_seen < $2 order by id for no key update",
             state,
             before,
         )

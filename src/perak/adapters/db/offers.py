@@ -87,7 +87,7 @@ class PgOffers:
 
     async def lock(self, id: str, *, project: str) -> Offer | None:
         row = await self._db.fetchrow(
-            f"{SELECT} where offer.id = $1 and offer.project_id = $2 for update of offer", id, project
+            f"{SELECT} where offer.id = $1 and offer.project_id = $2 for no key update of offer", id, project
         )
         return offer_of(row) if row else None
 
