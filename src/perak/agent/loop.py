@@ -141,9 +141,10 @@ class Node:
 
     async def _until(self, stop: asyncio.Event) -> None:
         """Until asked to stop, or a task of ours failed; its error is raised."""
-        waiting = asyncio.ensure_future(stop.wait())
+        waiting: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        failed: asyncio.Future[Any] = self._failed
         try:
-            await asyncio.wait([waiting, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([waiting, failed], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
         if self._failed.done():
