@@ -37,7 +37,7 @@ class Model(BaseModel):
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 T = TypeVar("T")
