@@ -8,6 +8,7 @@ same key may try again.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import Request
@@ -58,6 +59,11 @@ async def write(
 def reply(model: BaseModel, *, status: int = 200) -> Response:
     """A model as JSON; quicker than handing it to the framework, which would check and convert it again."""
     return _response(status, model.model_dump_json().encode())
+
+
+def reply_page(items: str, next_cursor: str | None) -> Response:
+    """A page whose items are JSON already."""
+    return _response(200, f'{{"items":{items},"next_cursor":{json.dumps(next_cursor)}}}'.encode())
 
 
 def _response(status: int, body: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -10,6 +10,7 @@ import pytest
 from server_world import Running, running_exchange
 
 from perak.domain.errors import Conflict
+from perak.domain.units import format_money, parse_money
 from perak.server.identity import SecretFileError
 from perak.wire.api import BODY_BYTES_MAX, Problem
 
@@ -67,6 +68,14 @@ async def test_a_list_comes_in_pages(exchange: Running) -> None:
     assert found == jobs[::-1]
     only = (await exchange.client.get("/v1/jobs?state=queued,running&name=job-3")).json()["items"]
     assert [job["id"] for job in only] == [jobs[3]]
+
+
+@pytest.mark.parametrize("amount", ["0.000001", "0.10", "7.00", "12345.6789"])
+async def test_money_is_written_the_same_everywhere(exchange: Running, amount: str) -> None:
+    await exchange.client.post("/v1/wallet/funds", json={"amount": "100000.00"})
+    job = await exchange.submit(limits={"max_cost": amount})
+    assert parse_money((await exchange.job(job))["held"]) == parse_money(amount)
+    assert (await exchange.job(job))["held"] == format_money(parse_money(amount))
 
 
 async def test_what_is_another_projects_is_not_found(exchange: Running) -> None:

@@ -21,7 +21,7 @@ from perak.server.auth import Renter
 from perak.server.follow import KEEP_ALIVE_SECONDS, READ_BYTES_MAX, SEND_SECONDS_MAX, Place, follow
 from perak.server.paging import AskedPage
 from perak.server.services import Services
-from perak.server.writes import reply, write
+from perak.server.writes import reply, reply_page, write
 from perak.wire.api import Job, JobDetail, JobSubmit, Page
 from perak.wire.jobfile import parse_job
 
@@ -55,15 +55,15 @@ async def list_jobs(
 ) -> Response:
     """The project's jobs, newest first."""
     async with services_of(request).db.connection() as connection:
-        jobs = await views.list_jobs(
+        page = await views.list_jobs(
             connection,
             project=caller.project,
             states=_states(state),
             name=name,
             before=paging.cursor,
-            limit=paging.read,
+            limit=paging.limit,
         )
-    return reply(paging.page(Page[Job], jobs))
+    return reply_page(page.items, page.next_cursor)
 
 
 @router.get("/{job}", response_model=JobDetail)

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from perak.domain.units import format_money
 from perak.wire.api import EventView, Job, JobDetail, RunView
@@ -17,16 +14,15 @@ EVENTS_SHOWN_MAX = 500
 """The latest steps of a job's life that its page shows; a stream shows all."""
 EVENTS_PER_READ = 100
 
-JOB = """
+# As `format_money` writes it: at least two decimals and no needless zeros.
+MONEY = "to_char(coalesce({}, 0) / 1e6, 'FM9999999990.009999')"
+
+JOB = f"""
 select job.id, job.name, job.state, job.reason, job.exit_code, job.attempts, job.created_at, job.started_at,
-    job.ended_at, runs.cost, coalesce(runs.has_outputs, false) as has_outputs,
+    job.ended_at, {MONEY.format("runs.cost")} as cost, coalesce(runs.has_outputs, false) as has_outputs,
     latest.name as node_name, coalesce(latest.silent, false) as node_silent,
-    case when job.ended_at is null then (
-        select sum(hold.amount)::bigint from transfer hold
-        where hold.job_id = job.id and hold.phase = 'pending'
-            and not exists (select from transfer done where done.pending_id = hold.id)
-    ) end as held
-from {jobs} job
+    {MONEY.format("held.amount")} as held
+from {{jobs}} job
 left join lateral (
     select sum(run.cost)::bigint as cost, bool_or(run.outputs is not null) as has_outputs
     from run where run.job_id = job.id
@@ -36,6 +32,22 @@ left join lateral (
     from run join lease on lease.id = run.lease_id join node on node.id = run.node_id
     where run.job_id = job.id order by run.attempt desc limit 1
 ) latest on true
+left join lateral (
+    select sum(hold.amount)::bigint as amount from transfer hold
+    where job.ended_at is null and hold.job_id = job.id and hold.phase = 'pending'
+        and not exists (select from transfer done where done.pending_id = hold.id)
+) held on true
+"""
+
+# The most frequent answer: PostgreSQL writes its JSON for a third of what rows and models would cost us.
+LIST = f"""
+select
+    coalesce(json_agg(row_to_json(item) order by id desc) filter (where place <= {{limit}}), '[]')::text
+        as items,
+    case when count(*) > {{limit}} then min(id) filter (where place <= {{limit}}) end as next_cursor
+from (
+    select item, item.id, row_number() over (order by item.id desc) as place from ({JOB}) item
+) numbered
 """
 
 PAGE = """(
@@ -78,6 +90,14 @@ from job where id = $1
 """
 
 
+@dataclass(frozen=True, slots=True)
+class JobsPage:
+    """A page of jobs: `items` is the JSON of a list of `perak.wire.api.Job`."""
+
+    items: str
+    next_cursor: str | None
+
+
 async def list_jobs(
     connection: Any,
     *,
@@ -86,7 +106,7 @@ async def list_jobs(
     name: str | None,
     before: str | None,
     limit: int,
-) -> list[Job]:
+) -> JobsPage:
     """Jobs of the project, newest first; `states` empty: any; `before`: the last id of the page before."""
     where, values = ["project_id = $1"], [project]
     for clause, value in (
@@ -98,14 +118,14 @@ async def list_jobs(
             values.append(value)  # type: ignore[arg-type]  # texts, and one list of texts
             where.append(clause.format(len(values)))
     # Only our own constants and numbers are put together here; values go as parameters.
-    page = PAGE.format(where=" and ".join(where), limit=int(limit))
-    rows = await connection.fetch(JOB.format(jobs=page) + " order by job.id desc", *values)
-    return _jobs.validate_python([_job(row) for row in rows])
+    page = PAGE.format(where=" and ".join(where), limit=int(limit) + 1)
+    row = await connection.fetchrow(LIST.format(jobs=page, limit=int(limit)), *values)
+    return JobsPage(row["items"], row["next_cursor"])
 
 
 async def get_job(connection: Any, id: str, *, project: str) -> Job | None:
     row = await _one(connection, id, project)
-    return Job(**_job(row)) if row else None
+    return Job(**row) if row else None
 
 
 async def get_job_detail(connection: Any, id: str, *, project: str) -> JobDetail | None:
@@ -117,7 +137,7 @@ async def get_job_detail(connection: Any, id: str, *, project: str) -> JobDetail
     events = await connection.fetch(EVENTS, id, EVENTS_SHOWN_MAX)
     file = await connection.fetchval("select file from job where id = $1", id)
     return JobDetail(
-        **_job(row),
+        **row,
         spec=file,
         runs=[RunView(**(dict(run) | _run_money(run))) for run in runs],
         events=[EventView(**event) for event in events],
@@ -208,18 +228,6 @@ async def outputs_of(connection: Any, job: str) -> str | None:
 async def _one(connection: Any, id: str, project: str) -> Any:
     page = PAGE.format(where="id = $1 and project_id = $2", limit=1)
     return await connection.fetchrow(JOB.format(jobs=page), id, project)
-
-
-def _job(row: Mapping[str, Any]) -> dict[str, Any]:
-    values = dict(row)
-    values["held"] = _money(values["held"] or 0)
-    values["cost"] = _money(values["cost"] or 0)
-    return values
-
-
-_money = lru_cache(maxsize=4096)(format_money)
-"""Lists of jobs are the most frequent answer, and their amounts are few different ones."""
-_jobs = TypeAdapter(list[Job])
 
 
 def _run_money(row: Mapping[str, Any]) -> dict[str, Any]:
