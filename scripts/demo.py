@@ -59,7 +59,9 @@ def main() -> int:
 
 def _state_dir() -> Path:
     """As root below /var/lib, where the sandbox's own users can pass; else in the user's state folder."""
-    if os.geteuid() == 0:
+    if "PERAK_DEMO_STATE_DIR" in os.environ:
+        folder = Path(os.environ["PERAK_DEMO_STATE_DIR"])
+    elif os.geteuid() == 0:
         folder = Path("/var/lib/perak-demo")
     else:
         folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "perak-demo"
