@@ -20,18 +20,17 @@ MONEY = "to_char(coalesce({}, 0) / 1e6, 'FM9999999990.009999')"
 JOB = f"""
 select job.id, job.name, job.state, job.reason, job.exit_code, job.attempts, job.created_at, job.started_at,
     job.ended_at, {MONEY.format("runs.cost")} as cost, coalesce(runs.has_outputs, false) as has_outputs,
-    latest.name as node_name, coalesce(latest.silent, false) as node_silent,
+    node.name as node_name, job.ended_at is null and exists (
+        select from lease where lease.job_id = job.id and lease.state = 'suspected'
+    ) as node_silent,
     {MONEY.format("held.amount")} as held
 from {{jobs}} job
 left join lateral (
-    select sum(run.cost)::bigint as cost, bool_or(run.outputs is not null) as has_outputs
+    select sum(run.cost)::bigint as cost, bool_or(run.outputs is not null) as has_outputs,
+        max(run.node_id) filter (where run.attempt = job.attempts) as latest_node
     from run where run.job_id = job.id
 ) runs on true
-left join lateral (
-    select node.name, lease.state = 'suspected' as silent
-    from run join lease on lease.id = run.lease_id join node on node.id = run.node_id
-    where run.job_id = job.id order by run.attempt desc limit 1
-) latest on true
+left join node on node.id = runs.latest_node
 left join lateral (
     select sum(hold.amount)::bigint as amount from transfer hold
     where job.ended_at is null and hold.job_id = job.id and hold.phase = 'pending'
