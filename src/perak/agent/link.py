@@ -62,7 +62,7 @@ class Peer(Protocol):
         """The signed Hello."""
         ...
 
-    def on_welcome(self, ack: int) -> None: ...
+    def on_welcome(self, welcome: Welcome) -> None: ...
 
     def on_ack(self, seq: int) -> None: ...
 
@@ -134,7 +134,7 @@ class Link:
         ) as socket:
             async with asyncio.timeout(self.open_timeout_seconds):
                 welcome = await self._shake_hands(socket)
-            self.peer.on_welcome(welcome.ack)
+            self.peer.on_welcome(welcome)
             self._acked = self._sent = welcome.ack
             self._heard_at = time.monotonic()
             self.connected = True

@@ -40,7 +40,7 @@ from perak.domain.report import (
     RunRefused,
     RunStarted,
 )
-from perak.wire.session import LOG_CHUNK_BYTES_MAX, Desired, LeaseOrder
+from perak.wire.session import LOG_CHUNK_BYTES_MAX, Desired, LeaseOrder, Welcome
 
 _T = TypeVar("_T")
 
@@ -172,10 +172,11 @@ class Node:
             nonce=nonce, agent_id=agent_id, version=self.version, at=_now_ms()
         )  # fmt: skip
 
-    def on_welcome(self, ack: int) -> None:
-        self._core.meter_interval_seconds = self.limits.meter_interval_seconds
-        self._acked = ack
-        for run in self.journal.reconcile(ack):
+    def on_welcome(self, welcome: Welcome) -> None:
+        interval = min(self.limits.meter_interval_seconds, welcome.beat_interval_seconds)
+        self._core.meter_interval_seconds = interval
+        self._acked = welcome.ack
+        for run in self.journal.reconcile(welcome.ack):
             self._feed(core.ExitAcknowledged(run=run))
         self._post_offer(again=True)
 

@@ -6,42 +6,37 @@ from datetime import datetime, timedelta
 
 from perak.app.context import Context
 from perak.app.effects import Effect, JobChanged, MarketChanged
+from perak.app.periods import Periods
 from perak.app.ports import Transaction
 from perak.app.records import Engagement, RunEnd
 from perak.app.settlement import settle_run
 from perak.domain.lifecycle import LEASE, NODE
 
-SUSPECT_AFTER_SECONDS = 15.0
-"""Three beats of five seconds (design)."""
-LOST_AFTER_SECONDS = 300.0
-"""A suspected node is shown as offline after the default disconnect_grace."""
-ABSENCE_SECONDS = 5.0
-"""The watch runs every second; where it did not for this long, it was the exchange that was away."""
 FENCED_PER_ROUND_MAX = 100
 """Bounds one round's transaction; the next goes on."""
 
 
-async def keep_alive(tx: Transaction, *, now: datetime) -> bool:
+async def keep_alive(tx: Transaction, *, periods: Periods, now: datetime) -> bool:
     """Note that the exchange is alive; after an absence of its own, renew every window. True: it was away."""
     await tx.single("watch")
     before = await tx.nodes.exchange_alive(now=now)
-    away = (now - before).total_seconds() > ABSENCE_SECONDS
+    away = (now - before).total_seconds() > periods.absence_seconds
     if away:
         await tx.nodes.renew_windows(now=now)
     return away
 
 
-async def suspect_silent(tx: Transaction, *, now: datetime) -> list[Effect]:
-    """Suspect the nodes that were silent for SUSPECT_AFTER_SECONDS; tell those whose jobs they run."""
+async def suspect_silent(tx: Transaction, *, periods: Periods, now: datetime) -> list[Effect]:
+    """Suspect the nodes that were silent for three beats; tell those whose jobs they run."""
     await tx.single("watch")
     effects: list[Effect] = []
-    for node in await tx.nodes.silent(before=now - timedelta(seconds=SUSPECT_AFTER_SECONDS)):
+    for node in await tx.nodes.silent(before=now - timedelta(seconds=periods.suspect_after_seconds)):
         await tx.nodes.set_state(node.id, state=NODE.step(node.state, "silent"))
         for job in await tx.leases.suspect(node=node.id, now=now):
             detail = f"node {node.name} is silent; the run keeps its lease while the job's grace lasts"
             await tx.jobs.event(job, kind="warning", detail=detail, now=now)
             effects.append(JobChanged(job))
-    for node in await tx.nodes.lost(before=now - timedelta(seconds=LOST_AFTER_SECONDS)):
+    for node in await tx.nodes.lost(before=now - timedelta(seconds=periods.lost_after_seconds)):
         await tx.nodes.set_state(node.id, state=NODE.step(node.state, "lost"))
     return effects
 

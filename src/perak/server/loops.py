@@ -20,7 +20,6 @@ MARKET_LOOK_SECONDS = 2.0
 """Offers open by the clock and hints may be lost: the market is looked at this often in any case."""
 MARKET_PAUSE_SECONDS = 0.005
 """What arrives within this time of a clearing goes into one next clearing."""
-WATCH_SECONDS = 1.0
 FORGET_EVERY_SECONDS = 600.0
 REPLIES_KEPT = timedelta(hours=24)
 """Clients repeat a request within minutes, if at all."""
@@ -77,7 +76,7 @@ async def _clear(services: Services, tx: PgTransaction) -> tuple[None, list[Effe
 
 
 async def watch_nodes(services: Services) -> None:
-    """Every second: write down who was heard of, suspect who was not, and fence whose grace is over."""
+    """Several times a beat: note who was heard of, suspect who was not, and fence whose grace is over."""
     while True:
         started_at = time.monotonic()
         await services.commit(lambda tx: _watch(services, tx))
@@ -86,16 +85,16 @@ async def watch_nodes(services: Services) -> None:
         for run in overdue:
             await services.commit(lambda tx, run=run: _fence(services, tx, run))  # type: ignore[misc]
             _log.warning("run fenced: its node stayed silent for longer than the job's grace", run=run)
-        await asyncio.sleep(max(0.0, WATCH_SECONDS - (time.monotonic() - started_at)))
+        await asyncio.sleep(max(0.0, services.periods.watch_seconds - (time.monotonic() - started_at)))
 
 
 async def _watch(services: Services, tx: PgTransaction) -> tuple[None, list[Effect]]:
     now = clock.now()
-    if await watch.keep_alive(tx, now=now):
+    if await watch.keep_alive(tx, periods=services.periods, now=now):
         _log.warning("the exchange was away; every node's silence is forgotten")
     if seen := services.presence.take_seen():
         await tx.nodes.seen(seen)
-    return None, await watch.suspect_silent(tx, now=now)
+    return None, await watch.suspect_silent(tx, periods=services.periods, now=now)
 
 
 async def _fence(services: Services, tx: PgTransaction, run: str) -> tuple[None, list[Effect]]:

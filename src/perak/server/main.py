@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from perak.app.periods import Periods
 from perak.domain.errors import DomainError
 from perak.domain.units import parse_money
 from perak.server.settings import (
@@ -69,6 +70,24 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     "--fund", default="0", help="What the default project gets at the first start.", show_default=True
 )
 @click.option(
+    "--beat",
+    "beat_seconds",
+    envvar="PERAK_BEAT_SECONDS",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 60),
+    help="Seconds between two signs of life of a node; three missed ones make it suspected.",
+)
+@click.option(
+    "--lost-after",
+    "lost_after_seconds",
+    envvar="PERAK_LOST_AFTER_SECONDS",
+    default=300.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds after which a silent node is shown as offline.",
+)
+@click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def command(
@@ -86,6 +105,8 @@ def command(
     hosts: tuple[str, ...],
     public_url: str | None,
     fund: str,
+    beat_seconds: float,
+    lost_after_seconds: float,
     log_level: str,
 ) -> None:
     """Serve an exchange on a PostgreSQL database. Several may serve the same one.
@@ -114,6 +135,7 @@ def command(
             public_url=public_url,
             operator_key=os.environ.pop(OPERATOR_KEY_VARIABLE, None),
             fund=parse_money(fund),
+            periods=Periods(beat_seconds=beat_seconds, lost_after_seconds=lost_after_seconds),
         )
         _serve(settings, log_level)
     except DomainError as error:

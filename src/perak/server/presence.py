@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from perak.app.watch import SUSPECT_AFTER_SECONDS
-
 
 @dataclass(slots=True, eq=False)
 class LiveSession:
@@ -19,14 +17,16 @@ class LiveSession:
     replaced: bool = False
     """Another session of the same agent took over; this one closes."""
 
-    def is_silent(self) -> bool:
-        return time.monotonic() - self.spoke_at > SUSPECT_AFTER_SECONDS
+    def is_silent(self, seconds: float) -> bool:
+        """Whether it has said nothing for longer than `seconds`."""
+        return time.monotonic() - self.spoke_at > seconds
 
 
 class Presence:
     """The sessions of one replica. Last-seen times are written to the database by the watch, in one go."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, suspect_after_seconds: float) -> None:
+        self._suspect_after_seconds = suspect_after_seconds
         self._sessions: dict[str, LiveSession] = {}
         self._seen: dict[str, datetime] = {}
 
@@ -37,7 +37,7 @@ class Presence:
         as long as the first speaks: two agents on one key would take each other's runs.
         """
         old = self._sessions.get(node)
-        if old is not None and old.agent_id != agent_id and not old.is_silent():
+        if old is not None and old.agent_id != agent_id and not old.is_silent(self._suspect_after_seconds):
             return None
         if old is not None:
             old.replaced = True

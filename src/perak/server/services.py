@@ -16,6 +16,7 @@ from perak.adapters.db.database import Database, PgTransaction
 from perak.adapters.db.upkeep import lock_start
 from perak.app.context import Context
 from perak.app.effects import Effect
+from perak.app.periods import Periods
 from perak.server import clock
 from perak.server.auth import KeyCache
 from perak.server.bootstrap import FirstStart, set_up
@@ -50,6 +51,7 @@ class Services:
     limits: RateLimits
     metrics: Metrics
     presence: Presence
+    periods: Periods
     url: str
     """Where nodes and clients reach this exchange; invites carry it."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -98,7 +100,8 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
                 keys=keys,
                 limits=RateLimits(),
                 metrics=Metrics(),
-                presence=Presence(),
+                presence=Presence(suspect_after_seconds=settings.periods.suspect_after_seconds),
+                periods=settings.periods,
                 url=url,
             ),
             started,

@@ -36,9 +36,6 @@ from perak.wire.signing import peek_payload, verify
 
 HELLO_SECONDS_MAX = 10.0
 """An agent signs and answers the challenge in milliseconds."""
-SILENCE_SECONDS_MAX = 12.0
-"""Two beats were missed: the connection is dead. It is less than the time after which the watch suspects the
-node (15 s), so that a suspected node never has a session here that would not set it right."""
 BATCH_MAX = 64
 """Reports in one transaction: with full log chunks some 4 MiB."""
 RENEW_BEFORE = NODE_CERT_LIFETIME / 2
@@ -158,7 +155,9 @@ class _Session:
 
     async def run(self) -> None:
         """Until the connection ends, or something in it fails."""
-        await _send(self._socket, wire.Welcome(ack=self._acknowledged, at=_ms(clock.now())))
+        beat = self._services.periods.beat_seconds
+        welcome = wire.Welcome(ack=self._acknowledged, at=_ms(clock.now()), beat_interval_seconds=beat)
+        await _send(self._socket, welcome)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._read())
@@ -261,15 +260,15 @@ class _Session:
             if desired != sent:
                 await _send(self._socket, desired)
                 sent = desired
-            await wakeup.wait(wire.BEAT_INTERVAL_SECONDS)
+            await wakeup.wait(self._services.periods.beat_seconds)
 
     async def _watch(self) -> None:
         """End the session when the agent is silent, dialled again, or the exchange stops."""
         while not self._live.replaced and not self._services.stopping.is_set():
-            if time.monotonic() - self._live.spoke_at > SILENCE_SECONDS_MAX:
+            if self._live.is_silent(self._services.periods.hang_up_after_seconds):
                 _log.warning("a session is silent and is closed", node=self._node.id)
                 break
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(self._services.periods.watch_seconds)
         raise WebSocketDisconnect(CLOSE_SEND_AGAIN)
 
     async def _renew_certificate(self, now: datetime) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from perak.app.periods import Periods
 from perak.domain.errors import InvalidInput
 
 HOST_DEFAULT = "127.0.0.1"
@@ -39,6 +40,7 @@ class Settings:
     public_url: str | None = None
     operator_key: str | None = field(default=None, repr=False)
     fund: int = 0
+    periods: Periods = field(default_factory=Periods)
 
     @property
     def blob_url(self) -> str:

@@ -11,6 +11,7 @@ import pytest
 from integration.app.conftest import RENTER, World, ask
 from perak.app import watch
 from perak.app.effects import NodeChanged
+from perak.app.periods import Periods
 from perak.domain.errors import Conflict, InsufficientFunds
 from perak.domain.job import JobSpec, Limits, Resources, Retry
 from perak.domain.offer import Device
@@ -214,14 +215,14 @@ async def test_a_silent_node_is_suspected_readopted_and_fenced(world: World) -> 
     world.wait(5)
     await world.report(metered(lease, world.now_ms))
     async with world.db.transaction() as tx:
-        await watch.keep_alive(tx, now=world.now)
+        await watch.keep_alive(tx, periods=Periods(), now=world.now)
 
     async def rounds(seconds: int) -> None:
         for _ in range(seconds // 4):
             world.wait(4)
             async with world.db.transaction() as tx:
-                await watch.keep_alive(tx, now=world.now)
-                await watch.suspect_silent(tx, now=world.now)
+                await watch.keep_alive(tx, periods=Periods(), now=world.now)
+                await watch.suspect_silent(tx, periods=Periods(), now=world.now)
                 runs = await watch.overdue_runs(tx, now=world.now)
                 for run in runs:
                     await watch.fence(tx, run=run, context=world.context, now=world.now)
@@ -249,11 +250,11 @@ async def test_a_silent_node_is_suspected_readopted_and_fenced(world: World) -> 
 
 async def test_the_absence_of_the_exchange_counts_against_nobody(world: World) -> None:
     async with world.db.transaction() as tx:
-        assert not await watch.keep_alive(tx, now=world.now)
+        assert not await watch.keep_alive(tx, periods=Periods(), now=world.now)
     world.wait(HOUR)
     async with world.db.transaction() as tx:
-        assert await watch.keep_alive(tx, now=world.now)
-        await watch.suspect_silent(tx, now=world.now)
+        assert await watch.keep_alive(tx, periods=Periods(), now=world.now)
+        await watch.suspect_silent(tx, periods=Periods(), now=world.now)
     assert (await world.one("select state from node"))["state"] == "online"
 
 

@@ -28,7 +28,7 @@ def test_ids_of_one_process_grow() -> None:
 
 
 def test_the_same_agent_takes_over_and_another_waits() -> None:
-    presence = Presence()
+    presence = Presence(suspect_after_seconds=15)
     first = presence.enter("node", "agent-1")
     assert first is not None
     assert presence.enter("node", "agent-2") is None
@@ -42,7 +42,7 @@ def test_the_same_agent_takes_over_and_another_waits() -> None:
 
 
 def test_last_seen_times_are_taken_once() -> None:
-    presence = Presence()
+    presence = Presence(suspect_after_seconds=15)
     at = datetime(2026, 11, 2, tzinfo=UTC)
     for node in ("b", "a"):
         session = presence.enter(node, "agent")

@@ -1,0 +1,35 @@
+"""How often nodes show that they are alive, and what it means when they do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Periods:
+    """An operator's choice, in seconds; nearly all of it follows from the beat."""
+
+    beat_seconds: float = 5.0
+    lost_after_seconds: float = 300.0
+    """A suspected node is shown as offline after the default disconnect_grace."""
+
+    @property
+    def suspect_after_seconds(self) -> float:
+        """Three beats (design)."""
+        return 3 * self.beat_seconds
+
+    @property
+    def hang_up_after_seconds(self) -> float:
+        """Two beats were missed: the connection is dead. It is less than what makes a node suspected, so
+        that a suspected node never has a session here that would not set it right."""
+        return 2.4 * self.beat_seconds
+
+    @property
+    def absence_seconds(self) -> float:
+        """The watch runs several times a beat; where it did not for a whole one, the exchange was away."""
+        return self.beat_seconds
+
+    @property
+    def watch_seconds(self) -> float:
+        """How often the watch looks: every second, or more often where beats are quick."""
+        return min(1.0, self.beat_seconds / 4)
