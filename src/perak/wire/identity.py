@@ -355,7 +355,7 @@ def _parse(der: bytes) -> x509.Certificate:
         )
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise IdentityError(f"This is not a certificate: {error}. It may be cut short or damaged.") from None
 
 
