@@ -23,6 +23,8 @@ INTRODUCTIONS = {
     "may still return within the job's `disconnect_grace`; a `fenced` lease settles nothing any more.",
     "run": "One attempt of a job on a lease, as its node reports it. `refused` costs nothing.",
     "node": "A provider's machine, as the exchange sees it. Only an `online` one is given new work.",
+    "mode": "What the owner wants of a node. A `paused` or `draining` one is given no new leases, and"
+    " its runs go on to their end; a `draining` node that has no lease left is shown as drained.",
     "offer": "A node's standing ask. It never ends, because the node may come back with it.",
 }
 

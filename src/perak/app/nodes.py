@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from perak.app.effects import Effect, JobChanged, MarketChanged
+from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
 from perak.app.records import Caller, NodeRecord
-from perak.domain.errors import NotAuthenticated, NotFound
-from perak.domain.lifecycle import NODE, OFFER
+from perak.domain.errors import Conflict, NotAuthenticated, NotFound
+from perak.domain.lifecycle import MODE, NODE, OFFER
 
 
 async def invite(
@@ -79,6 +79,38 @@ async def connect(
         await tx.jobs.event(job, kind="state", detail=f"node {node.name} is back; the run goes on", now=now)
         effects.append(JobChanged(job))
     return node, effects
+
+
+async def set_mode(tx: Transaction, *, node_id: str, project: str | None, mode: str) -> list[Effect]:
+    """Pause, drain or resume a node; `project` None: of any. Its live runs go on to their end either way."""
+    node = await _own(tx, node_id, project)
+    if node.state == "revoked":
+        raise Conflict(f"the node {node.name} was revoked, for good; enrol the machine again")
+    if node.mode != mode:
+        event = "resumed" if mode == "accepting" else mode
+        await tx.nodes.set_mode(node_id, mode=MODE.step(node.mode, event))
+    return [MarketChanged()]
+
+
+async def revoke(tx: Transaction, *, node_id: str, project: str | None, now: datetime) -> list[Effect]:
+    """Take a node's identity for good: it reports nothing more; its runs are fenced after their grace."""
+    node = await _own(tx, node_id, project)
+    if node.state == "revoked":
+        return []
+    await tx.nodes.set_state(node_id, state=NODE.step(node.state, "revoked"))
+    effects: list[Effect] = [NodeChanged(node_id), MarketChanged()]
+    for job in await tx.leases.suspect(node=node_id, now=now):
+        detail = f"node {node.name} was revoked by its owner; after the job's grace it is run again elsewhere"
+        await tx.jobs.event(job, kind="warning", detail=detail, now=now)
+        effects.append(JobChanged(job))
+    return effects
+
+
+async def _own(tx: Transaction, node_id: str, project: str | None) -> NodeRecord:
+    node = await tx.nodes.lock(node_id)
+    if node is None or project not in (None, node.project):
+        raise NotFound(f"there is no node {node_id[:80]} in this project; `perak node ls` lists them")
+    return node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -160,6 +160,7 @@ class NodeStore(Protocol):
         """Suspected nodes that have not been seen since `before`, locked."""
 
     async def set_state(self, id: str, *, state: str) -> None: ...
+    async def set_mode(self, id: str, *, mode: str) -> None: ...
     async def take_invite(self, *, secret_hash: bytes, now: datetime) -> str | None:
         """Use the invite once; its project, or None where it is unknown, used up or expired."""
 

@@ -10,7 +10,7 @@ from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Transaction
 from perak.app.records import Engagement, NodeRecord, RunEnd
 from perak.app.settlement import refuse_run, settle_run
-from perak.domain.errors import Conflict, InsufficientFunds, NotFound
+from perak.domain.errors import Conflict, InsufficientFunds, NotAuthenticated, NotFound
 from perak.domain.lifecycle import JOB, LEASE_LIVE, RUN
 from perak.domain.outcome import ROLLING_SECONDS, rolling_step
 from perak.domain.report import (
@@ -39,6 +39,8 @@ async def apply_reports(
     node = await tx.nodes.lock(node_id)
     if node is None:
         raise NotFound(f"there is no node {node_id}")
+    if node.state == "revoked":
+        raise NotAuthenticated(f"the node {node_id} was revoked")
     seq, effects = node.report_seq, list[Effect]()
     for report in reports:
         if report.seq <= seq:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -11,7 +11,11 @@ from perak.cli.app import App, Group
 from perak.cli.find import find
 
 if TYPE_CHECKING:
-    from perak.wire.api import OfferChange
+    from perak.client import Client
+    from perak.wire.api import Node, OfferChange
+
+DRAIN_LOOK_SECONDS = 2.0
+"""How often a person who waits for a node to be empty is told so."""
 
 
 @click.group(cls=Group)
@@ -69,6 +73,77 @@ def node_invite(app: App, ttl: str, uses: int) -> None:
         until = made.expires_at.astimezone().strftime("%Y-%m-%d %H:%M")
         click.echo(f"On the new machine, until {until}:", err=True)
         click.echo(f"  perak agent --exchange {url} --invite TOKEN", err=True)
+
+
+def _set_mode(app: App, ref: str, mode: Literal["accepting", "paused", "draining"]) -> Node:
+    with app.client() as client:
+        changed = client.node_set(_node_id(client, ref), mode)
+    app.emit(changed, lambda: f"{changed.name} is {changed.mode}.")
+    return changed
+
+
+def _node_id(client: Client, ref: str) -> str:
+    live = (each for each in client.nodes() if each.state != "revoked")
+    return find(ref, live, kind="node", names=lambda each: (each.name,)).id
+
+
+@node.command("pause", example="perak node pause attic-1")
+@click.argument("node", metavar="NODE")
+@click.pass_obj
+def node_pause(app: App, node: str) -> None:
+    """Give a node no new jobs until `resume`. Those that run go on."""
+    _set_mode(app, node, "paused")
+
+
+@node.command("resume", example="perak node resume attic-1")
+@click.argument("node", metavar="NODE")
+@click.pass_obj
+def node_resume(app: App, node: str) -> None:
+    """Let a node that was paused or drained take jobs again."""
+    _set_mode(app, node, "accepting")
+
+
+@node.command("drain", example="perak node drain attic-1 --wait")
+@click.argument("node", metavar="NODE")
+@click.option("--wait", is_flag=True, help="Wait until its last run has ended.")
+@click.pass_obj
+def node_drain(app: App, node: str, wait: bool) -> None:
+    """Empty a node for maintenance: no new jobs, and those that run go on to their end.
+
+    `perak node ls` shows it as drained when nothing is left on it.
+    """
+    changed = _set_mode(app, node, "draining")
+    if wait and changed.mode != "drained":
+        wait_until_drained(app, changed.id)
+
+
+def wait_until_drained(app: App, node_id: str) -> None:
+    """Return when the node has no lease left, or takes jobs again by somebody else's wish."""
+    import time
+
+    with app.client() as client:
+        while (found := client.node(node_id)).mode == "draining":
+            time.sleep(DRAIN_LOOK_SECONDS)
+    if found.mode != "drained":
+        raise click.ClickException(f"{found.name} is {found.mode} again; somebody ended the draining.")
+    app.say(f"{found.name} is drained.")
+
+
+@node.command("revoke", example="perak node revoke attic-1")
+@click.argument("node", metavar="NODE")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def node_revoke(app: App, node: str, yes: bool) -> None:
+    """Take a node's identity for good, when the machine was sold or its keys are lost.
+
+    Its runs are lost after their grace, and run again elsewhere. Drain it first if it is well.
+    """
+    with app.client() as client:
+        chosen = _node_id(client, node)
+        if not yes:
+            click.confirm(f"Revoke {node} ({chosen}) for good?", abort=True, err=True)
+        revoked = client.node_revoke(chosen)
+    app.emit(revoked, lambda: f"{revoked.name} ({revoked.id}) is revoked.")
 
 
 @click.group(cls=Group)

@@ -32,6 +32,8 @@ _STATE_STYLES = {
     "open": "green",
     "suspected": "yellow",
     "paused": "yellow",
+    "draining": "yellow",
+    "drained": "yellow",
     "offline": "red",
     "revoked": "red",
 }
@@ -195,12 +197,13 @@ def _misfits(offers: Sequence[api.OfferQuote]) -> Table:
 
 
 def nodes(found: Iterable[api.Node], *, now: datetime) -> RenderableType:
-    table = _table("ID", "NAME", "STATE", "LAST SEEN", ">LEASES", "OFFER", "AGENT")
+    table = _table("ID", "NAME", "STATE", "MODE", "LAST SEEN", ">LEASES", "OFFER", "AGENT")
     for node in found:
         table.add_row(
             short_id(node.id),
             _text(node.name),
             _state(node.state),
+            _state(node.mode),
             _ago(node.last_seen, now) if node.last_seen else "never",
             str(node.live_leases),
             short_id(node.offer) if node.offer else "-",
@@ -215,7 +218,7 @@ def node(found: api.Node) -> RenderableType:
         ("name", found.name),
         ("project", found.project),
         ("state", _state(found.state)),
-        ("mode", found.mode),
+        ("mode", _state(found.mode)),
         ("last seen", _at(found.last_seen) if found.last_seen else "never"),
         ("enrolled", _at(found.enrolled_at)),
         ("agent", found.agent_version),

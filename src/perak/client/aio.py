@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import httpx
 from httpx_sse import EventSource
@@ -170,6 +170,14 @@ class AsyncClient:
 
     async def node(self, node_id: str) -> api.Node:
         return await self._perform(calls.node(node_id))
+
+    async def node_set(self, node_id: str, mode: Literal["accepting", "paused", "draining"]) -> api.Node:
+        """Pause, drain or resume a node; runs that live go on to their end."""
+        return await self._perform(calls.node_set(node_id, api.NodeChange(mode=mode)))
+
+    async def node_revoke(self, node_id: str) -> api.Node:
+        """Take a node's identity from it for good."""
+        return await self._perform(calls.node_revoke(node_id))
 
     async def invite(self, *, ttl_seconds: int = 3600, uses: int = 1) -> api.Invite:
         """A new invite, with which a machine becomes a node."""

@@ -205,6 +205,14 @@ def node(node_id: str) -> Call[api.Node]:
     return _get(f"/v1/nodes/{_part(node_id)}", api.Node)
 
 
+def node_set(node_id: str, change: api.NodeChange) -> Call[api.Node]:
+    return _write("PATCH", f"/v1/nodes/{_part(node_id)}", api.Node, change)
+
+
+def node_revoke(node_id: str) -> Call[api.Node]:
+    return _write("DELETE", f"/v1/nodes/{_part(node_id)}", api.Node)
+
+
 def invite(*, ttl_seconds: int, uses: int) -> Call[api.Invite]:
     body = _body(api.InviteCreate, ttl_seconds=ttl_seconds, uses=uses)
     return _write("POST", "/v1/invites", api.Invite, body)

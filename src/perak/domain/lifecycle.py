@@ -118,6 +118,19 @@ NODE = Lifecycle(
     },
 )
 
+MODE = Lifecycle(
+    name="mode",
+    initial="accepting",
+    table={
+        ("accepting", "paused"): "paused",
+        ("accepting", "draining"): "draining",
+        ("paused", "resumed"): "accepting",
+        ("paused", "draining"): "draining",
+        ("draining", "resumed"): "accepting",
+        ("draining", "paused"): "paused",
+    },
+)
+
 OFFER = Lifecycle(
     name="offer",
     initial="open",
@@ -130,7 +143,7 @@ OFFER = Lifecycle(
     },
 )
 
-ALL = (JOB, LEASE, RUN, NODE, OFFER)
+ALL = (JOB, LEASE, RUN, NODE, MODE, OFFER)
 
 JOB_LIVE = ("queued", "leased", "running", "cancelling")
 JOB_ENDED = ("succeeded", "failed", "cancelled")

@@ -44,6 +44,8 @@ CLOSE_BAD_FRAME = 1008
 CLOSE_SEND_AGAIN = 1013
 """Try again later (RFC 6455 registry): the agent dials again and sends from what is acknowledged."""
 
+REVOKED = "this node was revoked by its owner; enrol the machine again, with an empty --state-dir"
+
 _log = get_logger(__name__)
 
 
@@ -196,6 +198,8 @@ class _Session:
                 if error.code == "report_gap":
                     raise
                 seq = await self._apply_singly(batch)
+            except NotAuthenticated:
+                raise _Refused(REVOKED, retry=False) from None
             except DomainError:
                 seq = await self._apply_singly(batch)
             self._count(batch, seconds=time.perf_counter() - started_at)
@@ -260,7 +264,14 @@ class _Session:
             if desired != sent:
                 await _send(self._socket, desired)
                 sent = desired
-            await wakeup.wait(self._services.periods.beat_seconds)
+            if await wakeup.wait(self._services.periods.beat_seconds):
+                await self._check_not_revoked()
+
+    async def _check_not_revoked(self) -> None:
+        """A hint came; it may be that the node was revoked. Should one be lost, the next report tells."""
+        async with self._services.db.connection() as connection:
+            if await node_sign_key(connection, self._node.id) is None:
+                raise _Refused(REVOKED, retry=False)
 
     async def _watch(self) -> None:
         """End the session when the agent is silent, dialled again, or the exchange stops."""

@@ -229,16 +229,24 @@ class DeviceView(Model):
 
 
 class Node(Model):
+    """A provider's machine. A draining node is `drained` once it has no lease left."""
+
     id: str
     name: str
     project: str
     state: str
-    mode: str
+    mode: Literal["accepting", "paused", "draining", "drained"]
     last_seen: datetime | None
     enrolled_at: datetime
     agent_version: str | None
     offer: str | None
     live_leases: int
+
+
+class NodeChange(Request):
+    """What the owner wants: `paused` and `draining` give the node no new leases; runs go on to their end."""
+
+    mode: Literal["accepting", "paused", "draining"]
 
 
 class Offer(Model):

@@ -259,7 +259,7 @@ WALLET = {
     "earned": "0.00",
 }  # fmt: skip
 NODE_SAID = {
-    "id": NODE, "name": "attic-1", "project": "p", "state": "online", "mode": "open",
+    "id": NODE, "name": "attic-1", "project": "p", "state": "online", "mode": "accepting",
     "last_seen": AT.isoformat(), "enrolled_at": AT.isoformat(), "agent_version": "0.1.0", "offer": OFFER,
     "live_leases": 0,
 }  # fmt: skip

@@ -16,6 +16,15 @@ COLUMNS = """id, project_id, name, state, mode, sign_key, certificate_chain, cer
     report_seq, agent_id"""
 
 
+TAKEN = {
+    "node_name": "this project has a node named {name!r} already, and two machines can't share a name. Give "
+    "this one another with --name; or, if the other is gone for good, `perak node revoke {name}` first",
+    "node_sign_key_key": "a node with this key is enrolled already, perhaps in another project, or revoked; "
+    "start the agent with an empty --state-dir, so that it makes a new key",
+}
+"""What to do where a row of `node` would not be unique, by the constraint that says so."""
+
+
 class PgNodes:
     def __init__(self, connection: Any) -> None:
         self._db = connection
@@ -55,9 +64,9 @@ class PgNodes:
                 NODE.initial,
                 now,
             )
-        except asyncpg.UniqueViolationError:
+        except asyncpg.UniqueViolationError as error:
             raise Conflict(
-                f"a node named {name!r}, or with this key, is enrolled already; choose another --name"
+                TAKEN.get(error.constraint_name or "", TAKEN["node_name"]).format(name=name)
             ) from None
 
     async def connected(
@@ -109,6 +118,9 @@ class PgNodes:
 
     async def set_state(self, id: str, *, state: str) -> None:
         await self._db.execute("update node set state = $2 where id = $1", id, state)
+
+    async def set_mode(self, id: str, *, mode: str) -> None:
+        await self._db.execute("update node set mode = $2 where id = $1", id, mode)
 
     async def take_invite(self, *, secret_hash: bytes, now: datetime) -> str | None:
         project: str | None = await self._db.fetchval(

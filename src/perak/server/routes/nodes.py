@@ -22,7 +22,7 @@ from perak.server.auth import Provider, address_of, public, secret_hash
 from perak.server.certificates import node_certificate
 from perak.server.paging import AskedPage
 from perak.server.writes import reply, write
-from perak.wire.api import Enrolled, Enrolment, Invite, InviteCreate, Node, Page
+from perak.wire.api import Enrolled, Enrolment, Invite, InviteCreate, Node, NodeChange, Page
 from perak.wire.invite import Invite as InviteToken
 
 SECRET_BYTES = 32
@@ -48,6 +48,34 @@ async def get_node(node: str, request: Request, caller: Provider) -> Response:
     if found is None:
         raise NotFound(f"there is no node {node[:80]} in this project; `perak node ls` lists them")
     return reply(found)
+
+
+@router.patch("/nodes/{node}", response_model=Node)
+async def set_node(node: str, body: NodeChange, request: Request, caller: Provider) -> Response:
+    """Pause, drain or resume a node. Runs that live go on to their end; a drained node has none left."""
+
+    async def action(tx: PgTransaction) -> tuple[Node, Sequence[Effect]]:
+        effects = await use_cases.set_mode(tx, node_id=node, project=_visible(caller), mode=body.mode)
+        return await _shown(tx, node), effects
+
+    return await write(request, action, project=caller.project)
+
+
+@router.delete("/nodes/{node}", response_model=Node)
+async def revoke_node(node: str, request: Request, caller: Provider) -> Response:
+    """Take a node's identity for good. Its runs are fenced after their grace, and run again elsewhere."""
+
+    async def action(tx: PgTransaction) -> tuple[Node, Sequence[Effect]]:
+        effects = await use_cases.revoke(tx, node_id=node, project=_visible(caller), now=clock.now())
+        return await _shown(tx, node), effects
+
+    return await write(request, action, project=caller.project)
+
+
+async def _shown(tx: PgTransaction, node: str) -> Node:
+    found = await views.get_node(tx.connection, node, project=None)
+    assert found is not None, "the use case found it"
+    return found
 
 
 @router.post("/invites", status_code=201, response_model=Invite)

@@ -77,9 +77,10 @@ create table node (
     agent_version text,
     boot_id text,
     enrolled_at timestamptz not null,
-    last_seen timestamptz,
-    unique (project_id, name)
+    last_seen timestamptz
 );
+-- The name of a revoked node is free for its successor.
+create unique index node_name on node (project_id, name) where state <> 'revoked';
 create index node_watch on node (last_seen) where state in ('online', 'suspected');
 
 create table offer (
