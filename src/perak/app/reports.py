@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -10,9 +11,11 @@ from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Transaction
 from perak.app.records import Engagement, NodeRecord, RunEnd
 from perak.app.settlement import refuse_run, settle_run
+from perak.app.watch import lost_end
 from perak.domain.errors import Conflict, InsufficientFunds, NotAuthenticated, NotFound
 from perak.domain.lifecycle import JOB, LEASE_LIVE, RUN
 from perak.domain.outcome import ROLLING_SECONDS, rolling_step
+from perak.domain.plausible import check_report, shown
 from perak.domain.report import (
     CAUSES,
     LogChunk,
@@ -34,7 +37,8 @@ async def apply_reports(
 
     A report that was applied before is passed over. A gap in the numbers raises Conflict: the agent sends
     again from what it was last told. A report on a run that is not the node's, or of an older epoch, changes
-    nothing: it is acknowledged, so that the agent goes on.
+    nothing: it is acknowledged, so that the agent goes on. One that says what can't be raises Implausible:
+    apply those around it one by one, and `pass_over` it.
     """
     node = await tx.nodes.lock(node_id)
     if node is None:
@@ -53,9 +57,35 @@ async def apply_reports(
     return seq, effects
 
 
+async def pass_over(
+    tx: Transaction, *, node_id: str, report: Report, reason: str, context: Context, now: datetime
+) -> tuple[int, list[Effect]]:
+    """Count a report that was refused for `reason` as done, so that the agent goes on with the next.
+
+    Where it told of a run's end, the run ends all the same, as if its node had been lost: billed to the last
+    evidence that was taken, and run again. Otherwise its lease, and the renter's money, would be held on.
+    """
+    node = await tx.nodes.lock(node_id)
+    if node is None:
+        raise NotFound(f"there is no node {node_id}")
+    if report.seq != node.report_seq + 1:
+        return node.report_seq, []
+    await tx.nodes.applied(node_id, seq=report.seq, now=now)
+    body = report.body
+    if not isinstance(body, RunExited | RunRefused):
+        return report.seq, []
+    at = await tx.leases.of_run(body.run)
+    if at is None or not _is_current(at, node, body.lease, body.epoch):
+        return report.seq, []
+    detail = f"the node's report of the end was refused: {reason}"[:500]
+    await tx.jobs.event(at.job.id, kind="warning", detail=detail, now=now)
+    return report.seq, await settle_run(tx, at, lost_end(at, now, detail=detail), context=context, now=now)
+
+
 async def _apply(
     tx: Transaction, node: NodeRecord, report: Report, context: Context, now: datetime
 ) -> list[Effect]:
+    check_report(report, now_ms=int(now.timestamp() * 1000))
     body = report.body
     if isinstance(body, OfferPosted):
         await tx.offers.post(id=context.new_id("offer"), node=node, ask=body.offer, now=now)
@@ -89,8 +119,9 @@ def _is_current(engagement: Engagement, node: NodeRecord, lease: str, epoch: int
 async def _preparing(tx: Transaction, at: Engagement, body: RunPreparing, now: datetime) -> list[Effect]:
     if not RUN.allows(at.run.state, "preparing"):
         return []
-    await tx.leases.preparing(at.run.id, detail=body.detail[:500])
-    await tx.jobs.event(at.job.id, kind="preparing", detail=body.detail[:500], now=now)
+    detail = shown(body.detail)[:500]
+    await tx.leases.preparing(at.run.id, detail=detail)
+    await tx.jobs.event(at.job.id, kind="preparing", detail=detail, now=now)
     return [JobChanged(at.job.id)]
 
 
@@ -108,16 +139,20 @@ async def _refused(tx: Transaction, at: Engagement, body: RunRefused, now: datet
     if not RUN.allows(at.run.state, "refused"):
         return []
     cause = body.cause if body.cause in CAUSES and body.cause != "exited" else "sandbox"
-    return await refuse_run(tx, at, cause=cause, detail=body.detail, now=now)
+    return await refuse_run(tx, at, cause=cause, detail=shown(body.detail), now=now)
 
 
 async def _metered(tx: Transaction, at: Engagement, body: Metered, jws: str, now: datetime) -> list[Effect]:
-    """Keep the evidence; hold the next ten minutes where the hold rolls, or stop the run cleanly."""
+    """Keep the evidence; hold the next ten minutes where the hold rolls, or stop the run cleanly.
+
+    The exchange's clock bounds what is due, as at settlement: a node's wrong clock holds nothing more.
+    """
     await tx.leases.metered(at.run.id, body, jws=jws)
     if at.job.hold_mode != "rolling" or at.run.started_at is None or at.lease.stop_cause:
         return []
     step = rolling_step(price=at.lease.price, devices_milli=at.lease.devices_milli)
-    seconds = billed_seconds(int(at.run.started_at.timestamp() * 1000), body.until)
+    leased = (now - at.lease.granted_at).total_seconds()
+    seconds = min(billed_seconds(int(at.run.started_at.timestamp() * 1000), body.until), math.ceil(leased))
     due = charge(price_per_device_hour=at.lease.price, devices_milli=at.lease.devices_milli, seconds=seconds)
     held = sum(h.amount for h in await tx.ledger.held(at.job.id))
     if held - due >= step:
@@ -165,7 +200,7 @@ def _run_end(body: RunExited, at: Engagement, jws: str) -> RunEnd:
         started_at_ms=body.started_at,
         until_ms=body.ended_at,
         exit_code=body.exit_code,
-        detail=body.detail,
+        detail=None if body.detail is None else shown(body.detail),
         energy_joules=body.energy_joules,
         energy_method=body.energy_method,
         energy_uncertainty_percent=body.energy_uncertainty_percent,

@@ -12,6 +12,7 @@ from perak.app.records import Engagement, RunEnd
 from perak.app.settlement import settle_run
 from perak.domain.lifecycle import LEASE, NODE
 
+SILENT = "the node was silent for longer than the job's disconnect_grace"
 FENCED_PER_ROUND_MAX = 100
 """Bounds one round's transaction; the next goes on."""
 
@@ -51,10 +52,12 @@ async def fence(tx: Transaction, *, run: str, context: Context, now: datetime) -
     at = await tx.leases.of_run(run)
     if at is None or not LEASE.allows(at.lease.state, "fenced") or at.lease.state != "suspected":
         return []
-    return [*await settle_run(tx, at, _silent_end(at, now), context=context, now=now), MarketChanged()]
+    end = lost_end(at, now, detail=SILENT)
+    return [*await settle_run(tx, at, end, context=context, now=now), MarketChanged()]
 
 
-def _silent_end(at: Engagement, now: datetime) -> RunEnd:
+def lost_end(at: Engagement, now: datetime, *, detail: str) -> RunEnd:
+    """The end of a run whose node says nothing, or nothing that can be believed: its last evidence counts."""
     evidence = at.run.evidence
     started = int(at.run.started_at.timestamp() * 1000) if at.run.started_at and evidence else None
     return RunEnd(
@@ -63,7 +66,7 @@ def _silent_end(at: Engagement, now: datetime) -> RunEnd:
         started_at_ms=started,
         until_ms=evidence.until if evidence else int(now.timestamp() * 1000),
         exit_code=None,
-        detail="the node was silent for longer than the job's disconnect_grace",
+        detail=detail,
         energy_joules=evidence.energy_joules if evidence else 0.0,
         energy_method=evidence.energy_method if evidence else "none",
         energy_uncertainty_percent=100.0,

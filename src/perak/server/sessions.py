@@ -19,7 +19,7 @@ from perak.adapters.db.views.market import live_leases, node_sign_key
 from perak.app.effects import Effect
 from perak.app.nodes import connect
 from perak.app.records import NodeRecord
-from perak.app.reports import apply_reports
+from perak.app.reports import apply_reports, pass_over
 from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated
 from perak.domain.report import Report, RunExited
 from perak.server import clock
@@ -239,13 +239,16 @@ class _Session:
                     "a report was refused and passed over",
                     node=self._node.id, seq=report.seq, type=type(report.body).__name__, error=error.detail,
                 )  # fmt: skip
-                await self._pass_over(report.seq)
-                seq = max(seq, report.seq)
+                seq = max(seq, await self._pass_over(report, error.detail))
         return seq
 
-    async def _pass_over(self, seq: int) -> None:
-        async with self._services.db.transaction() as tx:
-            await tx.nodes.applied(self._node.id, seq=seq, now=clock.now())
+    async def _pass_over(self, report: Report, reason: str) -> int:
+        return await self._services.commit(
+            lambda tx: pass_over(
+                tx, node_id=self._node.id, report=report, reason=reason,
+                context=self._services.context, now=clock.now(),
+            )
+        )  # fmt: skip
 
     def _count(self, reports: Sequence[Report], *, seconds: float) -> None:
         for report in reports:

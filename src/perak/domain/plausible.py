@@ -1,0 +1,222 @@
+"""What a node may say: bounds of every value in a report, whatever program signed it.
+
+A report outside them is refused whole and by name; it can't be stored, billed or shown. Honest agents stay
+far inside. Times are bounded by the exchange's clock, money by the ledger's integers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+
+from perak.domain.errors import InvalidInput
+from perak.domain.offer import Device, Hours, OfferAsk
+from perak.domain.report import (
+    LogChunk,
+    Metered,
+    OfferPosted,
+    OutputBlob,
+    Report,
+    RunExited,
+    RunPreparing,
+    RunRefused,
+    RunStarted,
+)
+from perak.domain.units import BYTES_MAX, MONEY_MAX_MICROS
+
+CLOCK_SKEW_SECONDS_MAX = 300
+"""How far a node's clock may be ahead of or behind the exchange's; certificates begin as much in the past."""
+DEVICES_MAX = 64
+"""No machine holds more GPUs, and no job may ask for more."""
+CPU_MILLI_MAX = 10**7
+"""Ten thousand cores in one machine."""
+POWER_WATTS_MAX = 10_000.0
+"""Ten times the most power-hungry card of 2026."""
+HOURS_MAX = 21
+"""Three openings for each day of the week."""
+PYTHONS_MAX = 32
+LIMITS_NAMED_MAX = 64
+"""Limits of a sandbox that an offer or a run names as enforced, and as not enforced."""
+NAME_CHARACTERS_MAX = 200
+"""Models, drivers, methods, tiers, causes: the longest in use have about 60."""
+REASON_CHARACTERS_MAX = 2_000
+DETAIL_CHARACTERS_MAX = 16_000
+"""The end of an installer's output, for people."""
+ENERGY_JOULES_MAX = 4e12
+"""64 cards of 2 kW for a year: no run can use more."""
+CPU_SECONDS_MAX = 4e11
+"""Ten thousand cores for a year."""
+EXIT_CODE_MAX = 2**31 - 1
+OUTPUT_FILES_MAX = 10**7
+MISSING_MAX = 50
+"""As many outputs as a job may name."""
+PATH_CHARACTERS_MAX = 1_024
+INTEGER_MAX = 2**62
+"""Sums of two still fit the database's 64 bits."""
+
+_REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_PYTHON = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Implausible(InvalidInput):
+    """A report says what can't be: the message names the value and the bound."""
+
+    code = "implausible_report"
+
+
+def check_report(report: Report, *, now_ms: int) -> None:
+    """Raises Implausible where the report says what can't be."""
+    latest = now_ms + CLOCK_SKEW_SECONDS_MAX * 1000
+    _number("at", report.at, 0, latest)
+    if not isinstance(report.body, OfferPosted):
+        _name("run", report.body.run)
+        _name("lease", report.body.lease)
+    match report.body:
+        case OfferPosted(offer=ask):
+            check_offer(ask)
+        case RunPreparing():
+            pass  # Its detail is for people: `shown` bounds it.
+        case RunStarted() as body:
+            _number("started_at", body.started_at, 0, latest)
+            _name("tier", body.tier)
+            _names("enforced", body.enforced, LIMITS_NAMED_MAX)
+            _reasons("unenforced", body.unenforced)
+        case LogChunk(offset=offset):
+            _number("offset", offset, 0, INTEGER_MAX)
+        case Metered() as body:
+            _number("until", body.until, 0, latest)
+            _number("cpu_seconds", body.cpu_seconds, 0, CPU_SECONDS_MAX)
+            _number("memory_bytes", body.memory_bytes, 0, BYTES_MAX)
+            _number("energy_joules", body.energy_joules, 0, ENERGY_JOULES_MAX)
+            _name("energy_method", body.energy_method)
+        case RunExited() as body:
+            _check_exit(body, latest=latest)
+        case RunRefused(cause=cause):
+            _name("cause", cause)
+
+
+def shown(detail: str) -> str:
+    """What a node says for people, in part the output of other programs: bounded, and without NUL."""
+    return detail[:DETAIL_CHARACTERS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def check_offer(ask: OfferAsk) -> None:
+    """Raises Implausible where no machine could be as the offer says."""
+    _pattern("region", ask.region, _REGION)
+    _name("cpu_model", ask.cpu_model)
+    _number("cpu_milli", ask.cpu_milli, 0, CPU_MILLI_MAX)
+    _number("memory_bytes", ask.memory_bytes, 0, BYTES_MAX)
+    _number("disk_bytes", ask.disk_bytes, 0, BYTES_MAX)
+    for name, price in (("price_gpu", ask.price_gpu), ("price_cpu", ask.price_cpu)):
+        if price is not None:
+            _number(name, price, 0, MONEY_MAX_MICROS)
+    _count("devices", ask.devices, DEVICES_MAX)
+    for device in ask.devices:
+        _check_device(device)
+    if len({device.uuid for device in ask.devices}) < len(ask.devices):
+        raise Implausible("devices: two of them have the same uuid")
+    _count("hours", ask.hours, HOURS_MAX)
+    for hours in ask.hours:
+        _check_hours(hours)
+    _count("pythons", ask.pythons, PYTHONS_MAX)
+    for python in ask.pythons:
+        _pattern("pythons", python, _PYTHON)
+    _name("tier", ask.tier)
+    _name("runtime", ask.runtime)
+    _names("enforced", ask.enforced, LIMITS_NAMED_MAX)
+    _reasons("unenforced", ask.unenforced)
+
+
+def _check_device(device: Device) -> None:
+    _number("devices.index", device.index, 0, 10 * DEVICES_MAX)
+    _name("devices.kind", device.kind)
+    _name("devices.model", device.model)
+    _name("devices.uuid", device.uuid)
+    _number("devices.memory_bytes", device.memory_bytes, 0, BYTES_MAX)
+    _name("devices.compute_capability", device.compute_capability or "")
+    _name("devices.driver", device.driver or "")
+    if device.power_limit_watts is not None:
+        _number("devices.power_limit_watts", device.power_limit_watts, 0, POWER_WATTS_MAX)
+
+
+def _check_hours(hours: Hours) -> None:
+    _number("hours.start_minute", hours.start_minute, 0, 1440)
+    _number("hours.end_minute", hours.end_minute, 0, 1440)
+    _count("hours.weekdays", hours.weekdays, 7)
+    for day in hours.weekdays:
+        _number("hours.weekdays", day, 1, 7)
+
+
+def _check_exit(body: RunExited, *, latest: int) -> None:
+    if body.started_at is not None:
+        _number("started_at", body.started_at, 0, latest)
+    _number("ended_at", body.ended_at, 0, latest)
+    if body.exit_code is not None:
+        _number("exit_code", body.exit_code, -EXIT_CODE_MAX, EXIT_CODE_MAX)
+    _name("cause", body.cause)
+    _number("cpu_seconds", body.cpu_seconds, 0, CPU_SECONDS_MAX)
+    _number("memory_peak_bytes", body.memory_peak_bytes, 0, BYTES_MAX)
+    _number("energy_joules", body.energy_joules, 0, ENERGY_JOULES_MAX)
+    _name("energy_method", body.energy_method)
+    _number("energy_uncertainty_percent", body.energy_uncertainty_percent, 0, 1e6)
+    _number("log_bytes", body.log_bytes, 0, INTEGER_MAX)
+    if body.outputs is not None:
+        _check_outputs(body.outputs)
+
+
+def _check_outputs(outputs: OutputBlob) -> None:
+    _pattern("outputs.digest", outputs.digest, _DIGEST)
+    _number("outputs.size_bytes", outputs.size_bytes, 0, BYTES_MAX)
+    _number("outputs.file_count", outputs.file_count, 0, OUTPUT_FILES_MAX)
+    _count("outputs.missing", outputs.missing, MISSING_MAX)
+    for path in outputs.missing:
+        _text("outputs.missing", path, PATH_CHARACTERS_MAX)
+
+
+def _number(name: str, value: float, least: float, most: float) -> None:
+    if not (math.isfinite(value) if isinstance(value, float) else True) or not least <= value <= most:
+        raise Implausible(f"{name} is {_short(value)}; it is from {least:.15g} to {most:.15g}")
+
+
+def _text(name: str, value: str, characters_max: int) -> None:
+    if len(value) > characters_max:
+        raise Implausible(f"{name} has {len(value):,} characters; at most {characters_max:,} are taken")
+    if "\0" in value:
+        raise Implausible(f"{name} holds a NUL character, which no text has")
+
+
+def _name(name: str, value: str) -> None:
+    _text(name, value, NAME_CHARACTERS_MAX)
+
+
+def _names(name: str, values: tuple[str, ...], most: int) -> None:
+    _count(name, values, most)
+    for value in values:
+        _name(name, value)
+
+
+def _reasons(name: str, values: Mapping[str, str]) -> None:
+    _count(name, values, LIMITS_NAMED_MAX)
+    for key, value in values.items():
+        _name(name, key)
+        _text(name, value, REASON_CHARACTERS_MAX)
+
+
+def _count(name: str, values: Iterable[object], most: int) -> None:
+    count = sum(1 for _ in values)
+    if count > most:
+        raise Implausible(f"{name} has {count:,} entries; at most {most} are taken")
+
+
+def _pattern(name: str, value: str, pattern: re.Pattern[str]) -> None:
+    if not pattern.fullmatch(value):
+        raise Implausible(f"{name} is {value[:60]!r}, which is none")
+
+
+def _short(value: float) -> str:
+    """A number of any size in few characters; Python refuses to write out huge integers."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)
