@@ -6,7 +6,17 @@ import asyncio
 import base64
 import json
 
-from server_world import Event, Running, ScriptedNode, chunk, events_of, exited, now_ms, started
+from server_world import (
+    PATIENCE_SECONDS,
+    Event,
+    Running,
+    ScriptedNode,
+    chunk,
+    events_of,
+    exited,
+    now_ms,
+    started,
+)
 
 from perak.domain.report import RunRefused
 from perak.wire import session as wire
@@ -102,7 +112,7 @@ async def test_a_follower_sees_what_comes_as_it_comes(exchange: Running, node: S
     await node.report(started(order, at=at))
     for offset, line in ((0, b"one\n"), (4, b"two\n")):
         await node.report(chunk(order, offset, line))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while line not in seen:
                 await asyncio.sleep(0.01)
     await node.report(exited(order, started_at=at, log_bytes=8))

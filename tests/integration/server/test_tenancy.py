@@ -93,6 +93,8 @@ CASES = {
     "GET /v1/nodes": Case(role=PROVIDER, stranger=OWN),
     "GET /v1/nodes/{node}": Case(role=PROVIDER),
     "PATCH /v1/nodes/{node}": Case(role=PROVIDER, body={"mode": "paused"}),
+    "DELETE /v1/nodes/{node}": Case(role=PROVIDER),
+    "PATCH /v1/nodes/{node}": Case(role=PROVIDER, body={"mode": "paused"}),
     "POST /v1/invites": Case(role=PROVIDER, stranger=OWN, body={}),
     "GET /v1/offers": Case(role=ANY, stranger=OWN, shows_offers=True),
     "GET /v1/offers/{offer}": Case(role=ANY, stranger=OWN, shows_offers=True),
