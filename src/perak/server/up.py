@@ -35,8 +35,10 @@ AGENT_STOP_SECONDS = 30.0
 """The agent ends its runs and delivers their last reports."""
 EXCHANGE_STOP_SECONDS = 15.0
 LOOK_SECONDS = 0.5
-BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
-"""Waits before a part is started again, while it goes on dying."""
+BACKOFF_SECONDS = (0.1, 1.0, 2.0, 5.0, 15.0, 30.0)
+"""Waits before a part is started again: hardly any after one death, longer ones while it goes on dying."""
+DATABASE_RETRY_SECONDS = 5.0
+"""Before a database that can't be started is tried again: a full disk is seldom empty any sooner."""
 STABLE_SECONDS = 60.0
 """A part that lived this long starts with the shortest wait again."""
 AGENT_GIVES_UP = frozenset({77, 78})
@@ -188,6 +190,8 @@ class Supervisor:
         self._exchange: Child | None = None
         self._agent: Child | None = None
         self._url = ""
+        self._database_at = 0.0
+        """When to look at the database again (monotonic seconds)."""
 
     def run(self) -> None:
         """Start all parts and keep them running, until a signal comes."""
@@ -259,10 +263,19 @@ class Supervisor:
             if child.output in ready:
                 child.take_output()
             self._revive(child)
-        if not self._postgres.ready:
-            _say("the database ended and is started again")
-            self._postgres.stop()
+        self._revive_database()
+
+    def _revive_database(self) -> None:
+        """One that can't start now may later: the runs of this machine must not die of a full disk."""
+        if self._postgres.ready or time.monotonic() < self._database_at:
+            return
+        _say("the database ended and is started again")
+        self._postgres.stop()
+        try:
             self._postgres.start()
+        except Unavailable as error:
+            self._database_at = time.monotonic() + DATABASE_RETRY_SECONDS
+            _say(f"{error.detail}\nThe database is tried again in {DATABASE_RETRY_SECONDS:g} s.")
 
     def _revive(self, child: Child) -> None:
         if not child.has_ended or child.given_up:
