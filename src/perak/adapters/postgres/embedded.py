@@ -97,6 +97,18 @@ class EmbeddedPostgres:
         self.stop()
 
 
+def server_url(state_dir: Path) -> DatabaseUrl | None:
+    """The URL of a server that somebody else runs in the state folder; None where none takes connections."""
+    layout = prepare_layout(state_dir, server_account())
+    try:
+        pid = int(layout.pid_file.read_text().split("\n", 1)[0])
+        os.kill(pid, 0)
+        password = layout.password.read_text().strip()
+    except (OSError, ValueError):
+        return None
+    return _url(layout, password) if _says_ready(layout, pid) else None
+
+
 def _acquire(layout: Layout) -> int:
     """Take the state folder's lock, which the kernel frees when we end, however we end."""
     lock = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

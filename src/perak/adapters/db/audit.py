@@ -1,0 +1,68 @@
+"""What an audit reads: the rows as they stand, in one snapshot, with nothing summed by the database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+ROWS_AT_ONCE = 1000
+"""Rows fetched together; all of them together never are in memory."""
+
+ACCOUNTS = "select id, kind, project_id, posted, pending from account order by id"
+TRANSFERS = """
+select id, phase, kind, debit, credit, amount, pending_id, job_id, run_id from transfer order by id
+"""
+RUNS = """
+select run.id, run.state, run.cost, run.started_at, run.evidence_jws, run.job_id, run.node_id, run.epoch,
+    lease.id as lease_id, lease.state as lease_state, lease.price, lease.devices_milli, lease.granted_at,
+    lease.ended_at as lease_ended_at, lease.project_id, lease.provider_project_id, lease.epoch as lease_epoch,
+    job.state as job_state, job.epoch as job_epoch, job.ended_at as job_ended_at
+from run join lease on lease.id = run.lease_id join job on job.id = run.job_id
+order by run.id
+"""
+RECEIPTS = """
+select id, project_id, provider_project_id, job_id, run_id, cost, payload::text as payload, jws
+from receipt order by id
+"""
+CAPACITY = """
+select offer.id, used_cpu_milli, used_memory_bytes, used_disk_bytes, lease.id as lease_id, lease.cpu_milli,
+    lease.memory_bytes, lease.disk_bytes
+from offer left join lease on lease.offer_id = offer.id and lease.state in ('active', 'suspected')
+order by offer.id
+"""
+TAKEN_DEVICES = """
+select device.offer_id, device.uuid, device.lease_id, lease.state
+from device left join lease on lease.id = device.lease_id where device.lease_id is not null
+"""
+JOBS = "select id, state from job"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The rows of one database, as they stood at one moment."""
+
+    connection: Any
+
+    async def authority(self) -> str | None:
+        """The certificate of the exchange's authority (PEM); None before the first start."""
+        found: str | None = await self.connection.fetchval("select ca_certificate from exchange")
+        return found
+
+    async def rows(self, statement: str) -> AsyncIterator[asyncpg.Record]:
+        async for row in self.connection.cursor(statement, prefetch=ROWS_AT_ONCE):
+            yield row
+
+
+@contextlib.asynccontextmanager
+async def open_books(url: str) -> AsyncIterator[Books]:
+    """The books of the database at `url`, which nothing that goes on meanwhile changes."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            yield Books(connection)
+    finally:
+        await connection.close()
