@@ -159,6 +159,9 @@ class NodeStore(Protocol):
     async def lost(self, *, before: datetime) -> list[NodeRecord]:
         """Suspected nodes that have not been seen since `before`, locked."""
 
+    async def notice(self, id: str, *, text: str, now: datetime) -> None:
+        """Keep what the node's owner should know; it stands until another takes its place."""
+
     async def set_state(self, id: str, *, state: str) -> None: ...
     async def set_mode(self, id: str, *, mode: str) -> None: ...
     async def take_invite(self, *, secret_hash: bytes, now: datetime) -> str | None:

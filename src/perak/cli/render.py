@@ -222,6 +222,7 @@ def node(found: api.Node) -> RenderableType:
         ("last seen", _at(found.last_seen) if found.last_seen else "never"),
         ("enrolled", _at(found.enrolled_at)),
         ("agent", found.agent_version),
+        ("notice", f"{_at(found.notice_at)}: {found.notice}" if found.notice and found.notice_at else None),
         ("offer", found.offer),
         ("live leases", str(found.live_leases)),
     )

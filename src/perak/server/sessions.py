@@ -21,10 +21,13 @@ from perak.app.nodes import connect
 from perak.app.records import NodeRecord
 from perak.app.reports import apply_reports, pass_over
 from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated
-from perak.domain.report import Report, RunExited
+from perak.domain.plausible import CLOCK_SKEW_SECONDS_MAX, NAME_CHARACTERS_MAX, Implausible
+from perak.domain.report import Metered, Report, RunExited
+from perak.domain.units import format_duration
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.certificates import node_certificate
+from perak.server.evidence import EvidenceCheck
 from perak.server.hub import Wakeup
 from perak.server.logging import get_logger
 from perak.server.orders import order
@@ -39,6 +42,10 @@ HELLO_SECONDS_MAX = 10.0
 BATCH_MAX = 64
 """Reports in one transaction: with full log chunks some 4 MiB."""
 RENEW_BEFORE = NODE_CERT_LIFETIME / 2
+SECOND_AGENT = (
+    "a second agent with this node's key was refused: is its state folder in use on two machines? If you did "
+    "not copy it, somebody has the key: `perak node revoke`, and enrol the machine again"
+)
 
 CLOSE_BAD_FRAME = 1008
 CLOSE_SEND_AGAIN = 1013
@@ -87,7 +94,7 @@ async def _greet(socket: WebSocket, services: Services) -> wire.HelloBody:
         raise _Refused("no Hello came in time; dial again", retry=True) from None
     if not isinstance(frame, wire.Hello):
         raise InvalidInput("the first frame of an agent is Hello")
-    body = wire.decode_hello(_unproven(frame.jws))
+    body = _plain(wire.decode_hello(_unproven(frame.jws)))
     if body.protocol != wire.PROTOCOL_VERSION:
         raise _Refused(
             f"this exchange speaks protocol {wire.PROTOCOL_VERSION}, the agent {body.protocol}; "
@@ -103,7 +110,43 @@ async def _greet(socket: WebSocket, services: Services) -> wire.HelloBody:
     proven = wire.decode_hello(verify(frame.jws, key, typ=wire.HELLO_TYPE))
     if not secrets.compare_digest(proven.nonce, nonce):
         raise InvalidInput("Hello answers another challenge")
-    return proven
+    if reason := _clock_is_off(proven.at, clock.now()):
+        await _tell_owner(services, proven.node, reason)
+        raise _Refused(reason, retry=True)
+    return _plain(proven)
+
+
+def _plain(body: wire.HelloBody) -> wire.HelloBody:
+    """The same, if its texts are short and printable; they are stored and shown. Raises InvalidInput."""
+    for name in ("node", "agent_version", "boot_id", "agent_id"):
+        text = getattr(body, name)
+        if not (0 < len(text) <= NAME_CHARACTERS_MAX and text.isprintable()):
+            raise InvalidInput(f"{name} in Hello has 1 to {NAME_CHARACTERS_MAX} printable characters")
+    return body
+
+
+def _clock_is_off(at_ms: int, now: datetime) -> str | None:
+    """What is wrong with a node's clock that says `at_ms`; None: nothing.
+
+    Evidence that it signs would lie outside its certificate, and the receipt would not verify.
+    """
+    ahead = at_ms - _ms(now)
+    if abs(ahead) <= CLOCK_SKEW_SECONDS_MAX * 1000:
+        return None
+    # No clock is off by more than ten thousand years; Python refuses to write out huge integers.
+    seconds = min(abs(ahead) // 1000, 10**12)
+    return (
+        f"this node's clock is {format_duration(seconds)} {'ahead of' if ahead > 0 else 'behind'} the "
+        f"exchange's, and {CLOCK_SKEW_SECONDS_MAX} s are taken; set it (timedatectl set-ntp true), and the "
+        "agent goes on by itself"
+    )
+
+
+async def _tell_owner(services: Services, node: str, notice: str) -> None:
+    """Keep a notice that the node's owner and the operator find with `perak node show`, and log it."""
+    _log.warning("a node's owner is told", node=node, notice=notice)
+    async with services.db.transaction() as tx:
+        await tx.nodes.notice(node, text=notice, now=clock.now())
 
 
 def _unproven(jws: str) -> bytes:
@@ -114,7 +157,7 @@ def _unproven(jws: str) -> bytes:
 async def _serve(socket: WebSocket, services: Services, hello: wire.HelloBody) -> None:
     live = services.presence.enter(hello.node, hello.agent_id)
     if live is None:
-        _log.warning("a second agent of a node was refused; are its keys in use twice?", node=hello.node)
+        await _tell_owner(services, hello.node, SECOND_AGENT)
         raise _Refused("another agent of this node has a session; stop it first", retry=True)
     services.metrics.sessions.set(len(services.presence))
     log = _log.bind(node=hello.node)
@@ -152,6 +195,9 @@ class _Session:
         self._node = node
         self._acknowledged = node.report_seq
         self._certificate_expires_at = node.certificate_expires_at
+        self._evidence = EvidenceCheck(
+            node=node.id, sign_key=node.sign_key, authority=services.identity.authority.fingerprint
+        )
         # Full, it stops the reading, and TCP stops the agent.
         self._reports: asyncio.Queue[str] = asyncio.Queue(wire.REPORTS_UNACKNOWLEDGED_MAX)
 
@@ -179,7 +225,9 @@ class _Session:
             match frame:
                 case wire.ReportFrame(jws):
                     await self._reports.put(jws)
-                case wire.Beat():
+                case wire.Beat(at=at):
+                    if reason := _clock_is_off(at, now):
+                        raise _Refused(reason, retry=True)
                     await _send(self._socket, wire.Beat(at=_ms(now)))
                     await self._renew_certificate(now)
                 case wire.Hello():
@@ -193,7 +241,10 @@ class _Session:
                 batch.append(self._decoded(self._reports.get_nowait()))
             started_at = time.perf_counter()
             try:
-                seq = await self._apply_batch(batch)
+                if any(self._fault(report) for report in batch):
+                    seq = await self._apply_singly(batch)
+                else:
+                    seq = await self._apply_batch(batch)
             except Conflict as error:
                 if error.code == "report_gap":
                     raise
@@ -214,6 +265,16 @@ class _Session:
             raise InvalidInput(f"{self._node.id} signed a report of {report.node[:80]}")
         return report
 
+    def _fault(self, report: Report) -> str | None:
+        """Why the report can't be evidence on a receipt, which is verified by nothing else; None: it can."""
+        if not isinstance(report.body, Metered | RunExited):
+            return None
+        try:
+            self._evidence.check(report)
+        except InvalidInput as error:
+            return f"its certificates prove nothing: {error.detail}"
+        return None
+
     async def _apply_batch(self, reports: Sequence[Report]) -> int:
         return await self._services.commit(
             lambda tx: apply_reports(
@@ -230,6 +291,8 @@ class _Session:
         seq = self._acknowledged
         for report in reports:
             try:
+                if fault := self._fault(report):
+                    raise Implausible(fault)
                 seq = max(seq, await self._apply_batch([report]))
             except DomainError as error:
                 if error.code == "report_gap":

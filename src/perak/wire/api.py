@@ -239,6 +239,9 @@ class Node(Model):
     last_seen: datetime | None
     enrolled_at: datetime
     agent_version: str | None
+    notice: str | None = None
+    """What the exchange last had to say to its owner: a wrong clock, a second agent with its key."""
+    notice_at: datetime | None = None
     offer: str | None
     live_leases: int
 

@@ -101,7 +101,7 @@ def verify_receipt(text: str | bytes, *, trusted_fingerprint: str | None = None)
     try:
         signed = peek_payload(jws)
         receipt = _receipt(signed)
-        issued_at = _time(utc_ms(receipt.issued_at))
+        issued_at = time_of(utc_ms(receipt.issued_at))
     except ReceiptError:
         raise
     except InvalidInput as error:
@@ -218,7 +218,7 @@ def _check_evidence(
     """Add the checks of the node's certificate and signature, and of what its report says."""
     try:
         report = _report(evidence)
-        chain = verify_chain(peek_header(evidence).chain, at=_time(report.at))
+        chain = verify_chain(peek_header(evidence).chain, at=time_of(report.at))
     except InvalidInput as error:
         checks.append(Check("node certificate", False, str(error)))
         checks.append(Check("node signature", None, "without a certificate there is no key to check with"))
@@ -276,7 +276,8 @@ def _report(evidence: str) -> _ExitedReport | _MeteredReport:
     raise ReceiptError(f"The node's report is of type {kind[:40]!r}, which proves no end of a run.")
 
 
-def _time(at_ms: int) -> datetime:
+def time_of(at_ms: int) -> datetime:
+    """The moment of Unix milliseconds. Raises ReceiptError where no calendar has it."""
     try:
         return datetime.fromtimestamp(at_ms / 1000, tz=UTC)
     except (OverflowError, ValueError, OSError):

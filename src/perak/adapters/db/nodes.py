@@ -116,6 +116,16 @@ class PgNodes:
         )
         return [_record(row) for row in rows]
 
+    async def notice(self, id: str, *, text: str, now: datetime) -> None:
+        """One that says the same as before is written once a minute: its cause may try again and again."""
+        await self._db.execute(
+            """update node set notice = $2, notice_at = $3::timestamptz
+            where id = $1 and (notice is distinct from $2 or notice_at < $3::timestamptz - interval '1 minute')""",
+            id,
+            text,
+            now,
+        )
+
     async def set_state(self, id: str, *, state: str) -> None:
         await self._db.execute("update node set state = $2 where id = $1", id, state)
 

@@ -30,6 +30,8 @@ async def signing_node(request: Request) -> str:
     if scheme.lower() != "node" or not jws:
         raise NotAuthenticated("this is for nodes: send `Authorization: Node <jws>`")
     claimed = wire.decode_request(peek_payload(jws))
+    if not claimed.node.isprintable():
+        raise NotAuthenticated("the node in this signature is none")
     async with services.db.connection() as connection:
         key = await node_sign_key(connection, claimed.node)
     if key is None:
@@ -38,11 +40,12 @@ async def signing_node(request: Request) -> str:
     proven = wire.decode_request(verify(jws, key, typ=wire.REQUEST_TYPE))
     if (proven.method, proven.path) != (request.method, request.url.path):
         raise NotAuthenticated(f"this signature is for {proven.method} {proven.path[:200]}")
-    age = abs(clock.now().timestamp() - proven.at / 1000)
-    if age > wire.REQUEST_SECONDS_MAX:
+    off_ms = abs(int(clock.now().timestamp() * 1000) - proven.at)
+    if off_ms > wire.REQUEST_SECONDS_MAX * 1000:
+        # Python refuses to write out huge integers.
         raise NotAuthenticated(
-            f"this signature is {age:.0f} s off our clock and {wire.REQUEST_SECONDS_MAX} s are taken; "
-            "set the node's clock"
+            f"this signature is {min(off_ms // 1000, 10**12)} s off our clock and {wire.REQUEST_SECONDS_MAX} s "
+            "are taken; set the node's clock"
         )
     return proven.node
 

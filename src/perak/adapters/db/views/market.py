@@ -18,7 +18,8 @@ from perak.wire.api import DeviceView, Node, Offer
 NODE = """
 select node.id, node.name, node.project_id as project, node.state,
     case when node.mode = 'draining' and live.leases = 0 then 'drained' else node.mode end as mode,
-    node.last_seen, node.enrolled_at, node.agent_version, offer.id as offer, live.leases as live_leases
+    node.last_seen, node.enrolled_at, node.agent_version, node.notice, node.notice_at,
+    offer.id as offer, live.leases as live_leases
 from node left join offer on offer.node_id = node.id, lateral (
     select count(*) as leases from lease
     where lease.node_id = node.id and lease.state in ('active', 'suspected')

@@ -77,6 +77,9 @@ create table node (
     agent_version text,
     boot_id text,
     enrolled_at timestamptz not null,
+    -- What the exchange has to say to the node's owner, last: a wrong clock, a second agent with its key.
+    notice text,
+    notice_at timestamptz,
     last_seen timestamptz
 );
 -- The name of a revoked node is free for its successor.
