@@ -155,6 +155,20 @@ def test_a_node_joins_over_tls_by_invite_and_runs_a_job(hosts: tuple[Host, Host]
             node.perak("login", url, "--key", key, "--as", "wrong", "--fingerprint", f"sha256:{'0' * 64}")
 
 
+def test_perak_up_listens_beyond_its_machine_with_tls(hosts: tuple[Host, Host]) -> None:
+    exchange, node = hosts
+    state = exchange.home / "up"
+    state.mkdir(mode=0o711)
+    with exchange.running("up", "--state-dir", str(state), "--listen", f"{EXCHANGE_ADDRESS}:8471") as lines:
+        url = f"https://{EXCHANGE_ADDRESS}:8471"
+        assert lines[-1].endswith(url)
+        local = json.loads((state / "local.json").read_text())
+        fingerprint = trusted_fingerprint(state / "exchange")
+        node.perak("login", url, "--key", local["api_key"], "--fingerprint", fingerprint)
+        (own,) = json.loads(node.perak("node", "ls", "--json"))
+        assert own["state"] == "online"
+
+
 def trusted_fingerprint(state_dir: Path) -> str:
     """What the operator reads on the exchange's own machine, from the certificate it serves."""
     from perak.wire.identity import chain_from_pem, fingerprint

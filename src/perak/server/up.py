@@ -48,6 +48,9 @@ FUND_DEFAULT = "100.00"
 
 @click.command("up")
 @click.option("--port", default=PORT_DEFAULT, show_default=True, help="On 127.0.0.1; 0 takes a free one.")
+@click.option("--listen", metavar="HOST:PORT", help="Instead of --port; beyond this machine, TLS is on.")
+@click.option("--host", "hosts", multiple=True, help="A name in the TLS certificate; repeat it.")
+@click.option("--public-url", help="Where nodes reach it, if through a proxy.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where everything is kept.")
 @click.option("--no-agent", is_flag=True, help="Only the exchange: this machine offers nothing.")
 @click.option("--price-cpu", default="0.02", show_default=True, help="Per core-hour.")
@@ -64,6 +67,9 @@ FUND_DEFAULT = "100.00"
               type=click.Choice(["debug", "info", "warning", "error"]))  # fmt: skip
 def command(
     port: int,
+    listen: str | None,
+    hosts: tuple[str, ...],
+    public_url: str | None,
     state_dir: Path | None,
     no_agent: bool,
     price_cpu: str,
@@ -82,7 +88,9 @@ def command(
 
     options = Options(
         state_dir=(state_dir or default_state_dir()).absolute(),
-        port=port,
+        listen=listen or f"127.0.0.1:{port}",
+        exposure=[word for host in hosts for word in ("--host", host)]
+        + (["--public-url", public_url] if public_url else []),
         with_agent=not no_agent,
         prices={"--price-cpu": price_cpu, "--price-gpu": price_gpu},
         region=region,
@@ -103,7 +111,9 @@ class Options:
     """What is asked for on the command line."""
 
     state_dir: Path
-    port: int
+    listen: str
+    exposure: list[str]
+    """How others are to reach the exchange, in its own options."""
     with_agent: bool
     prices: dict[str, str]
     region: str | None
@@ -118,6 +128,11 @@ class Options:
         return self.state_dir / "local.json"
 
     @property
+    def tls_chain(self) -> Path:
+        """The exchange's own TLS certificate, its authority last, where it listens beyond this machine."""
+        return self.state_dir / "exchange" / "tls" / "server.pem"
+
+    @property
     def agent_dir(self) -> Path:
         return self.state_dir / "agent"
 
@@ -129,10 +144,12 @@ class Local:
     url: str
     api_key: str = field(repr=False)
     pid: int
+    ca_certificate: str | None = None
 
     def write(self, path: Path) -> None:
         """Replace the file at once; only its owner may read it."""
-        text = json.dumps({"url": self.url, "api_key": self.api_key, "pid": self.pid}) + "\n"
+        tree = {"url": self.url, "api_key": self.api_key, "pid": self.pid}
+        text = json.dumps({**tree, "ca_certificate": self.ca_certificate}) + "\n"
         new = path.with_name(f".{path.name}.{os.getpid()}")
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(text)
@@ -190,6 +207,8 @@ class Supervisor:
         self._exchange: Child | None = None
         self._agent: Child | None = None
         self._url = ""
+        """Where the exchange is for others; beyond loopback this machine's agent goes there too."""
+        self._authority: str | None = None
         self._database_at = 0.0
         """When to look at the database again (monotonic seconds)."""
 
@@ -213,13 +232,17 @@ class Supervisor:
         if line is None:
             raise Unavailable("the exchange did not start; what it said is above")
         self._url = line.removeprefix(READY).strip()
-        Local(self._url, self._key, os.getpid()).write(self._options.local_file)
+        if self._url.startswith("https:"):
+            self._authority = _authority(self._options.tls_chain)
+        Local(self._url, self._key, os.getpid(), self._authority).write(self._options.local_file)
         if self._options.with_agent:
             self._start_agent()
 
     def _start_agent(self) -> None:
         """Enrol this machine where it is not, and start its agent. Without one the exchange goes on."""
-        invite = {} if self._is_enrolled() else {"PERAK_INVITE": _invite(self._url, self._key)}
+        invite = (
+            {} if self._is_enrolled() else {"PERAK_INVITE": _invite(self._url, self._key, self._authority)}
+        )
         self._agent = Child(self._agent_plan(invite))
         self._agent.start()
         if self._agent.wait_for_line("agent ready", AGENT_START_SECONDS) is None and self._agent.has_ended:
@@ -230,7 +253,7 @@ class Supervisor:
 
     def _exchange_plan(self, database: str) -> Plan:
         options = self._options
-        arguments = ["exchange", "--listen", f"127.0.0.1:{options.port}", "--fund", options.fund]
+        arguments = ["exchange", "--listen", options.listen, *options.exposure, "--fund", options.fund]
         arguments += ["--state-dir", str(options.state_dir / "exchange"), "--log-level", options.log_level]
         arguments += ["--name", options.name] if options.name else []
         arguments += ["--currency", options.currency] if options.currency else []
@@ -289,10 +312,15 @@ class Supervisor:
             _say(f"the {child.plan.name} ended with code {child.exit_code} and starts again in {wait:g} s")
         elif child.restarts_at <= time.monotonic():
             if child is self._exchange:  # Nodes and clients know the address of the first start.
-                child.plan = child.plan.replaced("--listen", self._url.rpartition("//")[2])
+                child.plan = child.plan.replaced("--listen", self._listening())
             elif self._is_enrolled():
                 child.plan = Plan(child.plan.name, child.plan.arguments, {})
             child.start()
+
+    def _listening(self) -> str:
+        """The address of the first start: a free port that was taken then is kept."""
+        host, _, port = self._options.listen.rpartition(":")
+        return f"{host}:{self._url.rpartition(':')[2]}" if port == "0" else self._options.listen
 
     def _stop(self) -> None:
         """The agent first, so that its last reports arrive; the database last."""
@@ -303,8 +331,19 @@ class Supervisor:
         self._postgres.stop()
 
 
-def _invite(url: str, key: str) -> str:
+def _authority(chain: Path) -> str | None:
+    """The certificate of the exchange's own authority, as PEM; None where it serves another's certificate."""
+    try:
+        certificates = chain.read_text().partition("-----BEGIN CERTIFICATE-----")
+    except FileNotFoundError:
+        return None
+    return "-----BEGIN CERTIFICATE-----" + "".join(certificates).rpartition("-----BEGIN CERTIFICATE-----")[2]
+
+
+def _invite(url: str, key: str, authority: str | None) -> str:
     """An invite of our own exchange. Raises Unavailable."""
+    import ssl
+
     request = urllib.request.Request(  # noqa: S310  # the URL is our own exchange's
         f"{url}/v1/invites",
         data=b'{"uses": 1}',
@@ -315,7 +354,10 @@ def _invite(url: str, key: str) -> str:
         },
     )
     # A proxy of the environment is not meant for loopback.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if authority is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cadata=authority)))
+    opener = urllib.request.build_opener(*handlers)
     try:
         with opener.open(request, timeout=10) as answer:
             token: str = json.load(answer)["token"]
