@@ -27,6 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
         "node": ("perak.cli.market:node", "Machines of a provider."),
+        "earnings": ("perak.cli.earnings:earnings", "What a provider's nodes earned."),
         "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
         "receipt": ("perak.cli.money:receipt", "Signed accounts of finished runs."),
     },

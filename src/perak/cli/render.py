@@ -269,12 +269,13 @@ def offer(found: api.Offer) -> RenderableType:
 
 
 def _devices(offer: api.Offer) -> str:
+    left_out = f" ({len(offer.left_out)} GPU left out)" if offer.left_out else ""
     if not offer.devices:
-        return offer.cpu_model
+        return offer.cpu_model + left_out
     counts: dict[str, int] = {}
     for device in offer.devices:
         counts[device.model] = counts.get(device.model, 0) + 1
-    return ", ".join(f"{count} x {model}" for model, count in counts.items())
+    return ", ".join(f"{count} x {model}" for model, count in counts.items()) + left_out
 
 
 # Money
@@ -420,6 +421,25 @@ def projects(found: Iterable[api.Project]) -> RenderableType:
 
 
 # Parts
+
+
+def earnings(found: api.Earnings) -> RenderableType:
+    unit = found.currency
+    whole = _facts(
+        (f"since {found.since}", f"{found.earned} {unit} by {found.runs} paid runs"),
+        ("fee", f"{found.fee} {unit}; it is {found.fee_percent:g}% of what renters pay"),
+        ("earned in all", f"{found.earned_in_all} {unit}"),
+        ("paid out", f"{found.paid_out} {unit}"),
+        ("balance", f"{found.balance} {unit}"),
+    )
+    if not found.runs:
+        return whole
+    nodes, days = _table("NODE", ">RUNS", ">EARNED", ">FEE"), _table("DAY (UTC)", ">RUNS", ">EARNED", ">FEE")
+    for node in found.nodes:
+        nodes.add_row(_text(node.name), str(node.runs), node.earned, node.fee)
+    for day in found.days:
+        days.add_row(str(day.day), str(day.runs), day.earned, day.fee)
+    return Group(whole, Text(), nodes, Text(), days)
 
 
 def _table(*columns: str) -> Table:

@@ -199,6 +199,10 @@ class AsyncClient:
     async def wallet(self) -> api.Wallet:
         return await self._perform(calls.wallet())
 
+    async def earnings(self, *, days: int = 30) -> api.Earnings:
+        """What a provider's nodes earned in the last days, by node and by day, and what it has in all."""
+        return await self._perform(calls.earnings(days=days))
+
     def entries(self) -> AsyncIterator[api.EntryView]:
         """The lines of the project's account, newest first."""
         return self._pages(calls.entries())

@@ -237,6 +237,10 @@ def wallet() -> Call[api.Wallet]:
     return _get("/v1/wallet", api.Wallet)
 
 
+def earnings(*, days: int) -> Call[api.Earnings]:
+    return _get("/v1/earnings", api.Earnings, days=str(days))
+
+
 def entries() -> Call[api.Page[api.EntryView]]:
     return _get("/v1/wallet/entries", api.Page[api.EntryView])
 

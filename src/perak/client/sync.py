@@ -199,6 +199,10 @@ class Client:
     def wallet(self) -> api.Wallet:
         return self._perform(calls.wallet())
 
+    def earnings(self, *, days: int = 30) -> api.Earnings:
+        """What a provider's nodes earned in the last days, by node and by day, and what it has in all."""
+        return self._perform(calls.earnings(days=days))
+
     def entries(self) -> Iterator[api.EntryView]:
         """The lines of the project's account, newest first."""
         return self._pages(calls.entries())

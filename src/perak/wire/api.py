@@ -6,7 +6,7 @@ UTC; memory is bytes. Every list is a page with a cursor. Errors are `Problem` (
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -330,6 +330,46 @@ class Wallet(Model):
     available: Money
     held: Money
     earned: Money
+
+
+class NodeEarnings(Model):
+    """What a node's runs earned in the period; `earned` is after the fee."""
+
+    node: str
+    name: str
+    runs: int
+    earned: Money
+    fee: Money
+
+
+class DayEarnings(Model):
+    """What all nodes earned on a day (UTC)."""
+
+    day: date
+    runs: int
+    earned: Money
+    fee: Money
+
+
+class Earnings(Model):
+    """What a provider's nodes earned since `since`, and what it has in all. Renters paid `earned` + `fee`.
+
+    `balance` is what the operator still owes: all that was ever earned less `paid_out`. Lists hold what earned
+    something: the nodes with the most first, the latest day first.
+    """
+
+    project: str
+    currency: str
+    fee_percent: float
+    since: date
+    runs: int
+    earned: Money
+    fee: Money
+    earned_in_all: Money
+    paid_out: Money
+    balance: Money
+    nodes: list[NodeEarnings]
+    days: list[DayEarnings]
 
 
 class Funding(Request):

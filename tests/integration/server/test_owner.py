@@ -7,6 +7,7 @@ from typing import Any
 
 from server_world import PATIENCE_SECONDS, Running, ScriptedNode, enrolment, exited, now_ms, started
 
+from perak.domain.units import parse_money
 from perak.wire import session as wire
 from perak.wire.invite import Invite
 from perak.wire.signing import SigningKey
@@ -95,3 +96,31 @@ async def test_one_invite_enrols_a_rack_and_a_name_twice_is_told_apart(exchange:
     assert status == 409
     assert "--name" in detail
     assert (await enrol("rack-4"))[0] == 201, "a refused enrolment uses up nothing"
+
+
+async def test_earnings_are_those_of_the_ledger_by_node_and_day(
+    exchange: Running, node: ScriptedNode
+) -> None:
+    for _ in range(2):
+        order = await node.lease_of(await exchange.submit())
+        begun = now_ms()
+        await asyncio.sleep(0.01)  # Every second begun is billed.
+        await node.report(started(order, at=begun), exited(order, started_at=begun))
+    found = (await exchange.client.get("/v1/earnings", params={"days": 7})).json()
+    wallet = (await exchange.client.get("/v1/wallet")).json()
+    receipts = (await exchange.client.get("/v1/receipts")).json()["items"]
+    costs = sum(parse_money(receipt["cost"]) for receipt in receipts)
+    assert found["earned"] == found["earned_in_all"] == found["balance"] == wallet["earned"]
+    assert parse_money(found["earned"]) + parse_money(found["fee"]) == costs > 0
+    assert found["paid_out"] == "0.00"
+    assert [(each["name"], each["runs"], each["earned"]) for each in found["nodes"]] == [
+        ("node", 2, found["earned"])
+    ]
+    assert [(each["runs"], each["fee"]) for each in found["days"]] == [(2, found["fee"])]
+
+
+async def test_who_earned_nothing_sees_zero_and_a_renter_may_not_ask(exchange: Running) -> None:
+    found = (await exchange.client.get("/v1/earnings")).json()
+    assert (found["earned"], found["balance"], found["nodes"], found["days"]) == ("0.00", "0.00", [], [])
+    async with exchange.client_with(await exchange.new_project("renter")) as renter:
+        assert (await renter.get("/v1/earnings")).status_code == 403

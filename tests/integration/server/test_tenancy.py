@@ -86,6 +86,7 @@ CASES = {
     # Only who has the bytes may put them, and then gets nothing that it did not have.
     "PUT /v1/blobs/{digest}": Case(role=RENTER, stranger=frozenset({400, 422}), content=b"other bytes"),
     "GET /v1/wallet": Case(role=ANY, stranger=OWN),
+    "GET /v1/earnings": Case(role=PROVIDER, stranger=OWN),
     "GET /v1/wallet/entries": Case(role=ANY, stranger=OWN),
     "POST /v1/wallet/funds": Case(role=OPERATOR, body={"amount": "1.00", "project": "$project"}),
     "GET /v1/receipts": Case(role=ANY, stranger=OWN, query="?job=$job"),
@@ -94,7 +95,6 @@ CASES = {
     "GET /v1/nodes/{node}": Case(role=PROVIDER),
     "PATCH /v1/nodes/{node}": Case(role=PROVIDER, body={"mode": "paused"}),
     "DELETE /v1/nodes/{node}": Case(role=PROVIDER),
-    "PATCH /v1/nodes/{node}": Case(role=PROVIDER, body={"mode": "paused"}),
     "POST /v1/invites": Case(role=PROVIDER, stranger=OWN, body={}),
     "GET /v1/offers": Case(role=ANY, stranger=OWN, shows_offers=True),
     "GET /v1/offers/{offer}": Case(role=ANY, stranger=OWN, shows_offers=True),

@@ -3,6 +3,7 @@
 from perak.server.routes import (
     access,
     blobs,
+    earnings,
     exchange,
     jobs,
     money,
@@ -18,6 +19,7 @@ ROUTERS = (
     quotes.router,
     blobs.router,
     money.router,
+    earnings.router,
     nodes.router,
     offers.router,
     access.router,
