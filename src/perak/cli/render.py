@@ -269,13 +269,12 @@ def offer(found: api.Offer) -> RenderableType:
 
 
 def _devices(offer: api.Offer) -> str:
-    left_out = f" ({len(offer.left_out)} GPU left out)" if offer.left_out else ""
     if not offer.devices:
-        return offer.cpu_model + left_out
+        return offer.cpu_model
     counts: dict[str, int] = {}
     for device in offer.devices:
         counts[device.model] = counts.get(device.model, 0) + 1
-    return ", ".join(f"{count} x {model}" for model, count in counts.items()) + left_out
+    return ", ".join(f"{count} x {model}" for model, count in counts.items())
 
 
 # Money
