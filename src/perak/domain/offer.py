@@ -59,6 +59,10 @@ class OfferAsk:
     """Empty: always open."""
     pythons: tuple[str, ...] = ()
     """Versions like ``3.11`` that job environments can be built on."""
+    torch_variants: tuple[str, ...] = ()
+    """CUDA variants of PyTorch, like ``cu126``, that the node may install besides PyPI's."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Devices that are there and not offered, by UUID, and why."""
     tier: str = "bubblewrap"
     runtime: str = ""
     enforced: tuple[str, ...] = ()

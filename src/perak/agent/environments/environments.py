@@ -5,13 +5,15 @@ offline and without `site`, so that no package's code runs -> seal. Setup and ru
 folder.
 """
 
+import copy
 import importlib.util
 import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from perak.agent.environments.errors import NotInstalled, NotResolved, PythonNotOnNode
 from perak.agent.environments.failures import explain
@@ -28,6 +30,7 @@ from perak.agent.environments.store import (
     remove_tree,
     tree_bytes,
 )
+from perak.domain.hardware.torch import TorchChoice, known_variants
 
 # A cold resolution of a large stack reads some hundred pages of the index.
 RESOLVE_SECONDS_MAX = 180.0
@@ -42,6 +45,8 @@ HTTP_RETRIES = 2
 RESOLVED_CHARACTERS_MAX = 8_000_000
 # The end of what uv printed, where it says why.
 ERROR_CHARACTERS_MAX = 1500
+
+PLAIN_TORCH = TorchChoice()
 
 UV_TARGET = Path("/run/uv")
 CACHE_TARGET = Path("/run/uv-cache")
@@ -97,14 +102,30 @@ class Environments:
         """The Python versions that this node can offer, newest first."""
         return tuple(self._interpreters)
 
-    def ensure(self, version: str, packages: Sequence[str], *, log: Callable[[str], None]) -> Environment:
+    @property
+    def torch_variants(self) -> tuple[str, ...]:
+        """The CUDA variants of PyTorch that this node can install besides what its index has."""
+        return known_variants() if self._index.torch_index_url is not None else ()
+
+    def ensure(
+        self,
+        version: str,
+        packages: Sequence[str],
+        *,
+        log: Callable[[str], None],
+        torch: TorchChoice = PLAIN_TORCH,
+    ) -> Environment:
         """The environment with `packages` for Python `version` ("3.11"), made if it isn't there.
+
+        `torch`: which of PyTorch's wheels, where torch is among the packages.
 
         Blocks while it is made; `log` gets lines for the renter, possibly from another thread. The same
         request within a day is answered from disk. Errors: `PythonEnvironmentError`, each with what to do.
         """
         interpreter = self._interpreter(version)
         wanted = check_packages(packages)
+        if torch.variant is not None:
+            return self._for_variant(torch.variant).ensure(version, _pinned(wanted, torch), log=log)
         request = digest_of(
             interpreter.full,
             interpreter.platform,
@@ -120,6 +141,13 @@ class Environments:
         own_prefix = () if interpreter.prefix == Path("/usr") else (interpreter.prefix,)
         mounts = (path, *(each for each in own_prefix if Path("/usr") not in each.parents))
         return Environment(path, resolution.key, path / "bin", path / "bin" / "python", mounts)
+
+    def _for_variant(self, variant: str) -> Self:
+        """These environments, resolved with PyTorch's wheels for `variant`; all share one store."""
+        other = copy.copy(self)
+        other._index = self._index.with_torch(variant)
+        other._sandbox = replace(self._sandbox, index=other._index)
+        return other
 
     def _interpreter(self, version: str) -> Interpreter:
         found = self._interpreters.get(version)
@@ -279,6 +307,11 @@ class Environments:
         if cache.is_dir() and tree_bytes(cache) > DOWNLOADS_BYTES_MAX:
             with self._store.lock("uv-cache"):
                 remove_tree(cache)
+
+
+def _pinned(packages: Sequence[str], torch: TorchChoice) -> tuple[str, ...]:
+    """Torch held to a release that has the variant: PyPI's of a later one would win, as the newer."""
+    return (*packages, f"torch=={torch.release}.*")
 
 
 def _uv_of_wheel() -> Path:

@@ -6,13 +6,17 @@ import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 DEFAULT_INDEX_URL = "https://pypi.org/simple"
 # Indexes that keep their files on another host than their pages; others are named in PERAK_INDEX_FILE_HOSTS.
 KNOWN_FILE_HOSTS: Mapping[str, tuple[str, ...]] = {"pypi.org": ("files.pythonhosted.org",)}
+# PyTorch's own index has a folder of wheels for each CUDA variant (pytorch.org/get-started/locally).
+TORCH_INDEX_URL = "https://download.pytorch.org/whl"
+# They are found as links on these packages' pages, so that nothing else comes from there.
+TORCH_PACKAGES = ("torch", "torchvision", "torchaudio", "triton")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Address = tuple[str, int]
@@ -43,6 +47,8 @@ class IndexSettings:
     best_match: bool = False
     cert_file: Path | None = None
     proxies: tuple[tuple[str, str], ...] = ()
+    torch_index_url: str | None = None
+    """Where PyTorch's wheels for other CUDA variants are; None: this node takes only what its index has."""
 
     @classmethod
     def from_environment(
@@ -52,6 +58,8 @@ class IndexSettings:
 
         PERAK_INDEX_URL, when set, stands alone, with PERAK_EXTRA_INDEX_URLS and PERAK_FIND_LINKS. Otherwise
         uv's variables, pip's variables and pip's configuration files are read, in this order of precedence.
+        PERAK_TORCH_INDEX_URL names PyTorch's index or a mirror of it, "off" none; without it, a node that
+        installs from PyPI itself uses PyTorch's own.
         """
         env = os.environ if env is None else env
         common = _Common.read(env)
@@ -63,6 +71,7 @@ class IndexSettings:
                 file_hosts=common.file_hosts,
                 cert_file=common.cert_file,
                 proxies=common.proxies,
+                torch_index_url=_torch_index(env, own),
             )
         pip = _pip_options(pip_config_files(env) if pip_files is None else pip_files, env)
         uv_extra = (*_uv_indexes(env.get("UV_INDEX")), *_words(env.get("UV_EXTRA_INDEX_URL")))
@@ -83,12 +92,22 @@ class IndexSettings:
             best_match=not uv_extra,
             cert_file=cert,
             proxies=common.proxies,
+            torch_index_url=_torch_index(env, index_url),
         )
 
     @property
     def identity(self) -> tuple[str, ...]:
         """What makes two settings resolve alike; holds secrets, so hash it before it is kept."""
         return (self.index_url or "", *self.extra_index_urls, "links", *self.find_links, str(self.best_match))
+
+    def with_torch(self, variant: str | None) -> Self:
+        """These settings with PyTorch's wheels for `variant` (cu126), for torch and its own alone."""
+        if variant is None:
+            return self
+        assert self.torch_index_url is not None, "only what is offered is asked for"
+        base = f"{self.torch_index_url.rstrip('/')}/{variant}"
+        pages = tuple(f"{base}/{name}/" for name in TORCH_PACKAGES)
+        return replace(self, find_links=(*self.find_links, *pages))
 
     def allowed_addresses(self) -> frozenset[Address]:
         """The hosts and ports that an installation may reach: the indexes' own and those of their files."""
@@ -209,6 +228,13 @@ def _proxies(env: Mapping[str, str]) -> dict[str, str]:
         if value := env.get(f"{scheme}_proxy") or env.get(f"{scheme.upper()}_PROXY"):
             found[scheme] = value
     return found
+
+
+def _torch_index(env: Mapping[str, str], index_url: str | None) -> str | None:
+    own = env.get("PERAK_TORCH_INDEX_URL")
+    if own:
+        return None if own == "off" else own
+    return TORCH_INDEX_URL if index_url == DEFAULT_INDEX_URL else None
 
 
 def _words(text: str | None) -> tuple[str, ...]:

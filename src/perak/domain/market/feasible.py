@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from perak.domain.hardware.specs import find_gpu
+from perak.domain.hardware.torch import choose_torch
 from perak.domain.job import JobSpec
 from perak.domain.offer import Device, Offer
 from perak.domain.units import format_bytes, format_money
@@ -70,8 +71,16 @@ def _parts(name: str) -> tuple[str, frozenset[str]]:
     return "".join(word for word in words if word not in variant), variant
 
 
-def fitting_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[Device, ...]:
-    """The devices that the job's model and memory requirements admit, in order of index."""
+def fitting_devices(
+    spec: JobSpec, devices: tuple[Device, ...], torch_variants: tuple[str, ...] = ()
+) -> tuple[Device, ...]:
+    """The devices that the job's model, memory and packages admit, in order of index."""
+    large_enough = large_enough_devices(spec, devices)
+    return tuple(d for d in large_enough if _cuda_problem(spec, d, torch_variants) is None)
+
+
+def large_enough_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[Device, ...]:
+    """The devices that the job's model and memory requirements admit, whatever it installs on them."""
     wanted = spec.resources
     fitting = (
         d
@@ -79,6 +88,13 @@ def fitting_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[Device,
         if model_fits(wanted.gpu_models, d.model) and d.memory_bytes >= wanted.gpu_memory_bytes
     )
     return tuple(sorted(fitting, key=lambda d: d.index))
+
+
+def _cuda_problem(spec: JobSpec, device: Device, torch_variants: tuple[str, ...]) -> str | None:
+    """Why the job's torch would have no kernels for the device; None: it has, or nothing is known."""
+    if spec.python is None or device.compute_capability is None:
+        return None
+    return choose_torch(spec.python.packages, (device.compute_capability,), torch_variants).problem
 
 
 def price_for(spec: JobSpec, offer: Offer) -> int | None:
@@ -120,7 +136,7 @@ def _gpu_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
     if not of_model:
         has = ", ".join(sorted({d.model for d in offer.ask.devices})) or "no GPU"
         return (Misfit(dimension="gpu", needed=" or ".join(wanted.gpu_models) or "a GPU", available=has),)
-    large_enough = fitting_devices(spec, offer.ask.devices)
+    large_enough = large_enough_devices(spec, offer.ask.devices)
     if not large_enough:
         largest = max(d.memory_bytes for d in of_model)
         return (
@@ -130,14 +146,24 @@ def _gpu_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
                 available=format_bytes(largest),
             ),
         )
-    free = fitting_devices(spec, offer.free_devices)
+    fitting = fitting_devices(spec, offer.ask.devices, offer.ask.torch_variants)
+    if not fitting:
+        first = large_enough[0]
+        return (
+            Misfit(
+                dimension="cuda",
+                needed=f"kernels for compute capability {first.compute_capability} ({first.model})",
+                available=_cuda_problem(spec, first, offer.ask.torch_variants) or "none",
+            ),
+        )
+    free = fitting_devices(spec, offer.free_devices, offer.ask.torch_variants)
     if len(free) < wanted.gpu_count:
         return (
             Misfit(
                 dimension="gpu_count",
                 needed=str(wanted.gpu_count),
-                available=f"{len(free)} free of {len(large_enough)}",
-                now_only=len(large_enough) >= wanted.gpu_count,
+                available=f"{len(free)} free of {len(fitting)}",
+                now_only=len(fitting) >= wanted.gpu_count,
             ),
         )
     return ()

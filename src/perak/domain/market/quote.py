@@ -11,7 +11,13 @@ from perak.domain.carbon.intensity import yearly_intensity
 from perak.domain.hardware.prices import comparison
 from perak.domain.hardware.specs import find_gpu
 from perak.domain.job import JobSpec
-from perak.domain.market.feasible import Misfit, fitting_devices, misfits, price_for
+from perak.domain.market.feasible import (
+    Misfit,
+    fitting_devices,
+    large_enough_devices,
+    misfits,
+    price_for,
+)
 from perak.domain.offer import Device, Offer
 from perak.domain.outcome import hold_for
 from perak.domain.units import SECONDS_PER_HOUR, charge
@@ -100,8 +106,13 @@ def _cost(price: int, milli: int, seconds: int) -> int:
 
 
 def _devices(spec: JobSpec, offer: Offer) -> tuple[Device, ...]:
-    """The GPUs that the job would get on the idle offer; fewer than it wants where there are no more."""
-    return fitting_devices(spec, offer.ask.devices)[: spec.resources.gpu_count]
+    """The GPUs that the job would get on the idle offer; fewer than it wants where there are no more.
+
+    Where its torch has kernels for none, those that it would get with another.
+    """
+    devices = offer.ask.devices
+    fitting = fitting_devices(spec, devices, offer.ask.torch_variants) or large_enough_devices(spec, devices)
+    return fitting[: spec.resources.gpu_count]
 
 
 def _device_text(offer: Offer, devices: tuple[Device, ...]) -> str:
