@@ -12,11 +12,13 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perak.agent import identity as identities
 from perak.agent import provider as providers
@@ -36,9 +38,12 @@ from perak.agent.sandbox import Sandbox, TierReport
 from perak.agent.settings import AgentSettings
 from perak.agent.work import TEMPORARY, EnvironmentMaker, Work
 from perak.domain.errors import DomainError, InvalidInput, Unavailable
-from perak.domain.offer import OfferAsk
+from perak.domain.offer import Device, OfferAsk
 from perak.domain.units import parse_price
 from perak.wire.invite import Invite
+
+if TYPE_CHECKING:
+    from perak.agent.probe.fitness import Fitness
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +84,7 @@ async def _agent(settings: AgentSettings) -> int:
     offer.provider()  # A mistake in the file is told before anything else is done.
     sandbox, tier = _sandbox(settings.state_dir)
     node_id = _identity(settings, offer.provider())
-    offer.complete(tier, environments := _environments(settings.state_dir, sandbox))
+    offer.complete(sandbox, tier, environments := _environments(settings.state_dir, sandbox))
     offer.ask()
     offer.tell()
     journal = Journal(settings.state_dir / FILE_NAME, sign=node_id.sign_report)
@@ -122,30 +127,59 @@ class Offer:
 
     settings: AgentSettings
     nvidia: Nvidia | None = None
+    _fitness: Fitness | None = None
+    _check: threading.Thread | None = None
+    _torch_variants: tuple[str, ...] = ()
     _machine: Machine | None = None
     _tier: TierReport | None = None
     _pythons: tuple[str, ...] = ()
     _file: tuple[int, Provider] | None = field(default=None)
     """(time of its last change, content)"""
 
-    def complete(self, tier: TierReport, environments: EnvironmentMaker | None) -> None:
-        """Take in what the machine has."""
+    def complete(self, sandbox: Sandbox, tier: TierReport, environments: EnvironmentMaker | None) -> None:
+        """Take in what the machine has, and try every device in the sandbox, which takes some seconds."""
         self._machine = probe_machine(self.settings.state_dir)
         self._tier = tier
         self._pythons = environments.versions if environments is not None else ()
+        self._torch_variants = environments.torch_variants if environments is not None else ()
         self.nvidia = Nvidia.open()
+        if self.nvidia is not None:
+            from perak.agent.environments.pythons import interpreters
+            from perak.agent.probe.fitness import Fitness
+
+            found = interpreters()
+            self._fitness = Fitness(
+                sandbox=sandbox, nvidia=self.nvidia, interpreter=found[0] if found else None
+            )
+            self._fitness.check(each.device for each in self.nvidia.devices)
 
     def ask(self) -> OfferAsk:
         """The ask of now. Raises NothingToOffer or ProviderFileError."""
         assert self._machine is not None
         assert self._tier is not None
-        devices = []
-        if self.nvidia is not None:
-            self.nvidia.reprobe()
-            devices = [each.device for each in self.nvidia.devices]
+        devices, left_out = self._devices()
         return build_ask(
-            self._machine, self.provider(), devices=devices, tier=self._tier, pythons=self._pythons
+            self._machine,
+            self.provider(),
+            devices=devices,
+            tier=self._tier,
+            pythons=self._pythons,
+            torch_variants=self._torch_variants,
+            left_out=left_out,
         )
+
+    def _devices(self) -> tuple[list[Device], dict[str, str]]:
+        """(those that are fit, why the others are not); a new one is checked in the background."""
+        if self.nvidia is None or self._fitness is None:
+            return [], {}
+        self.nvidia.reprobe()
+        devices = [each.device for each in self.nvidia.devices]
+        idle = self._check is None or not self._check.is_alive()
+        if idle and self._fitness.is_due(devices):
+            self._check = threading.Thread(target=self._fitness.check, args=(devices,), daemon=True)
+            self._check.start()
+        unfit = self._fitness.unfit(devices)
+        return [each for each in devices if each.uuid not in unfit], unfit
 
     def provider(self) -> Provider:
         """The provider's file, read again when it changed, with what the flags say on top."""

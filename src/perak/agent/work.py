@@ -20,6 +20,8 @@ from perak.wire.session import LeaseOrder
 
 if TYPE_CHECKING:
     from perak.agent.environments import Environment
+    from perak.agent.probe.driver import DeviceAccess
+    from perak.domain.hardware.torch import TorchChoice
 
 RETRY_SECONDS = 1.0
 """Before a transfer that was cut is tried again; doubles up to RETRY_SECONDS_MAX."""
@@ -36,15 +38,20 @@ class EnvironmentMaker(Protocol):
     @property
     def versions(self) -> tuple[str, ...]: ...
 
+    @property
+    def torch_variants(self) -> tuple[str, ...]: ...
+
     def ensure(
-        self, version: str, packages: tuple[str, ...], *, log: Callable[[str], None]
+        self, version: str, packages: tuple[str, ...], *, log: Callable[[str], None], torch: TorchChoice = ...
     ) -> Environment: ...
 
 
-class DeviceNodes(Protocol):
+class Devices(Protocol):
     """What `perak.agent.probe.nvidia.Nvidia` is to us."""
 
-    def device_nodes(self, uuids: tuple[str, ...]) -> tuple[str, ...]: ...
+    def access(self, uuids: tuple[str, ...]) -> DeviceAccess: ...
+
+    def capabilities(self, uuids: tuple[str, ...]) -> tuple[str, ...]: ...
 
 
 class WorkFailed(Exception):
@@ -72,7 +79,7 @@ class Work:
     blobs: Blobs
     environments: EnvironmentMaker | None
     """None: this node offers no Python versions."""
-    devices: DeviceNodes | None
+    devices: Devices | None
     log_bytes_max: int
     transfer_attempts_max: int
 
@@ -116,10 +123,21 @@ class Work:
             return None
         if self.environments is None:
             raise WorkFailed("environment", "this node offers no Python environments")
+        torch = self._torch(order, self.environments.torch_variants)
+        if torch.problem is not None:
+            raise WorkFailed("environment", f"torch has no kernels for the leased devices: {torch.problem}")
+        if torch.variant is not None:
+            say(f"torch {torch.release} with {torch.variant}: PyPI's has no kernels for this card")
         try:
-            return self.environments.ensure(order.python_version, order.python_packages, log=say)
+            return self.environments.ensure(order.python_version, order.python_packages, log=say, torch=torch)
         except (DomainError, OSError) as error:
             raise WorkFailed("environment", str(error)) from None
+
+    def _torch(self, order: LeaseOrder, variants: tuple[str, ...]) -> TorchChoice:
+        from perak.domain.hardware.torch import choose_torch
+
+        found = self.devices.capabilities(order.devices) if self.devices is not None else ()
+        return choose_torch(order.python_packages, found, variants)
 
     def _fetch(self, order: LeaseOrder, digest: str, archive: Path) -> None:
         from perak.wire.archive import WORKDIR_BYTES_MAX
@@ -146,13 +164,7 @@ class Work:
             raise WorkFailed("sandbox", f"the sandbox could not be made: {error}") from None
 
     def _spec(self, order: LeaseOrder, environment: Environment | None) -> RunSpec:
-        env = dict(order.env)
-        device_nodes: tuple[str, ...] = ()
-        if order.devices:
-            if self.devices is None:
-                raise LookupError("this node has no devices")
-            device_nodes = self.devices.device_nodes(order.devices)
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(order.devices)
+        access = self._access(order)
         return RunSpec(
             run_id=order.run,
             lease_id=order.lease,
@@ -160,8 +172,8 @@ class Work:
             epoch=order.epoch,
             setup=order.setup,
             command=order.command,
-            env=env,
-            mounts=_mounts(environment),
+            env=_env(order, access),
+            mounts=(*_mounts(environment), *(access.mounts if access else ())),
             path_prefix=(str(environment.bin),) if environment else (),
             cpu_milli=order.cpu_milli,
             memory_bytes=order.memory_bytes,
@@ -169,8 +181,16 @@ class Work:
             shm_bytes=order.shm_bytes,
             log_bytes_max=self.log_bytes_max,
             max_duration_seconds=order.max_duration_seconds,
-            device_nodes=device_nodes,
+            device_nodes=access.nodes if access else (),
+            masks=access.masks if access else (),
         )
+
+    def _access(self, order: LeaseOrder) -> DeviceAccess | None:
+        if not order.devices:
+            return None
+        if self.devices is None:
+            raise LookupError("this node has no devices")
+        return self.devices.access(order.devices)
 
     def _unpack(self, order: LeaseOrder, archive: Path, work: Path, say: Say) -> None:
         from perak.wire.archive import WORKDIR_BYTES_MAX, WORKDIR_FILES_MAX, ArchiveError, unpack
@@ -211,6 +231,18 @@ def _delays(attempts_max: int | None) -> Iterator[float]:
         attempts += 1
         yield delay
         delay = min(2 * delay, RETRY_SECONDS_MAX)
+
+
+def _env(order: LeaseOrder, access: DeviceAccess | None) -> dict[str, str]:
+    """The job's variables under what its devices need; its own libraries stay behind the driver's."""
+    env = dict(order.env)
+    if access is not None:
+        own = env.get("LD_LIBRARY_PATH")
+        env |= access.env
+        if own and own != env.get("LD_LIBRARY_PATH"):
+            driver = access.env.get("LD_LIBRARY_PATH")
+            env["LD_LIBRARY_PATH"] = f"{driver}:{own}" if driver else own
+    return env
 
 
 def _mounts(environment: Environment | None) -> tuple[Mount, ...]:

@@ -269,12 +269,13 @@ def offer(found: api.Offer) -> RenderableType:
 
 
 def _devices(offer: api.Offer) -> str:
+    left_out = f" ({len(offer.left_out)} GPU left out)" if offer.left_out else ""
     if not offer.devices:
-        return offer.cpu_model
+        return offer.cpu_model + left_out
     counts: dict[str, int] = {}
     for device in offer.devices:
         counts[device.model] = counts.get(device.model, 0) + 1
-    return ", ".join(f"{count} x {model}" for model, count in counts.items())
+    return ", ".join(f"{count} x {model}" for model, count in counts.items()) + left_out
 
 
 # Money

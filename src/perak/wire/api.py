@@ -253,7 +253,10 @@ class NodeChange(Request):
 
 
 class Offer(Model):
-    """A standing offer. Prices per device-hour; a CPU device is one core."""
+    """A standing offer. Prices per device-hour; a CPU device is one core.
+
+    `left_out`: devices of the node that are not offered, by UUID, and why.
+    """
 
     id: str
     version: int
@@ -273,6 +276,8 @@ class Offer(Model):
     price_gpu: Money | None
     price_cpu: Money | None
     pythons: list[str]
+    torch_variants: list[str] = []
+    left_out: dict[str, str] = {}
     tier: str
     runtime: str
     enforced: list[str]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from perak.agent.probe.ask import NothingToOffer, build_ask, unpriced
+from perak.agent.probe.driver import DeviceAccess
 from perak.agent.probe.machine import Machine, probe_machine
 from perak.agent.probe.nvidia import Nvidia
 from perak.agent.provider import Provider
@@ -87,6 +88,7 @@ class FakeNvml:
             "nvmlDeviceGetPowerManagementLimit": lambda handle: 250_000,
             "nvmlDeviceGetMinorNumber": lambda handle: handle,
             "nvmlDeviceGetTotalEnergyConsumption": lambda handle: 5_000,
+            "nvmlDeviceGetPciInfo": lambda handle: SimpleNamespace(busId=b"00000000:3B:00.0"),
             "nvmlDeviceGetPowerUsage": lambda handle: 120_000,
         }
 
@@ -127,10 +129,12 @@ def test_a_counter_that_a_device_lacks_is_missing_not_zero() -> None:
 
 def test_a_lease_on_a_device_that_fell_off_the_bus_is_an_error() -> None:
     probe = Nvidia(FakeNvml())
-    assert probe.device_nodes(("GPU-1",))[0] == "/dev/nvidia1"
-    assert probe.device_nodes(()) == ()
+    access = probe.access(("GPU-1",))
+    assert access.nodes[0] == "/dev/nvidia1"
+    assert access.env["CUDA_VISIBLE_DEVICES"] == access.env["NVIDIA_VISIBLE_DEVICES"] == "GPU-1"
+    assert probe.access(()) == DeviceAccess()
     with pytest.raises(LookupError, match="GPU-9"):
-        probe.device_nodes(("GPU-9",))
+        probe.access(("GPU-9",))
 
 
 def test_the_offer_is_the_machine_less_what_is_kept_back() -> None:

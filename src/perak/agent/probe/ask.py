@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from perak.agent.probe.machine import Machine
@@ -12,6 +13,9 @@ from perak.domain.offer import Device, OfferAsk
 
 if TYPE_CHECKING:
     from perak.agent.sandbox import TierReport
+
+
+NOTHING_LEFT_OUT: Mapping[str, str] = MappingProxyType({})
 
 
 class NothingToOffer(InvalidInput):
@@ -27,10 +31,12 @@ def build_ask(
     devices: Sequence[Device],
     tier: TierReport,
     pythons: tuple[str, ...],
+    torch_variants: tuple[str, ...] = (),
+    left_out: Mapping[str, str] = NOTHING_LEFT_OUT,
 ) -> OfferAsk:
-    """The ask to post. Raises NothingToOffer."""
+    """The ask to post; `left_out`: devices that are not in `devices`, and why. Raises NothingToOffer."""
     if provider.price_cpu is None and (provider.price_gpu is None or not devices):
-        raise NothingToOffer(_no_price(has_devices=bool(devices)))
+        raise NothingToOffer(_no_price(has_devices=bool(devices), left_out=left_out))
     cpu_milli = machine.cpu_milli - provider.reserve_cpu_milli
     memory_bytes = machine.memory_bytes - provider.reserve_memory_bytes
     disk_bytes = machine.disk_bytes - provider.reserve_disk_bytes
@@ -55,6 +61,8 @@ def build_ask(
         price_cpu=provider.price_cpu,
         hours=provider.hours,
         pythons=pythons,
+        torch_variants=torch_variants if devices else (),
+        left_out=dict(left_out),
         tier=tier.tier,
         runtime=tier.runtime,
         enforced=tier.enforced,
@@ -72,6 +80,9 @@ def unpriced(provider: Provider, devices: Sequence[Device]) -> list[str]:
     return lines
 
 
-def _no_price(*, has_devices: bool) -> str:
+def _no_price(*, has_devices: bool, left_out: Mapping[str, str]) -> str:
+    if left_out:
+        whats = "; ".join(f"{uuid}: {why}" for uuid, why in left_out.items())
+        return f"No device is fit to be offered ({whats}), and the CPU has no price: give --price-cpu 0.02."
     flag = "--price-gpu 0.20 or --price-cpu 0.02" if has_devices else "--price-cpu 0.02"
     return f"No price, no offer: give {flag}, or `prices:` in the provider file (per device-hour)."

@@ -5,53 +5,57 @@ The library is loaded only where a driver is: it takes some 8 MiB.
 
 from __future__ import annotations
 
-import ctypes.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
+from perak.agent.probe.driver import DeviceAccess, Driver, bus_id
 from perak.domain.offer import Device
 
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-CONTROL_NODES = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-"""What every CUDA program opens besides the device's own node."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NvidiaDevice:
-    """A device and the number of its node, /dev/nvidia<minor>; None where the driver does not tell."""
+    """A device, the number of its node, /dev/nvidia<minor>, and its place on the PCI bus.
+
+    None: the driver does not tell.
+    """
 
     device: Device
     minor: int | None
+    bus_id: str | None
     handle: Any
 
 
 class Nvidia:
     """The devices of this machine's NVIDIA driver, and their counters."""
 
-    def __init__(self, nvml: Any) -> None:
+    def __init__(self, nvml: Any, driver: Driver | None = None) -> None:
         """`nvml` is the module pynvml, initialised."""
         self._nvml = nvml
+        self._driver = driver or Driver()
         self.devices = tuple(self._probe())
 
     @classmethod
     def open(cls) -> Nvidia | None:
         """None where there is no driver or it doesn't answer."""
-        if not (Path("/proc/driver/nvidia").exists() or ctypes.util.find_library("nvidia-ml")):
+        driver = Driver.find()
+        if driver is None:
             return None
         try:
             import pynvml
 
+            driver.load()
             pynvml.nvmlInit()
         except Exception as error:  # whatever a half-installed driver does, the CPU can still be offered
             log.warning("no NVIDIA devices: %s", error)
             return None
-        return cls(pynvml)
+        driver.make_nodes()
+        return cls(pynvml, driver)
 
     def reprobe(self) -> None:
         """Look again: a device may have fallen off the bus."""
@@ -73,17 +77,26 @@ class Nvidia:
         milliwatts = self._read(lambda: self._nvml.nvmlDeviceGetPowerUsage(found.handle))
         return None if milliwatts is None else milliwatts / 1000
 
-    def device_nodes(self, uuids: tuple[str, ...]) -> tuple[str, ...]:
-        """The files in /dev that a run with these devices needs. Raises LookupError for an unknown one."""
+    def access(self, uuids: tuple[str, ...]) -> DeviceAccess:
+        """What a run with these devices gets of the machine. Raises LookupError for an unknown one."""
         if not uuids:
-            return ()
-        nodes: list[str] = []
+            return DeviceAccess()
+        minors, buses = [], []
         for uuid in uuids:
             found = self._find(uuid)
             if found is None or found.minor is None:
                 raise LookupError(f"the device {uuid} is not there any more")
-            nodes.append(f"/dev/nvidia{found.minor}")
-        return (*nodes, *(node for node in CONTROL_NODES if Path(node).exists()))
+            minors.append(found.minor)
+            if found.bus_id is not None:
+                buses.append(found.bus_id)
+        return self._driver.access(minors=minors, uuids=uuids, bus_ids=buses)
+
+    def capabilities(self, uuids: tuple[str, ...]) -> tuple[str, ...]:
+        """The compute capabilities of these devices, as far as the driver tells."""
+        found = (self._find(uuid) for uuid in uuids)
+        return tuple(
+            each.device.compute_capability for each in found if each and each.device.compute_capability
+        )
 
     def _find(self, uuid: str) -> NvidiaDevice | None:
         return next((each for each in self.devices if each.device.uuid == uuid), None)
@@ -107,6 +120,7 @@ class Nvidia:
             return None
         capability = self._read(lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
         limit = self._read(lambda: nvml.nvmlDeviceGetPowerManagementLimit(handle))
+        bus = _text(self._read(lambda: nvml.nvmlDeviceGetPciInfo(handle).busId))
         return NvidiaDevice(
             device=Device(
                 index=index,
@@ -119,6 +133,7 @@ class Nvidia:
                 power_limit_watts=None if limit is None else limit / 1000,
             ),
             minor=self._read(lambda: nvml.nvmlDeviceGetMinorNumber(handle)),
+            bus_id=None if bus is None else bus_id(bus),
             handle=handle,
         )
 

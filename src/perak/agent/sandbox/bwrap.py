@@ -21,6 +21,9 @@ NOFILE_MAX = 65_536
 
 VERSION_SECONDS = 5.0
 
+MASK_BYTES = "65536"
+"""Of the small tmpfs over a folder that is masked: it holds mount points and nothing else."""
+
 ETC = (
     "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "mime.types",
     "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "pki/tls/certs", "pki/ca-trust/extracted",
@@ -92,15 +95,21 @@ def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> 
     args += ["--cap-drop", "ALL", "--uid", str(JOB_UID), "--gid", str(JOB_UID), "--hostname", "perak"]
     args += ["--clearenv", *_environment(spec)]
     args += [*_system(), *_etc(own_etc)]
-    args += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    args += ["--perms", "1777", "--size", str(max(spec.shm_bytes, 4096)), "--tmpfs", "/dev/shm"]  # noqa: S108
+    args += ["--proc", "/proc", "--dev", "/dev"]
+    # Before /dev is closed: for each a file must be made to mount it on.
     for device in spec.device_nodes:
-        args += ["--dev-bind", device, device]
+        args += ["--dev-bind", device, f"/dev/{device.rpartition('/dev/')[2]}"]
+    args += ["--remount-ro", "/dev"]
+    args += ["--perms", "1777", "--size", str(max(spec.shm_bytes, 4096)), "--tmpfs", "/dev/shm"]  # noqa: S108
+    for folder in spec.masks:
+        args += ["--perms", "0755", "--size", MASK_BYTES, "--tmpfs", folder]
     args += ["--bind", str(scratch / "tmp"), "/tmp", "--dir", "/run", "--dir", "/var"]  # noqa: S108
     # A bind and not a link: below it may come a mount of the node's own /var/tmp.
     args += ["--bind", str(scratch / "tmp"), "/var/tmp"]  # noqa: S108
     for mount in spec.mounts:
         args += ["--ro-bind", mount.source, mount.target]
+    for folder in spec.masks:
+        args += ["--remount-ro", folder]
     args += ["--bind", str(scratch / "work"), "/work", "--ro-bind", str(scripts), "/job"]
     args += ["--remount-ro", "/", "--chdir", "/work"]
     if any("\0" in each for each in args):  # it would end the argument and begin one of the job's choice

@@ -57,6 +57,9 @@ class RunSpec:
     log_bytes_max: int
     max_duration_seconds: float
     device_nodes: tuple[str, ...] = ()
+    """Paths on the node; the run sees each at /dev/<what follows the last /dev/>."""
+    masks: tuple[str, ...] = ()
+    """Folders of the kernel's that the run sees empty but for what `mounts` puts there."""
     grace_seconds: float = GRACE_SECONDS
 
     def __post_init__(self) -> None:
@@ -114,6 +117,7 @@ def spec_from_json(text: str) -> RunSpec:
     fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
     fields["path_prefix"] = tuple(fields["path_prefix"])
     fields["device_nodes"] = tuple(fields["device_nodes"])
+    fields["masks"] = tuple(fields.get("masks", ()))
     return RunSpec(**fields)
 
 

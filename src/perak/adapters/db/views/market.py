@@ -175,6 +175,8 @@ def _offer(offer: MarketOffer) -> Offer:
         price_gpu=None if ask.price_gpu is None else format_money(ask.price_gpu),
         price_cpu=None if ask.price_cpu is None else format_money(ask.price_cpu),
         pythons=list(ask.pythons),
+        torch_variants=list(ask.torch_variants),
+        left_out=ask.left_out,
         tier=ask.tier,
         runtime=ask.runtime,
         enforced=list(ask.enforced),
