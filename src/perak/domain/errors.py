@@ -11,6 +11,7 @@
     ├── NotFound                no such thing in this project (404)
     ├── Conflict                the thing is not in a state that allows it (409)
     │   └── IllegalTransition   a lifecycle has no such step
+    ├── TooSlow                 the request did not come whole in time (408)
     ├── TooLarge                over a named limit (413)
     ├── TooManyRequests         over the rate limit (429)
     └── Unavailable             try again later (503)
@@ -79,6 +80,12 @@ class IllegalTransition(Conflict):
     """A lifecycle has no such step from its present state."""
 
     code = "illegal_transition"
+
+
+class TooSlow(DomainError):
+    """The request did not come whole in time."""
+
+    code = "too_slow"
 
 
 class TooLarge(DomainError):

@@ -46,6 +46,6 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(router)
     # A plain Starlette route: the agents' frames are msgspec's business, not the framework's.
     app.router.routes.append(WebSocketRoute(session.PATH, node_session))
-    app.add_middleware(Envelope, metrics=services.metrics)
+    app.add_middleware(Envelope, metrics=services.metrics, patience=services.patience)
     add_handlers(app)
     return app

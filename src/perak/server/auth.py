@@ -72,10 +72,11 @@ async def any_caller(request: Request, _: Annotated[object, Depends(_bearer)] = 
         raise NotAuthenticated(
             "this needs a key: send `Authorization: Bearer <key>`, or set PERAK_API_KEY, or run `perak login`"
         )
-    services.limits.check_failures(address)
     caller = await services.keys.find(secret.strip())
     if caller is None:
+        # Looked up all the same: behind one address there may be many, and a valid key is never locked out.
         services.limits.failure(address)
+        services.limits.check_failures(address)
         raise NotAuthenticated("this key is unknown or revoked; `perak login` with another one")
     services.limits.key(caller.key)
     return caller

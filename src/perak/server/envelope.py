@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perak.domain.errors import TooLarge
+from perak.domain.errors import DomainError, InvalidInput, TooLarge, TooSlow
 from perak.server.logging import get_logger
 from perak.server.metrics import Metrics
+from perak.server.patience import Patience
 from perak.server.problems import instance_of, of_domain, problem
 from perak.wire.api import BODY_BYTES_MAX
 
@@ -23,21 +25,25 @@ _log = get_logger(__name__)
 class Envelope:
     """ASGI middleware; the outermost one of ours."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, patience: Patience) -> None:
         self._app = app
         self._metrics = metrics
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive, send)
+        request = _Request(scope, receive, send, self._patience)
         scope["perak.request_id"] = secrets.token_hex(8)
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request=scope["perak.request_id"])
         try:
-            await self._app(scope, request.receive, request.send)
-            await request.answer_if_too_large()
+            if _is_text(scope):
+                await self._app(scope, request.receive, request.send)
+            else:
+                request.refused = InvalidInput("the address of this request holds what is no text")
+            await request.answer_if_refused()
         except Exception:
             _log.exception("request failed", method=scope["method"], path=scope["path"])
             await request.fail()
@@ -57,32 +63,56 @@ class Envelope:
         )
 
 
+def _is_text(scope: Scope) -> bool:
+    """Whether path and query can be text in the database, which takes no NUL."""
+    return "\0" not in scope["path"] and b"%00" not in scope["query_string"]
+
+
 class _Request:
     """One request on its way: counts its body, and notes what was answered."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, patience: Patience) -> None:
+        self._patience = patience
         self._scope = scope
         self._receive = receive
         self._send = send
         self._started_at = time.perf_counter()
-        self._left = None if scope["path"].startswith(UNBOUNDED_HERE) else BODY_BYTES_MAX
-        self._too_large: TooLarge | None = None
+        self._is_stream = scope["path"].startswith(UNBOUNDED_HERE)
+        self._bytes = 0
+        self._more_body = True
+        self.refused: DomainError | None = None
         self.status = 0
         self.seconds = 0.0
 
     async def receive(self) -> Message:
-        message = await self._receive()
-        if self._left is not None:
-            self._left -= len(message.get("body", b""))
-            if self._left < 0:
-                self._too_large = TooLarge(
-                    f"a request's body may have {BODY_BYTES_MAX:,} bytes; put data into the work folder"
-                )
-                raise self._too_large
+        if not self._more_body:
+            return await self._receive()  # What comes now is the end of the connection.
+        try:
+            async with asyncio.timeout(self._patience_left()):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._refuse(TooSlow("the request's body came too slowly; send it again")) from None
+        self._more_body = bool(message.get("more_body", False))
+        self._bytes += len(message.get("body", b""))
+        if self._bytes > BODY_BYTES_MAX and not self._is_stream:
+            too_large = f"a request's body may have {BODY_BYTES_MAX:,} bytes; put data into the work folder"
+            raise self._refuse(TooLarge(too_large))
         return message
 
+    def _patience_left(self) -> float:
+        """Seconds in which the next piece of the body has to come."""
+        patience, passed = self._patience, time.perf_counter() - self._started_at
+        if not self._is_stream:
+            return max(0.0, patience.body_seconds - passed)
+        due = patience.body_seconds + self._bytes / patience.stream_bytes_per_second
+        return max(0.0, min(patience.piece_seconds, due - passed))
+
+    def _refuse(self, error: DomainError) -> DomainError:
+        self.refused = error
+        return error
+
     async def send(self, message: Message) -> None:
-        if self._too_large is not None and not self.status:
+        if self.refused is not None and not self.status:
             return  # The framework says that the body can't be read; we know why, and answer instead.
         if message["type"] == "http.response.start":
             self.status = message["status"]
@@ -92,8 +122,8 @@ class _Request:
             message = {**message, "headers": headers}
         await self._send(message)
 
-    async def answer_if_too_large(self) -> None:
-        error, self._too_large = self._too_large, None
+    async def answer_if_refused(self) -> None:
+        error, self.refused = self.refused, None
         if error is not None and not self.status:
             response = of_domain(error, instance=instance_of(self._scope))
             await response(self._scope, self._receive, self.send)

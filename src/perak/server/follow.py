@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,7 +60,7 @@ class Place:
 
 async def follow(
     services: Services, job: str, *, project: str, place: Place
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncGenerator[ServerSentEvent, None]:
     """Everything that happened to the job since `place`, and what happens, until it has ended."""
     with services.hub.job(job) as wakeup:
         while not services.stopping.is_set():

@@ -24,6 +24,7 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.InsufficientFunds: 402,
     errors.NotAllowed: 403,
     errors.NotFound: 404,
+    errors.TooSlow: 408,
     errors.Conflict: 409,
     errors.TooLarge: 413,
     errors.TooManyRequests: 429,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from perak.domain.errors import TooManyRequests
@@ -31,6 +33,11 @@ FAILURES = Limit(60, 60.0, "too many wrong keys or invites came from this addres
 """A secret has 256 bits, which nobody guesses, so this only saves work."""
 
 
+FOLLOWERS_MAX = 256
+"""Streams that one key may follow at once here. Each holds up to 256 KiB for a reader that does not read."""
+FOLLOWER_RETRY_SECONDS = 5
+
+
 class OverLimit(TooManyRequests):
     """Over a rate limit; `retry_after` is in whole seconds."""
 
@@ -45,6 +52,7 @@ class RateLimits:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._windows: dict[tuple[Limit, str], tuple[float, int]] = {}
+        self._followers: Counter[str] = Counter()
 
     def key(self, key: str) -> None:
         """Count a request of a key. Raises OverLimit."""
@@ -63,6 +71,25 @@ class RateLimits:
     def failure(self, address: str) -> None:
         """Count a wrong secret."""
         self._count(FAILURES, address)
+
+    def check_followers(self, key: str) -> None:
+        """Raises OverLimit where the key follows FOLLOWERS_MAX streams already."""
+        if self._followers[key] >= FOLLOWERS_MAX:
+            raise OverLimit(
+                f"this key follows {FOLLOWERS_MAX} streams already; close one, or read the log instead",
+                retry_after=FOLLOWER_RETRY_SECONDS,
+            )
+
+    @contextlib.contextmanager
+    def following(self, key: str) -> Iterator[None]:
+        """Count one stream of the key, as long as it lasts."""
+        self._followers[key] += 1
+        try:
+            yield
+        finally:
+            self._followers[key] -= 1
+            if not self._followers[key]:
+                del self._followers[key]
 
     def _hit(self, limit: Limit, who: str) -> None:
         ends_at, count = self._count(limit, who)

@@ -25,6 +25,7 @@ from perak.server.hub import CHANNEL, Hub
 from perak.server.identity import Identity, open_identity
 from perak.server.logging import get_logger
 from perak.server.metrics import Metrics
+from perak.server.patience import Patience
 from perak.server.presence import Presence
 from perak.server.ratelimits import RateLimits
 from perak.server.settings import Settings
@@ -51,6 +52,7 @@ class Services:
     limits: RateLimits
     metrics: Metrics
     presence: Presence
+    patience: Patience
     periods: Periods
     url: str
     """Where nodes and clients reach this exchange; invites carry it."""
@@ -100,6 +102,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
                 keys=keys,
                 limits=RateLimits(),
                 metrics=Metrics(),
+                patience=settings.patience,
                 presence=Presence(suspect_after_seconds=settings.periods.suspect_after_seconds),
                 periods=settings.periods,
                 url=url,

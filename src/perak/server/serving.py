@@ -14,6 +14,7 @@ from perak.server import clock
 from perak.server.app import create_app
 from perak.server.bootstrap import FirstStart
 from perak.server.certificates import tls_files
+from perak.server.patience import protocol
 from perak.server.services import Services, open_services
 from perak.server.settings import Settings
 from perak.wire.session import FRAME_BYTES_MAX
@@ -56,7 +57,7 @@ async def prepared(
             tls = tls_files(settings, services.identity.authority, now=clock.now())
             config = uvicorn.Config(
                 create_app(services),
-                http="httptools",
+                http=protocol(settings.patience),
                 ws="websockets-sansio",
                 ws_max_size=FRAME_BYTES_MAX,
                 ws_max_queue=FRAMES_QUEUED_MAX,

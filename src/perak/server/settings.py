@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perak.app.periods import Periods
 from perak.domain.errors import InvalidInput
+from perak.server.patience import Patience
 
 HOST_DEFAULT = "127.0.0.1"
 PORT_DEFAULT = 8470
@@ -40,6 +41,7 @@ class Settings:
     public_url: str | None = None
     operator_key: str | None = field(default=None, repr=False)
     fund: int = 0
+    patience: Patience = field(default_factory=Patience)
     periods: Periods = field(default_factory=Periods)
 
     @property

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 from server_world import OFFER, Running, ScriptedNode, chunk, exited, now_ms, started
-from websockets.asyncio.client import connect
 
 from perak.domain.plausible import CLOCK_SKEW_SECONDS_MAX
 from perak.domain.report import OfferPosted

@@ -119,8 +119,8 @@ class PgNodes:
     async def notice(self, id: str, *, text: str, now: datetime) -> None:
         """One that says the same as before is written once a minute: its cause may try again and again."""
         await self._db.execute(
-            """update node set notice = $2, notice_at = $3::timestamptz
-            where id = $1 and (notice is distinct from $2 or notice_at < $3::timestamptz - interval '1 minute')""",
+            """update node set notice = $2, notice_at = $3::timestamptz where id = $1
+            and (notice is distinct from $2 or notice_at < $3::timestamptz - interval '1 minute')""",
             id,
             text,
             now,

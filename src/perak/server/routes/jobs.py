@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from sse_starlette import EventSourceResponse
+from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response, StreamingResponse
 
 from perak.adapters.db.database import PgTransaction
@@ -117,11 +118,12 @@ async def get_events(
     """What happens to the job, as a stream: `log`, `state`, `warning`, and `end`, after which it closes."""
     services = services_of(request)
     place = Place.parse(last_event_id)
+    services.limits.check_followers(caller.key)
     async with services.db.connection() as connection:
         if not await views.project_has_job(connection, job, project=caller.project):
             raise _no_job(job)
     return EventSourceResponse(
-        follow(services, job, project=caller.project, place=place),
+        _counted(services, caller.key, follow(services, job, project=caller.project, place=place)),
         ping=KEEP_ALIVE_SECONDS,
         send_timeout=SEND_SECONDS_MAX,
         sep="\n",
@@ -136,7 +138,10 @@ async def get_outputs(job: str, request: Request, caller: Renter) -> Response:
         if not await views.project_has_job(connection, job, project=caller.project):
             raise _no_job(job)
         digest = await views.outputs_of(connection, job)
-    if digest is None:
+    async with services.db.transaction() as tx:
+        # A node names the digest: only what was uploaded for this project is shown to it.
+        known = digest is not None and await tx.blobs.known(project=caller.project, digest=digest)
+    if digest is None or not known:
         raise NotFound(
             f"the job {job} has no outputs; a job file names them under `outputs`, and they come when a "
             "run ends",
@@ -145,6 +150,15 @@ async def get_outputs(job: str, request: Request, caller: Renter) -> Response:
     blob = await services.blobs.get(digest)
     headers = {"Content-Length": str(blob.size_bytes), "X-Perak-Digest": digest}
     return StreamingResponse(blob.chunks, media_type="application/gzip", headers=headers)
+
+
+async def _counted(
+    services: Services, key: str, events: AsyncGenerator[ServerSentEvent, None]
+) -> AsyncIterator[ServerSentEvent]:
+    with services.limits.following(key):
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
 
 
 async def _job(tx: PgTransaction, id: str, project: str) -> Job:

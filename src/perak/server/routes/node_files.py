@@ -44,8 +44,8 @@ async def signing_node(request: Request) -> str:
     if off_ms > wire.REQUEST_SECONDS_MAX * 1000:
         # Python refuses to write out huge integers.
         raise NotAuthenticated(
-            f"this signature is {min(off_ms // 1000, 10**12)} s off our clock and {wire.REQUEST_SECONDS_MAX} s "
-            "are taken; set the node's clock"
+            f"this signature is {min(off_ms // 1000, 10**12)} s off our clock and "
+            f"{wire.REQUEST_SECONDS_MAX} s are taken; set the node's clock"
         )
     return proven.node
 
