@@ -160,6 +160,9 @@ def offer_ls(app: App) -> None:
     with app.client() as client:
         found = list(client.offers())
     app.emit(found, lambda: render.offers(found))
+    for each in found:
+        for uuid, why in each.left_out.items():
+            app.say(f"{each.node_name} does not offer {uuid}: {why}")
     if not found:
         app.say("No offer yet: no node has joined this exchange.")
 

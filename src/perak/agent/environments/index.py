@@ -15,8 +15,9 @@ DEFAULT_INDEX_URL = "https://pypi.org/simple"
 KNOWN_FILE_HOSTS: Mapping[str, tuple[str, ...]] = {"pypi.org": ("files.pythonhosted.org",)}
 # PyTorch's own index has a folder of wheels for each CUDA variant (pytorch.org/get-started/locally).
 TORCH_INDEX_URL = "https://download.pytorch.org/whl"
-# They are found as links on these packages' pages, so that nothing else comes from there.
-TORCH_PACKAGES = ("torch", "torchvision", "torchaudio", "triton")
+# Found as links on these packages' pages, so that nothing else comes from there. What is built against one
+# variant of torch fails with another, and may be needed by a package that nobody named: hence all three.
+TORCH_PACKAGES = ("torch", "torchvision", "torchaudio")
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 Address = tuple[str, int]

@@ -1,0 +1,136 @@
+"""GPU jobs from the command line. The driver and the cards are stand-ins; everything else is real."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.local import perak_up
+
+from acceptance.conftest import Shell
+from stand_ins import make_driver, uuid
+
+WATTS = 200
+"""What each stand-in card draws, by its counter."""
+WAIT_SECONDS_MAX = 45
+JOB = """
+name: {name}
+run: |
+  ls -d /dev/nvidia?
+  echo "visible $CUDA_VISIBLE_DEVICES"
+  sleep {seconds}
+resources: {{gpu: V100, cpu: 250m, memory: 64MB, shm_size: 8MB}}
+limits: {{max_duration: 10m}}
+"""
+
+
+@pytest.fixture(scope="module")
+def gpus() -> Iterator[Shell]:
+    """A whole Perak on a machine with three cards, of which the third adds wrongly."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: to make device nodes")
+    folder = Path(tempfile.mkdtemp(prefix="perak-cards-"))
+    folder.chmod(0o755)
+    try:
+        root = make_driver(folder / "driver", cards=3, WATTS=WATTS, WRONG_CARD=2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PERAK_NVIDIA_ROOT", str(root))
+            patch.setenv("PERAK_TORCH_INDEX_URL", "off")
+            with perak_up("--fund", "100", "--price-gpu", "0.20") as running:
+                yield Shell(running)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_each_job_has_a_card_of_its_own_and_the_next_one_waits(gpus: Shell, tmp_path: Path) -> None:
+    first, second = (submit(gpus, tmp_path, name, seconds=600) for name in ("first", "second"))
+    logs = [until(gpus, job, "visible GPU-") for job in (first, second)]
+    cards = [next(card for card in range(3) if uuid(card) in log) for log in logs]
+    assert sorted(cards) == [0, 1]
+    for card, log in zip(cards, logs, strict=True):
+        assert log.split() == [f"/dev/nvidia{card}", "visible", uuid(card)]
+
+    third = submit(gpus, tmp_path, "third", seconds=2)
+    quote = show(gpus, "quote", job_file(tmp_path, "third", seconds=2))
+    assert misfits(quote) == {"gpu_count": "0 free of 2"}
+    assert show(gpus, "show", third)["state"] == "queued"
+
+    assert gpus("cancel", first).returncode == 0
+    until(gpus, third, f"visible {uuid(cards[0])}")
+    receipt = receipt_of(gpus, third)
+    assert uuid(cards[0]) in json.dumps(receipt)
+    energy = receipt["energy"]
+    assert "NVML energy counter" in energy["method"]
+    assert energy["joules"] >= 2 * WATTS
+    gpus("cancel", second)
+
+
+def test_a_card_that_fails_its_check_is_not_offered_and_that_is_shown(gpus: Shell) -> None:
+    (offer,) = json.loads(gpus("offer", "ls", "--json").stdout)
+    assert [device["uuid"] for device in offer["devices"]] == [uuid(0), uuid(1)]
+    assert "added 2048 of 4096 numbers wrongly" in offer["left_out"][uuid(2)]
+    people = gpus("offer", "ls")
+    assert "numbers wrongly" in people.stdout + people.stderr
+
+
+def test_a_quote_compares_the_price_with_the_clouds(gpus: Shell, tmp_path: Path) -> None:
+    quote = show(gpus, "quote", job_file(tmp_path, "compared", seconds=1))
+    (offer,) = quote["offers"]
+    assert offer["device"] == "1 x Tesla V100-SXM2-16GB"
+    assert "below the hyperscalers' median (3.06)" in offer["cloud_comparison"]
+
+
+def test_a_torch_without_kernels_for_the_card_is_told_before_money_moves(gpus: Shell, tmp_path: Path) -> None:
+    def torch(requirement: str) -> dict[str, str]:
+        more = f'python: {{version: "3.11", packages: ["{requirement}"]}}\n'
+        return misfits(show(gpus, "quote", job_file(tmp_path, "torch", seconds=1, more=more)))
+
+    assert "torch<2.11" in torch("torch")["cuda"]
+    assert "cuda" not in torch("torch<2.11")
+    assert "cuda" not in torch("numpy")
+
+
+def submit(perak: Shell, folder: Path, name: str, *, seconds: int) -> str:
+    return str(show(perak, "run", job_file(folder, name, seconds=seconds), "--detach")["id"])
+
+
+def job_file(folder: Path, name: str, *, seconds: int, more: str = "") -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(JOB.format(name=name, seconds=seconds) + more)
+    return str(path)
+
+
+def until(perak: Shell, job: str, text: str) -> str:
+    """Wait for `text` in the job's log; the log."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while text not in (log := perak("logs", job).stdout):
+        assert time.monotonic() < deadline, (log, perak("show", job).stdout)
+        time.sleep(0.1)
+    return log
+
+
+def receipt_of(perak: Shell, job: str) -> Any:
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while (found := show(perak, "show", job))["state"] != "succeeded":
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    (run,) = found["runs"]
+    return show(perak, "receipt", "show", run["receipt"])["receipt"]
+
+
+def misfits(quote: Any) -> dict[str, str]:
+    (offer,) = quote["offers"]
+    return {each["dimension"]: each["available"] for each in offer["misfits"]}
+
+
+def show(perak: Shell, *arguments: str) -> Any:
+    reply = perak(*arguments, "--json")
+    assert reply.returncode == 0, reply.stderr
+    return json.loads(reply.stdout)

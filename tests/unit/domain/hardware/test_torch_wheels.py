@@ -1,0 +1,64 @@
+"""Which of PyTorch's wheels a card gets, and what is said where none has kernels for it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from perak.domain.hardware.specs import SPECS
+from perak.domain.hardware.torch import WHEELS, TorchChoice, choose_torch, known_variants
+
+ALL = known_variants()
+V100, T4, P40, H100, RTX_5090 = "7.0", "7.5", "6.1", "9.0", "12.0"
+
+
+@pytest.mark.parametrize("card", [T4, "8.0", "8.9", H100, RTX_5090])
+@pytest.mark.parametrize("variants", [(), ALL])
+def test_pypis_wheel_is_taken_where_it_has_kernels(card: str, variants: tuple[str, ...]) -> None:
+    assert choose_torch(("torch",), (card,), variants) == TorchChoice()
+
+
+@pytest.mark.parametrize("card", [V100, P40, "5.2"])
+def test_an_older_card_gets_the_legacy_variant_of_the_newest_release(card: str) -> None:
+    assert choose_torch(("torch>=2.6",), (card,), ALL) == TorchChoice(variant="cu126", release="2.14")
+    assert choose_torch(("numpy", "Torch==2.12.1"), (card,), ALL).release == "2.12"
+
+
+def test_a_node_without_that_variant_says_what_would_fit() -> None:
+    problem = choose_torch(("torch",), (V100,), ()).problem
+    assert problem is not None
+    assert "torch 2.14 (cu132) for 7.5 to 12.0" in problem
+    assert "torch<2.11" in problem
+    assert choose_torch(("torch<2.11",), (V100,), ()).problem is None
+    assert "cu126" in (choose_torch(("torch<2.11",), (P40,), ()).problem or "")
+    assert "no release" in (choose_torch(("torch",), ("3.7",), ALL).problem or ""), "a K80 has none at all"
+
+
+def test_a_version_that_names_its_variant_is_taken_at_its_word() -> None:
+    assert choose_torch(("torch==2.9.1+cu126",), (V100,), ALL).variant == "cu126"
+    assert choose_torch(("torch==2.9.1+cu130",), (V100,), ALL).problem is not None
+
+
+@pytest.mark.parametrize("packages", [("numpy",), (), ("torch==2.3.1",), ("torch>=2.99",), ("torchmetrics",)])
+def test_what_the_table_does_not_know_is_not_judged(packages: tuple[str, ...]) -> None:
+    assert choose_torch(packages, (V100,), ()) == TorchChoice()
+    assert choose_torch(("torch",), (), ()) == TorchChoice(), "nor is a card without a known capability"
+
+
+def test_two_cards_of_one_lease_need_one_wheel() -> None:
+    assert choose_torch(("torch<2.11",), (V100, H100), ALL) == TorchChoice()
+    assert choose_torch(("torch",), (P40, RTX_5090), ALL).problem is not None
+
+
+def test_the_table_is_whole() -> None:
+    for wheels in WHEELS:
+        assert wheels.source
+        assert re.fullmatch(r"cu\d{3}", wheels.variant)
+        assert all(re.fullmatch(r"\d+\.\d(\+PTX)?", each) for each in wheels.architectures)
+    releases = {each.minor for each in WHEELS}
+    assert all(sum(each.on_pypi for each in WHEELS if each.minor == minor) == 1 for minor in releases)
+    unknown = [
+        spec.model for spec in SPECS if choose_torch(("torch",), (spec.compute_capability,), ALL).problem
+    ]
+    assert unknown == ["K80"], "of the cards that we know, PyTorch has left this one alone"
