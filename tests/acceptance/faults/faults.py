@@ -20,13 +20,14 @@ from typing import Any, TypeVar
 from benchmarks.local import processes_below, quiet_environment
 
 from perak import Client, PerakError
+from perak.client.config import Target
 from perak.client.events import End, Log, State, Warned
 
 T = TypeVar("T")
 
 BEAT_SECONDS = 0.5
 """A tenth of the real beat: a node is suspected after 1.5 s."""
-QUICK = {"PERAK_BEAT_SECONDS": str(BEAT_SECONDS), "PERAK_LOST_AFTER_SECONDS": "8"}
+QUICK = {"PERAK_BEAT_SECONDS": str(BEAT_SECONDS), "PERAK_LOST_AFTER_SECONDS": "4"}
 PATIENCE_SECONDS = 60
 """For anything to come about; a busy machine needs some, and nobody waits where it is quicker."""
 ENDED = ("succeeded", "failed", "cancelled")
@@ -67,8 +68,7 @@ def last_tick(log: bytes) -> int:
 class Followed:
     """A renter that follows a job, whatever happens meanwhile; `shown` is what it saw, by attempt."""
 
-    url: str
-    api_key: str
+    target: Target
     job: str
     shown: dict[int, bytes] = field(default_factory=dict)
     steps: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class Followed:
     def _follow(self) -> None:
         while not self.ended:
             # A fault that outlasts the client's patience: a person would type the command again.
-            with contextlib.suppress(PerakError), Client(url=self.url, api_key=self.api_key) as client:
+            with contextlib.suppress(PerakError), Client(target=self.target) as client:
                 self._read(client)
             time.sleep(0.1)
 
@@ -139,8 +139,8 @@ class Up:
         until(lambda: any("perak ready" in line for line in self.said) or self.process.poll(), "perak up")
         assert self.process.poll() is None, "".join(self.said)
         found = json.loads((state_dir / "local.json").read_text())
-        self.url, self.api_key = found["url"], found["api_key"]
-        self.client = Client(url=self.url, api_key=self.api_key)
+        self.target = Target(url=found["url"], api_key=found["api_key"])
+        self.client = Client(target=self.target)
         self.database = environment_of(self.pid("exchange"))["PERAK_DATABASE_URL"]
 
     def _listen(self) -> None:
@@ -163,7 +163,7 @@ class Up:
         return [pid for pid, command in below.items() if sign in command and pid != self.process.pid]
 
     def follow(self, job: str) -> Followed:
-        return Followed(self.url, self.api_key, job)
+        return Followed(self.target, job)
 
     def kill(self, part: str) -> int:
         pid = self.pid(part)
@@ -257,15 +257,20 @@ select
 
 def check_books(database: str) -> None:
     """Nothing is paid twice, held for nothing, out of balance or without its receipt."""
-    row = asyncio.run(_one(database, BOOKS))
+    (row,) = rows(database, BOOKS)
     assert {name: value for name, value in row.items() if value} == {}
 
 
-async def _one(database: str, sql: str) -> dict[str, Any]:
+def rows(database: str, sql: str) -> list[dict[str, Any]]:
+    """What a query finds."""
+    return asyncio.run(_rows(database, sql))
+
+
+async def _rows(database: str, sql: str) -> list[dict[str, Any]]:
     import asyncpg
 
     connection = await asyncpg.connect(database)
     try:
-        return dict(await connection.fetchrow(sql))
+        return [dict(row) for row in await connection.fetch(sql)]
     finally:
         await connection.close()
