@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ONLY ?=
+SECONDS ?= 60
 CHECKS := lint types contracts unit integration acceptance
 
 # Two workers, because the smallest machine that we support has two cores.
@@ -15,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test $(CHECKS) bench format lock clean
+.PHONY: help setup demo test $(CHECKS) fuzz bench format lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -47,6 +48,10 @@ integration: setup ## Run the tests against real processes, databases and sandbo
 
 acceptance: setup ## Run the tests of the whole, end to end
 	$(BIN)/pytest tests/acceptance
+
+fuzz: setup ## Fuzz every parser that faces a stranger (SECONDS=60 each, ONLY=receipt for one); needs atheris
+	$(BIN)/uv pip install --quiet 'atheris>=3'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ONLY)
 
 bench: setup ## Measure; one JSON line a figure (ONLY=latency for one group)
 	@$(BIN)/python -m benchmarks $(ONLY)

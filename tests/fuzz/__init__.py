@@ -1,0 +1,1 @@
+"""Fuzz targets: every parser that a stranger's bytes reach. `make fuzz`; the unit tests replay the corpus."""
