@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from perak.app.alerts import tell
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
 from perak.app.records import Caller, NodeRecord
@@ -74,6 +75,8 @@ async def connect(
         boot_id=boot_id,
         now=now,
     )
+    if node.state == "offline":
+        await tell(tx, node=node, event="node.online", detail=f"{node.name} is back", now=now)
     effects: list[Effect] = [MarketChanged()]
     for job in await tx.leases.restore(node=node_id):
         await tx.jobs.event(job, kind="state", detail=f"node {node.name} is back; the run goes on", now=now)

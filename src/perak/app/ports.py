@@ -230,6 +230,21 @@ class BlobStore(Protocol):
     async def note(self, *, project: str, digest: str, size_bytes: int, now: datetime) -> None: ...
 
 
+class WebhookStore(Protocol):
+    async def enqueue(
+        self,
+        *,
+        project: str,
+        event: str,
+        node: str,
+        body: str,
+        unless_since: datetime | None,
+        now: datetime,
+    ) -> None:
+        """A message for each webhook of the project that wants `event`, but for one that was told the same of
+        this node since `unless_since`."""
+
+
 class Transaction(Protocol):
     """One database transaction with its stores."""
 
@@ -251,5 +266,7 @@ class Transaction(Protocol):
     def idempotency(self) -> IdempotencyStore: ...
     @property
     def blobs(self) -> BlobStore: ...
+    @property
+    def webhooks(self) -> WebhookStore: ...
     async def single(self, duty: str) -> None:
         """Be the only transaction with this duty, among all replicas, until the end of this one."""

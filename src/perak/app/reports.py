@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from perak.app.alerts import tell
 from perak.app.context import Context
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Transaction
@@ -18,6 +19,7 @@ from perak.domain.outcome import ROLLING_SECONDS, rolling_step
 from perak.domain.plausible import check_report, shown
 from perak.domain.report import (
     CAUSES,
+    NODE_CAUSES,
     LogChunk,
     Metered,
     OfferPosted,
@@ -104,7 +106,7 @@ async def _apply(
         case Metered():
             return await _metered(tx, engagement, body, report.jws, now)
         case RunRefused():
-            return await _refused(tx, engagement, body, now)
+            return await _refused(tx, engagement, node, body, now)
         case RunExited():
             end = _run_end(body, engagement, report.jws)
             return await settle_run(tx, engagement, end, context=context, now=now)
@@ -134,11 +136,16 @@ async def _started(tx: Transaction, at: Engagement, body: RunStarted, now: datet
     return [JobChanged(at.job.id)]
 
 
-async def _refused(tx: Transaction, at: Engagement, body: RunRefused, now: datetime) -> list[Effect]:
+async def _refused(
+    tx: Transaction, at: Engagement, node: NodeRecord, body: RunRefused, now: datetime
+) -> list[Effect]:
     """A run that has started can't be refused any more; one that "exited" never was refused."""
     if not RUN.allows(at.run.state, "refused"):
         return []
     cause = body.cause if body.cause in CAUSES and body.cause != "exited" else "sandbox"
+    if cause in NODE_CAUSES:
+        detail = f"{node.name} could not start a run: {body.detail[:500]}"
+        await tell(tx, node=node, event="node.refused", detail=detail, now=now)
     return await refuse_run(tx, at, cause=cause, detail=shown(body.detail), now=now)
 
 

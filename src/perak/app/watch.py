@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from perak.app.alerts import tell
 from perak.app.context import Context
 from perak.app.effects import Effect, JobChanged, MarketChanged
 from perak.app.periods import Periods
@@ -39,6 +40,8 @@ async def suspect_silent(tx: Transaction, *, periods: Periods, now: datetime) ->
             effects.append(JobChanged(job))
     for node in await tx.nodes.lost(before=now - timedelta(seconds=periods.lost_after_seconds)):
         await tx.nodes.set_state(node.id, state=NODE.step(node.state, "lost"))
+        detail = f"{node.name} is offline: nothing was heard of it for {periods.lost_after_seconds:.0f} s"
+        await tell(tx, node=node, event="node.offline", detail=detail, now=now)
     return effects
 
 

@@ -34,6 +34,8 @@ _STATE_STYLES = {
     "paused": "yellow",
     "draining": "yellow",
     "drained": "yellow",
+    "waiting": "yellow",
+    "delivered": "green",
     "offline": "red",
     "revoked": "red",
 }
@@ -421,6 +423,34 @@ def projects(found: Iterable[api.Project]) -> RenderableType:
 
 
 # Parts
+
+
+def webhooks(found: Iterable[api.Webhook]) -> RenderableType:
+    table = _table("ID", "ADDRESS", "EVENTS")
+    for webhook in found:
+        table.add_row(short_id(webhook.id), _text(webhook.url), _text(", ".join(webhook.events)))
+    return table
+
+
+def webhook(found: api.WebhookDetail) -> RenderableType:
+    facts = _facts(
+        ("webhook", found.id),
+        ("address", found.url),
+        ("events", ", ".join(found.events)),
+        ("added", _at(found.created_at)),
+    )
+    table = _table("MESSAGE", "EVENT", "AT", "STATE", ">TRIES", "NEXT", "ANSWER")
+    for sent in found.deliveries:
+        table.add_row(
+            _text(sent.id),
+            _text(sent.event),
+            _at(sent.created_at),
+            _state(sent.state),
+            str(sent.attempts),
+            _at(sent.next_at) if sent.next_at else "-",
+            _text(sent.answer or "-"),
+        )
+    return Group(facts, Text(), table)
 
 
 def earnings(found: api.Earnings) -> RenderableType:

@@ -194,6 +194,27 @@ class AsyncClient:
         """Change the prices or the state of one's own offer; leases that run keep their price."""
         return await self._perform(calls.offer_set(offer_id, change))
 
+    # Webhooks
+
+    def webhooks(self) -> AsyncIterator[api.Webhook]:
+        """Whom the exchange tells of the project's nodes."""
+        return self._pages(calls.webhooks())
+
+    async def webhook(self, webhook_id: str) -> api.WebhookDetail:
+        """A webhook with its latest deliveries."""
+        return await self._perform(calls.webhook(webhook_id))
+
+    async def webhook_add(self, url: str, *, events: Iterable[str] = ()) -> api.WebhookCreated:
+        """Tell an address of these events, or of all; its secret is in the answer and nowhere else."""
+        return await self._perform(calls.webhook_add(url, events=events))
+
+    async def webhook_test(self, webhook_id: str) -> api.WebhookDetail:
+        """Send a test message."""
+        return await self._perform(calls.webhook_test(webhook_id))
+
+    async def webhook_remove(self, webhook_id: str) -> api.WebhookDetail:
+        return await self._perform(calls.webhook_remove(webhook_id))
+
     # Money
 
     async def wallet(self) -> api.Wallet:

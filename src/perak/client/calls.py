@@ -230,6 +230,30 @@ def offer_set(offer_id: str, change: api.OfferChange) -> Call[api.Offer]:
     return _write("PATCH", f"/v1/offers/{_part(offer_id)}", api.Offer, change)
 
 
+# Webhooks
+
+
+def webhooks() -> Call[api.Page[api.Webhook]]:
+    return _get("/v1/webhooks", api.Page[api.Webhook])
+
+
+def webhook(webhook_id: str) -> Call[api.WebhookDetail]:
+    return _get(f"/v1/webhooks/{_part(webhook_id)}", api.WebhookDetail)
+
+
+def webhook_add(url: str, *, events: Iterable[str]) -> Call[api.WebhookCreated]:
+    body = _body(api.WebhookCreate, url=url, events=list(events))
+    return _write("POST", "/v1/webhooks", api.WebhookCreated, body)
+
+
+def webhook_test(webhook_id: str) -> Call[api.WebhookDetail]:
+    return _write("POST", f"/v1/webhooks/{_part(webhook_id)}/test", api.WebhookDetail)
+
+
+def webhook_remove(webhook_id: str) -> Call[api.WebhookDetail]:
+    return _write("DELETE", f"/v1/webhooks/{_part(webhook_id)}", api.WebhookDetail)
+
+
 # Money
 
 

@@ -194,6 +194,27 @@ class Client:
         """Change the prices or the state of one's own offer; leases that run keep their price."""
         return self._perform(calls.offer_set(offer_id, change))
 
+    # Webhooks
+
+    def webhooks(self) -> Iterator[api.Webhook]:
+        """Whom the exchange tells of the project's nodes."""
+        return self._pages(calls.webhooks())
+
+    def webhook(self, webhook_id: str) -> api.WebhookDetail:
+        """A webhook with its latest deliveries."""
+        return self._perform(calls.webhook(webhook_id))
+
+    def webhook_add(self, url: str, *, events: Iterable[str] = ()) -> api.WebhookCreated:
+        """Tell an address of these events, or of all; its secret is in the answer and nowhere else."""
+        return self._perform(calls.webhook_add(url, events=events))
+
+    def webhook_test(self, webhook_id: str) -> api.WebhookDetail:
+        """Send a test message."""
+        return self._perform(calls.webhook_test(webhook_id))
+
+    def webhook_remove(self, webhook_id: str) -> api.WebhookDetail:
+        return self._perform(calls.webhook_remove(webhook_id))
+
     # Money
 
     def wallet(self) -> api.Wallet:

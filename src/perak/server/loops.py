@@ -15,6 +15,7 @@ from perak.app.effects import Effect
 from perak.server import clock
 from perak.server.logging import get_logger
 from perak.server.services import Services
+from perak.server.webhooks import deliver
 
 MARKET_LOOK_SECONDS = 2.0
 """Offers open by the clock and hints may be lost: the market is looked at this often in any case."""
@@ -33,7 +34,13 @@ _log = get_logger(__name__)
 @contextlib.asynccontextmanager
 async def running(services: Services) -> AsyncIterator[None]:
     """All loops, until the block ends."""
-    loops = {"market": clear_market, "watch": watch_nodes, "forget": forget_old, "hints": forward_hints}
+    loops = {
+        "market": clear_market,
+        "watch": watch_nodes,
+        "forget": forget_old,
+        "hints": forward_hints,
+        "webhooks": deliver,
+    }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
     try:
         yield

@@ -88,6 +88,12 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     help="Seconds after which a silent node is shown as offline.",
 )
 @click.option(
+    "--webhooks-to-private",
+    envvar="PERAK_WEBHOOKS_TO_PRIVATE",
+    is_flag=True,
+    help="Let webhooks reach private addresses, and go without TLS: where every provider is trusted.",
+)
+@click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def command(
@@ -105,6 +111,7 @@ def command(
     hosts: tuple[str, ...],
     public_url: str | None,
     fund: str,
+    webhooks_to_private: bool,
     beat_seconds: float,
     lost_after_seconds: float,
     log_level: str,
@@ -135,6 +142,7 @@ def command(
             public_url=public_url,
             operator_key=os.environ.pop(OPERATOR_KEY_VARIABLE, None),
             fund=parse_money(fund),
+            webhooks_to_private=webhooks_to_private,
             periods=Periods(beat_seconds=beat_seconds, lost_after_seconds=lost_after_seconds),
         )
         _serve(settings, log_level)

@@ -29,6 +29,7 @@ from perak.server.patience import Patience
 from perak.server.presence import Presence
 from perak.server.ratelimits import RateLimits
 from perak.server.settings import Settings
+from perak.server.webhooks import Sender
 
 TRANSACTION_TRIES = 4
 """Two transactions may want the same rows in another order; PostgreSQL ends one, and it is tried again."""
@@ -52,6 +53,7 @@ class Services:
     limits: RateLimits
     metrics: Metrics
     presence: Presence
+    webhook_sender: Sender
     patience: Patience
     periods: Periods
     url: str
@@ -103,6 +105,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
                 limits=RateLimits(),
                 metrics=Metrics(),
                 patience=settings.patience,
+                webhook_sender=Sender(to_private=settings.webhooks_to_private),
                 presence=Presence(suspect_after_seconds=settings.periods.suspect_after_seconds),
                 periods=settings.periods,
                 url=url,

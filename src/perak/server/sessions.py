@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.views.market import live_leases, node_sign_key
+from perak.app.alerts import tell
 from perak.app.effects import Effect
 from perak.app.nodes import connect
 from perak.app.records import NodeRecord
@@ -147,6 +148,9 @@ async def _tell_owner(services: Services, node: str, notice: str) -> None:
     _log.warning("a node's owner is told", node=node, notice=notice)
     async with services.db.transaction() as tx:
         await tx.nodes.notice(node, text=notice, now=clock.now())
+        if (record := await tx.nodes.get(node)) is not None:
+            detail = f"{record.name}: {notice}"
+            await tell(tx, node=record, event="node.refused", detail=detail, now=clock.now())
 
 
 def _unproven(jws: str) -> bytes:

@@ -41,6 +41,8 @@ class Settings:
     public_url: str | None = None
     operator_key: str | None = field(default=None, repr=False)
     fund: int = 0
+    webhooks_to_private: bool = False
+    """Whether webhooks may reach the exchange's own networks: only where every provider is trusted."""
     patience: Patience = field(default_factory=Patience)
     periods: Periods = field(default_factory=Periods)
 

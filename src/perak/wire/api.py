@@ -301,6 +301,47 @@ class OfferChange(Request):
     price_cpu: Money | Literal["default"] | None = None
 
 
+class WebhookCreate(Request):
+    """`events` empty: all there are."""
+
+    url: str = Field(min_length=8, max_length=2000)
+    events: list[str] = Field(default=[], max_length=20)
+
+
+class Webhook(Model):
+    """Whom a provider wants told of its nodes."""
+
+    id: str
+    url: str
+    events: list[str]
+    created_at: datetime
+
+
+class WebhookCreated(Webhook):
+    """`secret` is shown once; it checks the signature of each message."""
+
+    secret: str
+
+
+class DeliveryView(Model):
+    """A message and how its delivery stands; `id` is its header `webhook-id`."""
+
+    id: str
+    event: str
+    state: Literal["waiting", "delivered", "failed"]
+    attempts: int
+    answer: str | None
+    created_at: datetime
+    next_at: datetime | None
+    ended_at: datetime | None
+
+
+class WebhookDetail(Webhook):
+    """With its latest deliveries, newest first."""
+
+    deliveries: list[DeliveryView]
+
+
 class InviteCreate(Request):
     ttl_seconds: int = Field(default=3600, ge=60, le=30 * 86400)
     uses: int = Field(default=1, ge=1, le=1000)

@@ -95,6 +95,11 @@ CASES = {
     "GET /v1/nodes/{node}": Case(role=PROVIDER),
     "PATCH /v1/nodes/{node}": Case(role=PROVIDER, body={"mode": "paused"}),
     "DELETE /v1/nodes/{node}": Case(role=PROVIDER),
+    "GET /v1/webhooks": Case(role=PROVIDER, stranger=OWN),
+    "POST /v1/webhooks": Case(role=PROVIDER, stranger=OWN, body={"url": "https://example.org/hook"}),
+    "GET /v1/webhooks/{webhook}": Case(role=PROVIDER),
+    "POST /v1/webhooks/{webhook}/test": Case(role=PROVIDER),
+    "DELETE /v1/webhooks/{webhook}": Case(role=PROVIDER),
     "POST /v1/invites": Case(role=PROVIDER, stranger=OWN, body={}),
     "GET /v1/offers": Case(role=ANY, stranger=OWN, shows_offers=True),
     "GET /v1/offers/{offer}": Case(role=ANY, stranger=OWN, shows_offers=True),
@@ -243,6 +248,8 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
         (offer,) = (await owner.get("/v1/offers")).json()["items"]
         spare = (await client.post("/v1/keys", json={"name": f"{MARK}-spare", "roles": ["renter"]})).json()
         invite = (await owner.post("/v1/invites", json={})).json()
+        hook = {"url": f"https://example.org/{MARK}"}
+        webhook = (await owner.post("/v1/webhooks", json=hook)).json()
     ids = {
         "project": project,
         "job": job,
@@ -256,6 +263,7 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
         "key": spare["id"],
         "spare_secret": spare["secret"],
         "invite": invite["id"],
+        "webhook": webhook["id"],
         "invite_token": invite["token"],
         "digest": digest,
         "outputs_digest": made,

@@ -19,6 +19,7 @@ from perak.adapters.db.ledger import PgLedger
 from perak.adapters.db.nodes import PgNodes
 from perak.adapters.db.offers import PgOffers
 from perak.adapters.db.receipts import PgReceipts
+from perak.adapters.db.webhooks import PgWebhooks
 
 POOL_SIZE = 12
 """Connections of one replica: more only queue at the disk on a small machine."""
@@ -44,6 +45,7 @@ class PgTransaction:
         self.keys = PgKeys(connection)
         self.idempotency = PgIdempotency(connection)
         self.blobs = PgBlobs(connection)
+        self.webhooks = PgWebhooks(connection)
 
     async def single(self, duty: str) -> None:
         await self.connection.execute("select pg_advisory_xact_lock($1)", DUTIES[duty])

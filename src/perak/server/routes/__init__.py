@@ -11,6 +11,7 @@ from perak.server.routes import (
     nodes,
     offers,
     quotes,
+    webhooks,
 )
 
 ROUTERS = (
@@ -24,4 +25,5 @@ ROUTERS = (
     offers.router,
     access.router,
     node_files.router,
+    webhooks.router,
 )

@@ -237,6 +237,36 @@ create table receipt (
 create index receipt_list on receipt (project_id, id desc);
 create index receipt_job on receipt (job_id);
 
+-- Whom a provider wants told of its nodes, and the messages: a queue that the replicas share.
+
+create table webhook (
+    id text primary key,
+    project_id text not null references project,
+    url text not null,
+    events text[] not null,
+    secret_sealed bytea not null,
+    created_at timestamptz not null
+);
+create index webhook_project on webhook (project_id, id);
+
+create table webhook_delivery (
+    id bigint generated always as identity primary key,
+    webhook_id text not null references webhook on delete cascade,
+    event text not null,
+    node_id text references node,
+    body text not null,
+    state text not null default 'waiting' check (state in ('waiting', 'delivered', 'failed')),
+    attempts integer not null default 0,
+    answer text,
+    next_at timestamptz not null,
+    created_at timestamptz not null,
+    ended_at timestamptz,
+    check ((state = 'waiting') = (ended_at is null))
+);
+create index webhook_delivery_due on webhook_delivery (next_at) where state = 'waiting';
+create index webhook_delivery_list on webhook_delivery (webhook_id, id desc);
+create index webhook_delivery_age on webhook_delivery (ended_at) where ended_at is not null;
+
 -- The ledger: double entry, two-phase, append-only (in the manner of TigerBeetle).
 --
 -- A transfer moves an amount from one account to another, so it can't be unbalanced. `pending` reserves,

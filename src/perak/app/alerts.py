@@ -1,0 +1,41 @@
+"""What an owner is told of its nodes without asking: messages for the webhooks of its project."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+from perak.app.ports import Transaction
+from perak.app.records import NodeRecord
+
+EVENTS = {
+    "node.offline": "a node was silent for so long that it counts as gone",
+    "node.online": "a node that counted as gone is back",
+    "node.refused": "a node, or a run on it, was refused; the detail says why",
+}
+"""Every event that a webhook may ask for, and what it means."""
+TEST_EVENT = "webhook.test"
+
+QUIET = timedelta(minutes=10)
+"""An agent that is refused dials again for ever: the same event of the same node is told this often at
+most. Offline and online take turns, and are always told."""
+QUIET_EVENTS = frozenset({"node.refused"})
+
+
+async def tell(tx: Transaction, *, node: NodeRecord, event: str, detail: str, now: datetime) -> None:
+    """Queue a message for each webhook of the node's project that wants `event`, in this transaction."""
+    assert event in EVENTS
+    await tx.webhooks.enqueue(
+        project=node.project,
+        event=event,
+        node=node.id,
+        body=body(event, {"node": node.id, "name": node.name, "detail": detail}, now=now),
+        unless_since=now - QUIET if event in QUIET_EVENTS else None,
+        now=now,
+    )
+
+
+def body(event: str, data: dict[str, str], *, now: datetime) -> str:
+    """The bytes that are signed and sent, in the shape that Standard Webhooks recommends."""
+    message = {"type": event, "timestamp": now.isoformat(timespec="milliseconds"), "data": data}
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
