@@ -57,6 +57,22 @@ def test_only_work_tmp_and_devices_are_writable() -> None:
     assert args.index("--remount-ro", args.index("/work")) > 0
 
 
+def test_device_nodes_are_mounted_while_dev_is_open_and_masks_before_what_lies_in_them() -> None:
+    args = _arguments(
+        device_nodes=("/drivers/dev/nvidia1",),
+        masks=("/proc/driver/nvidia",),
+        mounts=(Mount(source="/proc/driver/nvidia/params", target="/proc/driver/nvidia/params"),),
+    )
+    at = args.index("--dev-bind")
+    assert args[at + 1 : at + 3] == ["/drivers/dev/nvidia1", "/dev/nvidia1"]
+    closings = [at for at, each in enumerate(args) if each == "--remount-ro"]
+    assert at < closings[0]
+    assert args[closings[0] + 1] == "/dev"
+    order = [args.index("/proc/driver/nvidia"), args.index("/proc/driver/nvidia/params"), closings[1]]
+    assert order == sorted(order)
+    assert args[closings[1] + 1] == "/proc/driver/nvidia"
+
+
 def test_a_job_may_set_its_environment_but_not_who_it_is() -> None:
     env = _environment(_arguments(env={"HOME": "/tmp", "PERAK_JOB_ID": "forged"}, path_prefix=("/env/bin",)))
     assert env["HOME"] == "/tmp"

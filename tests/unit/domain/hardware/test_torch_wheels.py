@@ -28,7 +28,7 @@ def test_an_older_card_gets_the_legacy_variant_of_the_newest_release(card: str) 
 def test_a_node_without_that_variant_says_what_would_fit() -> None:
     problem = choose_torch(("torch",), (V100,), ()).problem
     assert problem is not None
-    assert "torch 2.14 (cu132) for 7.5 to 12.0" in problem
+    assert "torch 2.15 (cu132) for 7.5 to 12.0" in problem
     assert "torch<2.11" in problem
     assert choose_torch(("torch<2.11",), (V100,), ()).problem is None
     assert "cu126" in (choose_torch(("torch<2.11",), (P40,), ()).problem or "")

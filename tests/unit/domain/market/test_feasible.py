@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from perak.domain.hardware.specs import SPECS
+from perak.domain.hardware.torch import known_variants
 from perak.domain.job import JobSpec, Limits, PythonEnvironment, Resources
 from perak.domain.market.feasible import fitting_devices, misfits, model_fits, normal_model
 from perak.domain.offer import Device, Hours, Offer, OfferAsk
@@ -214,3 +215,19 @@ def test_a_misfit_reads_as_a_sentence() -> None:
 def test_an_offer_that_shrank_below_its_leases_has_nothing_free_rather_than_less() -> None:
     (cpu,) = misfits(job(), offer(free_cpu_milli=-250), now=NOW)
     assert cpu.available == "0 cores free of 8 cores"
+
+
+def test_a_torch_without_kernels_for_the_card_is_a_misfit_that_says_what_fits() -> None:
+    torch = PythonEnvironment(version="3.11", packages=("torch",))
+    wanted = replace(job(gpu_count=1), python=torch)
+    old = tuple(replace(device(index), compute_capability="7.0") for index in range(2))
+    (misfit,) = misfits(wanted, offer(devices=old), now=NOW)
+    assert misfit.dimension == "cuda"
+    assert "7.0" in misfit.needed
+    assert "torch<2.11" in misfit.available
+    assert misfits(wanted, offer(devices=old, torch_variants=known_variants()), now=NOW) == ()
+    mixed = (old[0], replace(device(1), compute_capability="8.0"))
+    assert misfits(wanted, offer(devices=mixed), now=NOW) == ()
+    assert fitting_devices(wanted, mixed) == (mixed[1],), (
+        "the card that has kernels is the one that is leased"
+    )
