@@ -41,7 +41,10 @@ from perak.wire.signing import peek_payload, verify
 HELLO_SECONDS_MAX = 10.0
 """An agent signs and answers the challenge in milliseconds."""
 BATCH_MAX = 64
-"""Reports in one transaction: with full log chunks some 4 MiB."""
+BATCH_BYTES_MAX = 2 * 2**20
+"""Reports in one transaction, and how much of them as signed text: some 16 full log chunks."""
+QUEUED_BYTES_MAX = 2 * 2**20
+"""Signed text of one node that waits here; an agent may send 30 MB ahead, which thousands must not."""
 RENEW_BEFORE = NODE_CERT_LIFETIME / 2
 SECOND_AGENT = (
     "a second agent with this node's key was refused: is its state folder in use on two machines? If you did "
@@ -202,8 +205,9 @@ class _Session:
         self._evidence = EvidenceCheck(
             node=node.id, sign_key=node.sign_key, authority=services.identity.authority.fingerprint
         )
-        # Full, it stops the reading, and TCP stops the agent.
         self._reports: asyncio.Queue[str] = asyncio.Queue(wire.REPORTS_UNACKNOWLEDGED_MAX)
+        self._queued_bytes = 0
+        self._room = asyncio.Event()
 
     async def run(self) -> None:
         """Until the connection ends, or something in it fails."""
@@ -228,7 +232,7 @@ class _Session:
             self._services.presence.spoke(self._live, now)
             match frame:
                 case wire.ReportFrame(jws):
-                    await self._reports.put(jws)
+                    await self._queue(jws)
                 case wire.Beat(at=at):
                     if reason := _clock_is_off(at, now):
                         raise _Refused(reason, retry=True)
@@ -237,12 +241,27 @@ class _Session:
                 case wire.Hello():
                     raise InvalidInput("Hello comes once, at the beginning")
 
+    async def _queue(self, jws: str) -> None:
+        """Full, it stops the reading, and TCP stops the agent."""
+        while self._queued_bytes > QUEUED_BYTES_MAX:
+            self._room.clear()
+            await self._room.wait()
+        self._queued_bytes += len(jws)
+        await self._reports.put(jws)
+
+    def _taken(self, jws: str) -> str:
+        self._queued_bytes -= len(jws)
+        self._room.set()
+        return jws
+
     async def _apply(self) -> None:
         """Apply reports in the order of their arrival, those that wait together in one transaction."""
         while True:
-            batch = [self._decoded(await self._reports.get())]
-            while len(batch) < BATCH_MAX and not self._reports.empty():
-                batch.append(self._decoded(self._reports.get_nowait()))
+            batch = [self._decoded(self._taken(await self._reports.get()))]
+            size = len(batch[0].jws)
+            while len(batch) < BATCH_MAX and size < BATCH_BYTES_MAX and not self._reports.empty():
+                batch.append(self._decoded(self._taken(self._reports.get_nowait())))
+                size += len(batch[-1].jws)
             started_at = time.perf_counter()
             try:
                 if any(self._fault(report) for report in batch):
