@@ -42,6 +42,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "up": ("perak.server.up:command", "Run an exchange and an agent on this machine."),
         "exchange": ("perak.server.main:command", "Serve an exchange on a PostgreSQL database."),
         "agent": ("perak.agent.main:command", "Offer this machine to an exchange."),
+        "audit": ("perak.server.audit_command:command", "Recompute every balance and receipt."),
+        "backup": ("perak.server.backup_command:backup", "Copy an exchange into a folder."),
+        "restore": ("perak.server.backup_command:restore", "Bring a back-up to life."),
     },
 }
 _ALL = {name: entry for section in COMMANDS.values() for name, entry in section.items()}

@@ -34,7 +34,7 @@ def command(database: str | None, state_dir: Path | None, against: Path | None, 
     """
     try:
         with database_url(database, state_dir) as url:
-            report = asyncio.run(_audit(url, against))
+            report = asyncio.run(audit_database(url, against))
     except DomainError as error:
         raise click.ClickException(error.detail) from None
     except OSError as error:
@@ -56,7 +56,8 @@ def database_url(database: str | None, state_dir: Path | None) -> Iterator[str]:
         yield url
 
 
-async def _audit(url: str, against: Path | None) -> Report:
+async def audit_database(url: str, against: Path | None) -> Report:
+    """Audit the database, and compare it with a folder of receipt files if one is given."""
     from perak.adapters.db.audit import open_books
     from perak.server.audit import audit, compare
 
