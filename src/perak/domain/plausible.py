@@ -57,6 +57,8 @@ INTEGER_MAX = 2**62
 
 _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _PYTHON = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
+_CAPABILITY = _PYTHON
+_TORCH_VARIANT = re.compile(r"cu[0-9]{2,4}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -123,6 +125,10 @@ def check_offer(ask: OfferAsk) -> None:
     _count("pythons", ask.pythons, PYTHONS_MAX)
     for python in ask.pythons:
         _pattern("pythons", python, _PYTHON)
+    _count("torch_variants", ask.torch_variants, PYTHONS_MAX)
+    for variant in ask.torch_variants:
+        _pattern("torch_variants", variant, _TORCH_VARIANT)
+    _reasons("left_out", ask.left_out)
     _name("tier", ask.tier)
     _name("runtime", ask.runtime)
     _names("enforced", ask.enforced, LIMITS_NAMED_MAX)
@@ -135,7 +141,8 @@ def _check_device(device: Device) -> None:
     _name("devices.model", device.model)
     _name("devices.uuid", device.uuid)
     _number("devices.memory_bytes", device.memory_bytes, 0, BYTES_MAX)
-    _name("devices.compute_capability", device.compute_capability or "")
+    if device.compute_capability is not None:
+        _pattern("devices.compute_capability", device.compute_capability, _CAPABILITY)
     _name("devices.driver", device.driver or "")
     if device.power_limit_watts is not None:
         _number("devices.power_limit_watts", device.power_limit_watts, 0, POWER_WATTS_MAX)

@@ -18,6 +18,7 @@ from perak.agent.environments import interpreters
 from perak.agent.probe.driver import Driver
 from perak.agent.probe.fitness import Fitness
 from perak.agent.probe.nvidia import Nvidia
+from perak.agent.sandbox import Mount
 from stand_ins import make_driver, uuid
 
 
@@ -134,6 +135,20 @@ def test_a_run_sees_its_own_device_alone(machine: Any, runs: Runs) -> None:
     for expected in ("opened", "refused", "closed", "libcuda.so.1", "libnvidia-ml.so.1", uuid(1)):
         assert expected in log.splitlines()
     assert "net" not in log.split()
+
+
+def test_a_folder_of_the_kernels_is_masked_but_for_what_is_shown(runs: Runs) -> None:
+    """So is the driver's own /proc shown; its folder isn't there without a card, so another stands in."""
+    status, log = runs.run(
+        "ls /proc/sys; cat /proc/sys/nvidia/params | head -1; touch /proc/sys/x || echo closed",
+        masks=("/proc/sys",),
+        mounts=(Mount(source="/etc/alternatives/README", target="/proc/sys/nvidia/params"),),
+    )
+    assert status.exit_code == 0, log
+    lines = log.splitlines()
+    assert lines[0] == "nvidia"
+    assert "alternatives" in lines[1].lower()
+    assert lines[-1] == "closed"
 
 
 def test_memory_is_limited_by_the_control_group_and_never_by_address_space(runs: Runs) -> None:

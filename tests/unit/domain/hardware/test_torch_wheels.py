@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from perak.domain.hardware.specs import SPECS
 from perak.domain.hardware.torch import WHEELS, TorchChoice, choose_torch, known_variants
+from perak.domain.offer import Device, OfferAsk
+from perak.domain.plausible import Implausible, check_offer
 
 ALL = known_variants()
+CARD = Device(index=0, kind="nvidia", model="V100", uuid="GPU-1", memory_bytes=1)
 V100, T4, P40, H100, RTX_5090 = "7.0", "7.5", "6.1", "9.0", "12.0"
 
 
@@ -62,3 +67,18 @@ def test_the_table_is_whole() -> None:
         spec.model for spec in SPECS if choose_torch(("torch",), (spec.compute_capability,), ALL).problem
     ]
     assert unknown == ["K80"], "of the cards that we know, PyTorch has left this one alone"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"torch_variants": ("cu126; rm",)},
+        {"left_out": {"GPU-1": "x" * 5000}},
+        {"devices": (replace(CARD, compute_capability="seven"),)},
+    ],
+)
+def test_a_node_that_tells_nonsense_is_refused_before_anything_is_compared(told: dict[str, Any]) -> None:
+    honest = OfferAsk(region="DE", cpu_model="A", cpu_milli=1, memory_bytes=1, disk_bytes=1)
+    check_offer(honest)
+    with pytest.raises(Implausible):
+        check_offer(replace(honest, **told))
