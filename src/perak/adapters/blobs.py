@@ -6,14 +6,16 @@ bytes stream in; a blob that does not have the digest that it is named by never 
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perak.domain.errors import InvalidInput, NotFound, TooLarge
+from perak.domain.errors import InvalidInput, NotFound, TooLarge, Unavailable
 from perak.domain.units import format_bytes
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ READ_BYTES = 256 * 1024
 UPLOAD_PART_BYTES = 5 * 2**20
 """The smallest part that S3 takes in a multipart upload; two of them are in memory at once."""
 UPLOAD_PARTS_AT_ONCE = 2
+
+FULL = os.strerror(errno.ENOSPC)
 
 _DIGEST = re.compile(r"sha256:([0-9a-f]{2})([0-9a-f]{62})")
 
@@ -85,13 +89,21 @@ class Blobs:
             async for _ in checked:
                 pass
             return known, False
-        await obstore.put_async(
-            self._store,
-            _path(digest),
-            checked,
-            chunk_size=UPLOAD_PART_BYTES,
-            max_concurrency=UPLOAD_PARTS_AT_ONCE,
-        )
+        try:
+            await obstore.put_async(
+                self._store,
+                _path(digest),
+                checked,
+                chunk_size=UPLOAD_PART_BYTES,
+                max_concurrency=UPLOAD_PARTS_AT_ONCE,
+            )
+        except Exception as error:  # obstore's errors have no common base, and no errno
+            if FULL not in str(error):
+                raise
+            raise Unavailable(
+                "the exchange has no room for this blob; its operator has to make some; try again",
+                code="disk_full",
+            ) from None
         return checked.size_bytes, True
 
     async def get(self, digest: str) -> StoredBlob:

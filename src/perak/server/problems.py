@@ -5,12 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+import asyncpg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from perak.domain import errors
+from perak.server.logging import get_logger
 from perak.server.ratelimits import OverLimit
 from perak.wire.api import Problem
 from perak.wire.jobfile import JobFileError
@@ -31,6 +33,20 @@ STATUS: dict[type[errors.DomainError], int] = {
     errors.Unavailable: 503,
 }
 
+DATABASE_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # a connection of the pool that is closed
+    asyncpg.OperatorInterventionError,  # it stops, or is just starting
+    asyncpg.InsufficientResourcesError,  # its disk, its memory, its connections
+    OSError,  # nothing listens at its socket
+)
+"""What a request meets while the database is killed, restarts or has no room. Nothing was changed then, or it
+was and the repetition with the same idempotency key says so: either way the client tries again."""
+DATABASE_RETRY_SECONDS = 1
+DISK_RETRY_SECONDS = 5
+
+_log = get_logger(__name__)
+
 
 def add_handlers(app: FastAPI) -> None:
     """Answer every refusal of the application as a problem."""
@@ -38,6 +54,12 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(errors.DomainError)
     async def refused(request: Request, error: errors.DomainError) -> Response:
         return of_domain(error, instance=instance_of(request.scope))
+
+    for kind in DATABASE_AWAY:
+
+        @app.exception_handler(kind)
+        async def away(request: Request, error: Exception) -> Response:
+            return _of_database(error, instance=instance_of(request.scope))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -60,6 +82,22 @@ def of_domain(error: errors.DomainError, *, instance: str | None) -> Response:
     return problem(
         status, error.code, error.detail, instance=instance, errors=places[:ERRORS_SHOWN_MAX], headers=headers
     )
+
+
+def _of_database(error: Exception, *, instance: str | None) -> Response:
+    """503, so that clients come back; an error of a file is no such thing, and is ours."""
+    if isinstance(error, OSError) and error.filename is not None:
+        raise error
+    _log.error("a request met a database that is away", error=f"{type(error).__name__}: {error}")
+    if isinstance(error, asyncpg.DiskFullError):
+        detail = (
+            "the exchange's disk is full and nothing was changed; its operator has to make room; try again"
+        )
+        code, seconds = "disk_full", DISK_RETRY_SECONDS
+    else:
+        detail = "the exchange's database is away or starting; send the same request again in a moment"
+        code, seconds = "database_away", DATABASE_RETRY_SECONDS
+    return problem(503, code, detail, instance=instance, headers={"Retry-After": str(seconds)})
 
 
 def problem(
