@@ -14,7 +14,7 @@ EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 0, 1, 69, 77
 """As sysexits.h has them: unavailable, no permission (the exchange turned the node away), configuration."""
 
 
-@click.command(name="agent")
+@click.group(name="agent", invoke_without_command=True)
 @click.option("--exchange", metavar="URL", help="Where the exchange is; by default where the invite says.")
 @click.option("--invite", metavar="TOKEN", envvar="PERAK_INVITE", help="Needed once, to become a node.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Keys, journal and runs live here.")
@@ -29,7 +29,9 @@ EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 0, 1, 69, 77
 @click.option("--price-gpu", metavar="PRICE", help="Per GPU-hour, like 0.20.")
 @click.option("--drain-on-exit", is_flag=True, help="End all runs before leaving; else they live on.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.pass_context
 def command(
+    ctx: click.Context,
     exchange: str | None,
     invite: str | None,
     state_dir: Path | None,
@@ -41,7 +43,12 @@ def command(
     drain_on_exit: bool,
     log_level: str,
 ) -> None:
-    """Offer this machine on an exchange and run what is matched to it."""
+    """Offer this machine on an exchange and run what is matched to it.
+
+    Without a command it runs here until a signal ends it; `install` makes it a service of the system.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
     from perak.agent.settings import AgentSettings, Limits, default_state_dir
 
     run(

@@ -112,9 +112,7 @@ async def _agent(settings: AgentSettings) -> int:
         await node.run(
             stop,
             drain=settings.drain_on_exit,
-            on_ready=lambda: print(  # noqa: T201 - the ready line is for scripts
-                f"agent ready: node={node_id.node} exchange={node_id.url}", flush=True
-            ),
+            on_ready=lambda: _tell_ready(node_id),
         )
     finally:
         journal.close()
@@ -291,6 +289,15 @@ def _state_dir(path: Path) -> Iterator[Path]:
         yield path.resolve()
     finally:
         os.close(lock)
+
+
+def _tell_ready(node_id: Identity) -> None:
+    """A line for scripts, and a word to systemd (sd_notify(3)), which waits for it after an upgrade."""
+    print(f"agent ready: node={node_id.node} exchange={node_id.url}", flush=True)  # noqa: T201
+    if address := os.environ.get("NOTIFY_SOCKET"):
+        abstract = "\0" + address[1:] if address.startswith("@") else address
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.sendto(b"READY=1", abstract)
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -27,7 +27,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
         "node": ("perak.cli.market:node", "Machines of a provider."),
-        "earnings": ("perak.cli.earnings:earnings", "What a provider's nodes earned."),
+        "earnings": ("perak.cli.earnings:earnings", "Show what your nodes earned: in all, by node and by day (UTC)."),
         "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
         "webhook": ("perak.cli.webhooks:webhook", "Who is told when a node is offline or refused."),
         "receipt": ("perak.cli.money:receipt", "Signed accounts of finished runs."),
@@ -41,7 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Running Perak": {
         "up": ("perak.server.up:command", "Run an exchange and an agent on this machine."),
         "exchange": ("perak.server.main:command", "Serve an exchange on a PostgreSQL database."),
-        "agent": ("perak.agent.main:command", "Offer this machine to an exchange."),
+        "agent": ("perak.cli.agent:agent", "Offer this machine to an exchange."),
         "audit": ("perak.server.audit_command:command", "Recompute every balance and receipt."),
         "backup": ("perak.server.backup_command:backup", "Copy an exchange into a folder."),
         "restore": ("perak.server.backup_command:restore", "Bring a back-up to life."),

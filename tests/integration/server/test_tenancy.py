@@ -94,7 +94,6 @@ CASES = {
     "GET /v1/nodes": Case(role=PROVIDER, stranger=OWN),
     "GET /v1/nodes/{node}": Case(role=PROVIDER),
     "PATCH /v1/nodes/{node}": Case(role=PROVIDER, body={"mode": "paused"}),
-    "DELETE /v1/nodes/{node}": Case(role=PROVIDER),
     "GET /v1/webhooks": Case(role=PROVIDER, stranger=OWN),
     "POST /v1/webhooks": Case(role=PROVIDER, stranger=OWN, body={"url": "https://example.org/hook"}),
     "GET /v1/webhooks/{webhook}": Case(role=PROVIDER),
