@@ -13,7 +13,10 @@ DAYS_DEFAULT, DAYS_MAX = 30, 366
 @click.option("--days", type=click.IntRange(1, DAYS_MAX), default=DAYS_DEFAULT, show_default=True)
 @click.pass_obj
 def earnings(app: App, days: int) -> None:
-    """Show what your nodes earned: in all, by node and by day (UTC)."""
+    """What a provider's nodes earned.
+
+    In all, by node and by day (UTC).
+    """
     from perak.cli import render
 
     with app.client() as client:
