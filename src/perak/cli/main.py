@@ -27,9 +27,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
         "node": ("perak.cli.market:node", "Machines of a provider."),
-        "earnings": ("perak.cli.earnings:earnings", "Show what your nodes earned: in all, by node and by day (UTC)."),
+        "earnings": ("perak.cli.earnings:earnings", "What a provider's nodes earned."),
         "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
-        "webhook": ("perak.cli.webhooks:webhook", "Who is told when a node is offline or refused."),
+        "webhook": ("perak.cli.webhooks:webhook", "Who is told when a node is offline, back or refused."),
         "receipt": ("perak.cli.money:receipt", "Signed accounts of finished runs."),
     },
     "Access": {
