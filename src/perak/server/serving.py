@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Callable
 
@@ -106,6 +107,12 @@ def public_url(settings: Settings, listener: socket.socket) -> str:
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
+def _allow_connections() -> None:
+    """As many open files as the system lets us have: the usual 1,024 are fewer than the nodes of a fleet."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def serve(
     settings: Settings, *, on_first_start: Callable[[FirstStart], None], on_ready: Callable[[str], None]
 ) -> None:
@@ -113,6 +120,7 @@ async def serve(
     from perak.adapters.db.migrate import upgrade
 
     await upgrade(settings.database)
+    _allow_connections()
     async with prepared(settings) as (server, sockets, services, first):
         if first is not None:
             on_first_start(first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 from server_world import OFFER, Running, ScriptedNode, chunk, exited, now_ms, started
 
 from perak.domain.plausible import CLOCK_SKEW_SECONDS_MAX
-from perak.domain.report import OfferPosted
+from perak.domain.report import OfferPosted, OutputBlob
 from perak.wire import session as wire
 from perak.wire.receipts import verify_receipt
 from perak.wire.signing import MAX_PAYLOAD_BYTES, SigningKey, sign
@@ -183,6 +184,23 @@ async def test_an_offer_beyond_belief_is_passed_over_and_the_old_one_stands(
     )
     await node.until(lambda: node.ack >= node.seq)
     assert (await exchange.client.get("/v1/offers")).json()["items"] == offers
+
+
+async def test_outputs_that_a_node_never_uploaded_are_shown_to_nobody(
+    exchange: Running, node: ScriptedNode
+) -> None:
+    """Knowing the digest of another project's blob would else be enough to read it."""
+    secret = b"another project's outputs"
+    digest = f"sha256:{hashlib.sha256(secret).hexdigest()}"
+    async with exchange.client_with(await exchange.new_project("others")) as other:
+        assert (await other.put(f"/v1/blobs/{digest}", content=secret)).status_code == 201
+    job = await exchange.submit()
+    order = await node.lease_of(job)
+    at = now_ms() - 1_000
+    outputs = OutputBlob(digest=digest, size_bytes=len(secret), file_count=1)
+    await node.report(started(order, at=at), exited(order, started_at=at, outputs=outputs))
+    answer = await exchange.client.get(f"/v1/jobs/{job}/outputs")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_outputs")
 
 
 async def test_a_signed_request_of_another_time_or_of_no_node_is_refused(

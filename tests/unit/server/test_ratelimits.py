@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from perak.server import ratelimits
-from perak.server.ratelimits import ADDRESS_REQUESTS, FAILURES, KEY_REQUESTS, OverLimit, RateLimits
+from perak.server.ratelimits import (
+    ADDRESS_REQUESTS,
+    FAILURES,
+    FOLLOWERS_MAX,
+    KEY_REQUESTS,
+    OverLimit,
+    RateLimits,
+)
 
 
 class Clock:
@@ -47,6 +56,19 @@ def test_wrong_secrets_close_the_door_for_a_while() -> None:
     limits.check_failures("there")
     clock.now += FAILURES.seconds
     limits.check_failures("here")
+
+
+def test_a_key_follows_a_bounded_number_of_streams() -> None:
+    limits = RateLimits(Clock())
+    with contextlib.ExitStack() as streams:
+        for _ in range(FOLLOWERS_MAX):
+            limits.check_followers("a")
+            streams.enter_context(limits.following("a"))
+        with pytest.raises(OverLimit, match="follows"):
+            limits.check_followers("a")
+        limits.check_followers("b")
+    limits.check_followers("a")
+    assert not limits._followers
 
 
 def test_counters_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,6 @@ PACKED_OVERHEAD_BYTES = 64 * 2**20
 async def signing_node(request: Request) -> str:
     """The node that signed this request. Raises NotAuthenticated, or InvalidInput on a bad signature."""
     services = services_of(request)
-    services.limits.check_failures(address_of(request))
     scheme, _, jws = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "node" or not jws:
         raise NotAuthenticated("this is for nodes: send `Authorization: Node <jws>`")
@@ -36,6 +35,7 @@ async def signing_node(request: Request) -> str:
         key = await node_sign_key(connection, claimed.node)
     if key is None:
         services.limits.failure(address_of(request))
+        services.limits.check_failures(address_of(request))
         raise NotAuthenticated(f"the node {claimed.node[:80]} is not enrolled here, or was revoked")
     proven = wire.decode_request(verify(jws, key, typ=wire.REQUEST_TYPE))
     if (proven.method, proven.path) != (request.method, request.url.path):

@@ -106,7 +106,6 @@ async def invite(body: InviteCreate, request: Request, caller: Provider) -> Resp
 async def enrol(body: Enrolment, request: Request) -> Response:
     """Enrol a node by an invite. The same key and invite again get the same node, so it may be repeated."""
     services = services_of(request)
-    services.limits.check_failures(address_of(request))
     hashed, now = secret_hash(body.secret), clock.now()
     sign_key, seal_key = _public_key(body.sign_key), _public_key(body.seal_key)
 
@@ -131,6 +130,7 @@ async def enrol(body: Enrolment, request: Request) -> Response:
         return reply(await services.commit(action), status=201)
     except NotAuthenticated:
         services.limits.failure(address_of(request))
+        services.limits.check_failures(address_of(request))
         raise
 
 
