@@ -408,8 +408,8 @@ class DayEarnings(Model):
 class Earnings(Model):
     """What a provider's nodes earned since `since`, and what it has in all. Renters paid `earned` + `fee`.
 
-    `balance` is what the operator still owes: all that was ever earned less `paid_out`. Lists hold what earned
-    something: the nodes with the most first, the latest day first.
+    `balance` is what the operator still owes: all that was ever earned less `paid_out`. Only what earned
+    something is listed: the nodes with the most first, the latest day first.
     """
 
     project: str
