@@ -172,6 +172,7 @@ class Up:
 
     def stop(self) -> None:
         self.client.close()
+        self.process.send_signal(signal.SIGCONT)  # a test may have stopped it
         self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(60)
