@@ -1,0 +1,154 @@
+"""Full settlements a second: capture, fee, payout, refund and signed receipt, 16 at once."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from perak.adapters.db.database import Database
+from perak.adapters.db.migrate import upgrade
+from perak.adapters.postgres import EmbeddedPostgres
+from perak.app.context import Context
+from perak.app.records import Caller, RunEnd
+from perak.app.settlement import settle_run
+from perak.domain.offer import OfferAsk
+from perak.server import clock
+from perak.server.identity import open_identity
+from perak.server.settings import Settings
+from perak.wire.jobfile import parse_job
+
+SETTLEMENTS = 1000
+AT_ONCE = 16
+PROJECTS = 50
+"""Renters: each has a wallet, whose row its settlements take in turn."""
+LIVED_SECONDS = 60
+PRICE = 360_000
+HELD = 1_000_000
+ROLES = frozenset({"renter"})
+ASK = OfferAsk(
+    region="DE", cpu_model="CPU", cpu_milli=10**9, memory_bytes=10**15, disk_bytes=10**15, price_cpu=PRICE
+)
+
+FILL = f"""
+insert into project (id, name, created_at)
+    select 'p' || n, 'p' || n, now() from generate_series(0, {PROJECTS}) n;
+insert into account (kind, project_id) select kind, id from project, unnest(array['wallet', 'earnings']) kind;
+insert into transfer (at, phase, kind, debit, credit, amount)
+    select now(), 'single', 'fund', external.id, wallet.id, {10 * HELD * SETTLEMENTS}
+    from account external, account wallet where external.kind = 'external' and wallet.kind = 'wallet';
+insert into api_key (id, project_id, name, secret_hash, roles, created_at)
+    values ('key', 'p0', 'key', 'x', '{{renter}}', now());
+insert into node (id, project_id, name, sign_key, seal_key, certificate_chain, certificate_expires_at, state,
+    enrolled_at)
+    values ('node', 'p0', 'node', decode(repeat('00', 32), 'hex'), decode(repeat('00', 32), 'hex'),
+        '', now(), 'online', now());
+"""
+MULTIPLY = f"""
+insert into job (id, project_id, key_id, name, state, spec, file, hold_mode, created_at, epoch, attempts)
+    select 'job-' || n, 'p' || 1 + n % {PROJECTS}, 'key', 'job', 'running', spec, file, 'full', now(), 1, 1
+    from job, generate_series(0, {SETTLEMENTS - 1}) n;
+delete from job_event where job_id = 'first';
+delete from job where id = 'first';
+insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,
+    state, price, devices_milli, cpu_milli, memory_bytes, disk_bytes, max_duration_seconds,
+    duration_limited_by, granted_at)
+    select 'lease-' || id, id, project_id, 'offer', 1, 'node', 'p0', 1, 'active', {PRICE}, 1000, 1000,
+        1000, 1000, 3600, 'max_duration', now() - interval '1 hour' from job;
+update offer set used_cpu_milli = {SETTLEMENTS * 1000}, used_memory_bytes = {SETTLEMENTS * 1000},
+    used_disk_bytes = {SETTLEMENTS * 1000};
+insert into run (id, lease_id, job_id, project_id, node_id, epoch, attempt, state, created_at, started_at)
+    select 'run-' || substr(id, 5), 'lease-' || id, id, project_id, 'node', 1, 1, 'running', now(), now()
+    from job;
+insert into transfer (at, phase, kind, debit, credit, amount, job_id)
+    select now(), 'pending', 'hold', wallet.id, escrow.id, {HELD}, job.id
+    from job join account wallet on wallet.kind = 'wallet' and wallet.project_id = job.project_id
+        join account escrow on escrow.kind = 'escrow';
+"""
+
+
+def measure() -> Iterator[tuple[str, float, str]]:
+    folder = Path(tempfile.mkdtemp(prefix="perak-bench-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    try:
+        with EmbeddedPostgres(folder) as url:
+            rate = asyncio.run(_rate(url, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    yield "settlements_per_s", round(rate, 1), "settlements/s"
+
+
+async def _rate(url: str, folder: Path) -> float:
+    await upgrade(url)
+    db = await Database.open(url)
+    try:
+        async with db.transaction() as tx:
+            settings = Settings(database=url, state_dir=folder / "exchange")
+            identity, _ = await open_identity(tx.connection, settings, now=clock.now())
+        context = Context(
+            exchange=identity.facts,
+            new_id=clock.NewId(identity.facts.name),
+            sign_receipt=identity.sign_receipt,
+        )
+        await _fill(db)
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def settle(number: int) -> None:
+            async with gate, db.transaction() as tx:
+                at = await tx.leases.of_run(f"run-{number}")
+                assert at is not None
+                now = clock.now()
+                await settle_run(tx, at, _end(now), context=context, now=now)
+
+        begin = time.perf_counter()
+        await asyncio.gather(*(settle(number) for number in range(SETTLEMENTS)))
+        seconds = time.perf_counter() - begin
+        async with db.connection() as connection:
+            receipts = await connection.fetchval("select count(*) from receipt where cost > 0")
+            kinds = await connection.fetchval("select count(*) from transfer where kind in ('payout', 'fee')")
+        assert (receipts, kinds) == (SETTLEMENTS, 2 * SETTLEMENTS), (receipts, kinds)
+        return SETTLEMENTS / seconds
+    finally:
+        await db.close()
+
+
+async def _fill(db: Database) -> None:
+    """Running jobs with their money held, on one node."""
+    async with db.transaction() as tx:
+        now = clock.now()
+        await tx.connection.execute(FILL)
+        node = await tx.nodes.lock("node")
+        assert node is not None
+        await tx.offers.post(id="offer", node=node, ask=ASK, now=now)
+        tree: dict[str, object] = {"name": "job", "run": "true"}
+        caller = Caller(
+            project="p1", project_name="p1", key="key", key_name="key", roles=frozenset({"renter"})
+        )
+        spec = parse_job(tree, workdir_digest=None)
+        await tx.jobs.insert(id="first", caller=caller, spec=spec, tree=tree, hold_mode="full", now=now)
+        await tx.connection.execute(MULTIPLY)
+    async with db.connection() as connection:
+        # As autovacuum would have: without it the planner believes that these tables are empty.
+        await connection.execute("analyze")
+
+
+def _end(now: datetime) -> RunEnd:
+    until = int(now.timestamp() * 1000)
+    return RunEnd(
+        cause="exited",
+        reported_cause="exited",
+        started_at_ms=until - LIVED_SECONDS * 1000,
+        until_ms=until,
+        exit_code=0,
+        detail=None,
+        energy_joules=10.0,
+        energy_method="model: benchmark",
+        energy_uncertainty_percent=50.0,
+        log_bytes=0,
+        outputs=None,
+        evidence_jws="e30.e30.c2ln" + "x" * 4000,
+    )
