@@ -38,6 +38,7 @@ from acceptance.faults.faults import (
 )
 from perak import Client
 from perak.adapters.postgres import EmbeddedPostgres
+from perak.agent.sandbox.scratch import mounted_under
 from perak.client.config import Target
 from perak.wire.receipts import verify_receipt
 
@@ -258,4 +259,11 @@ def test_a_node_that_is_gone_for_good(net: Net, healed: Healed) -> None:
     kept = b"".join(net.client.logs(followed.job, attempt=1))
     assert kept.startswith(followed.shown[1])
     assert is_whole(kept)
+    check_books(net.database)
+    # It comes back after all: what it still has settles nothing, and is cleared away.
+    before = net.client.job(followed.job)
+    net.agent.said.clear()
+    net.agent.start()
+    until(lambda: not mounted_under(net.agent_dir), "that the scratch of its run is gone")
+    assert net.client.job(followed.job) == before
     check_books(net.database)
