@@ -196,10 +196,10 @@ def test_a_cut_shorter_than_the_grace_leaves_the_run_alone(net: Net, healed: Hea
     written = last_tick(net.log_of(run))
     followed.see(written + 1)
     healed("a cut within the grace, the log goes on", time.monotonic() - began_at)
+    assert shim_pid(net.agent_dir, run) == shim
     finish(net.agent_dir, run)
     done = ended(net.client, followed.job)
     assert (done.state, done.attempts) == ("succeeded", 1), done
-    assert shim_pid(net.agent_dir, run) == shim
     until(lambda: followed.ended, "the follower's end")
     assert is_whole(followed.shown[1])
     assert not followed.taken_back
