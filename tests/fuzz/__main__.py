@@ -61,7 +61,11 @@ def _fuzz(name: str, arguments: list[str]) -> None:
 
     with atheris.instrument_imports(include=["perak"]):
         from tests.fuzz.targets import TARGETS
-    atheris.Setup([sys.argv[0], *arguments], TARGETS[name])
+
+    def once(data: bytes) -> None:
+        TARGETS[name](data)
+
+    atheris.Setup([sys.argv[0], *arguments], once)
     atheris.Fuzz()
 
 

@@ -89,6 +89,9 @@ def report(data: bytes) -> None:
 
 def hello(data: bytes) -> None:
     wire.decode_hello(data)
+
+
+def node_request(data: bytes) -> None:
     wire.decode_request(data)
 
 
@@ -139,16 +142,21 @@ def archive(data: bytes) -> None:
 
 
 def quantities(data: bytes) -> None:
-    text = _text(data)
-    for parse in (
+    """Each of the readers of quantities; refused where none of them can read it."""
+    text, refused = _text(data), list[DomainError]()
+    parsers = (
         units.parse_bytes, units.parse_cpu, units.parse_duration, units.parse_money, units.parse_price,
-        units.at_least,
-    ):  # fmt: skip
+    )  # fmt: skip
+    for parse in parsers:
         try:
             value: Any = parse(text)
-        except DomainError:
-            continue
-        assert isinstance(value, str) or value >= 0
+        except DomainError as error:
+            refused.append(error)
+        else:
+            assert value >= 0
+    units.at_least(text)
+    if len(refused) == len(parsers):
+        raise refused[0]
 
 
 def event_id(data: bytes) -> None:
@@ -165,9 +173,13 @@ class Target:
     seeds: tuple[bytes, ...]
     refusals: tuple[type[Exception], ...] = (DomainError,)
 
-    def __call__(self, data: bytes) -> None:
-        with contextlib.suppress(*self.refusals):
+    def __call__(self, data: bytes) -> bool:
+        """Whether the bytes were read; False where they were refused. Any other error is a bug."""
+        try:
             self.parse(data)
+        except self.refusals:
+            return False
+        return True
 
 
 def _report(body: Any, seq: int = 1) -> bytes:
@@ -221,18 +233,15 @@ def _receipt_file() -> bytes:
     return receipt_file(sign_receipt(receipt, key=KEY, chain=(leaf, AUTHORITY.certificate_der))).encode()
 
 
-def _tar() -> bytes:
+def _tar(*, hostile: bool) -> bytes:
     import tarfile
+
+    good = (("a", tarfile.REGTYPE, ""), ("d", tarfile.DIRTYPE, ""), ("l", tarfile.SYMTYPE, "a"))
+    evil = (("../evil", tarfile.REGTYPE, ""), ("x", tarfile.SYMTYPE, "/etc"))
 
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz", compresslevel=0) as tar:
-        for name, kind, link in (
-            ("a", tarfile.REGTYPE, ""),
-            ("d", tarfile.DIRTYPE, ""),
-            ("l", tarfile.SYMTYPE, "a"),
-            ("../evil", tarfile.REGTYPE, ""),
-            ("x", tarfile.SYMTYPE, "/etc"),
-        ):
+        for name, kind, link in good + evil if hostile else good:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, link
             tar.addfile(info)
@@ -258,6 +267,12 @@ TARGETS: Mapping[str, Target] = {
             wire.encode(
                 wire.HelloBody(nonce="n", node=NODE, agent_version="1", boot_id="b", agent_id="a", at=NOW_MS)
             ),
+        ),
+    ),
+    "node_request": Target(
+        node_request,
+        (
+            wire.encode(wire.RequestPayload(node=NODE, method="GET", path="/", at=NOW_MS)),
             wire.encode(wire.RequestPayload(node=NODE, method="GET", path="/", at=9**99)),
         ),
     ),
@@ -278,7 +293,11 @@ TARGETS: Mapping[str, Target] = {
             b"perak-invite-v1.A",
         ),
     ),
-    "archive": Target(archive, (_tar(), _tar()[:300], b"\x1f\x8b"), (DomainError, ArchiveError)),
-    "quantities": Target(quantities, (b"16GB..", b"1h30m", b"0.40/h", b"250m", b"1e999999", b"nan", b"-1")),
+    "archive": Target(
+        archive,
+        (_tar(hostile=False), _tar(hostile=True), _tar(hostile=False)[:300], b"\x1f\x8b"),
+        (DomainError, ArchiveError),
+    ),
+    "quantities": Target(quantities, (b"1h30m", b"16GB..", b"0.40/h", b"250m", b"1e999999", b"nan", b"-1")),
     "event_id": Target(event_id, (b"1.2.3", b"999999999.0.0", b"0.0.0")),
 }
