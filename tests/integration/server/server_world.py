@@ -146,6 +146,10 @@ class ScriptedNode:
         if offer is not None:
             await self.report(OfferPosted(offer=offer))
 
+    async def beat(self) -> None:
+        assert self._socket is not None
+        await self._socket.send(wire.encode(wire.Beat(at=now_ms())).decode())
+
     async def send_report(self, body: Body, *, seq: int | None = None) -> int:
         """Send a report without waiting; its number."""
         assert self._socket is not None

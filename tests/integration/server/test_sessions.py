@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import msgspec
 from server_world import OFFER, Running, ScriptedNode, chunk, enrolment, exited, now_ms, started
 
 from perak.domain.report import OfferPosted
 from perak.wire import session as wire
+from perak.wire.identity import chain_from_pem, verify_chain
 from perak.wire.invite import Invite
 from perak.wire.signing import SigningKey
 
@@ -135,3 +138,18 @@ async def test_a_node_gets_its_jobs_work_folder_and_no_other(exchange: Running, 
     await node.report(started(order, at=at), exited(order, started_at=at, outputs=blob))
     downloaded = await exchange.client.get(f"/v1/jobs/{order.job}/outputs")
     assert (downloaded.content, downloaded.headers["X-Perak-Digest"]) == (outputs, made)
+
+
+async def test_a_certificate_is_renewed_when_half_of_its_life_is_over(exchange: Running) -> None:
+    node = await ScriptedNode.enrol(exchange)
+    async with exchange.services.db.connection() as connection:
+        await connection.execute(
+            "update node set certificate_expires_at = now() + interval '11 hours' where id = $1", node.id
+        )
+    await node.open(offer=None)
+    await node.beat()
+    await node.until(lambda: any(isinstance(frame, wire.Certificate) for frame in node.frames))
+    (fresh,) = [frame for frame in node.frames if isinstance(frame, wire.Certificate)]
+    proven = verify_chain(chain_from_pem(fresh.chain), at=datetime.now(UTC) + timedelta(hours=23))
+    assert (proven.subject_id, proven.public_key) == (node.id, node.key.public_bytes)
+    await node.close()
