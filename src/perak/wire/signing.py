@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from perak.domain.errors import InvalidInput
 
@@ -44,17 +44,33 @@ CACHED_PUBLIC_KEYS = 4_096
 """Parsed public keys kept by an exchange; about 2 kB each, one per active node."""
 
 
+_K = TypeVar("_K", "Ed25519PrivateKey", "X25519PrivateKey")
+
+
 class SignatureError(InvalidInput):
     """A token, or the key to it, is not what it should be; the message says what and what to do."""
 
     code = "invalid_signature"
 
 
-class SigningKey:
-    """An Ed25519 private key: what a node or an exchange signs with."""
+class _PrivateKey(Generic[_K]):
+    """What the two kinds of key have in common: a file, and a public half."""
 
-    def __init__(self, private: Ed25519PrivateKey) -> None:
-        self._private = private
+    def __init__(self, private: _K) -> None:
+        self._private: _K = private
+
+    def save(self, path: Path) -> None:
+        """Write the key as PKCS#8 PEM, mode 0600. Raises FileExistsError: a key is never overwritten."""
+        _save_private(path, self._private)
+
+    @cached_property
+    def public_bytes(self) -> bytes:
+        """The 32 raw bytes of the public key."""
+        return self._private.public_key().public_bytes_raw()
+
+
+class SigningKey(_PrivateKey["Ed25519PrivateKey"]):
+    """An Ed25519 private key: what a node or an exchange signs with."""
 
     @classmethod
     def generate(cls) -> SigningKey:
@@ -80,15 +96,6 @@ class SigningKey:
             raise SignatureError(f"{path} does not hold an Ed25519 key. Is it the file of another key?")
         return cls(private)
 
-    def save(self, path: Path) -> None:
-        """Write the key as PKCS#8 PEM, mode 0600. Raises FileExistsError: a key is never overwritten."""
-        _save_private(path, self._private)
-
-    @cached_property
-    def public_bytes(self) -> bytes:
-        """The 32 raw bytes of the public key."""
-        return self._private.public_key().public_bytes_raw()
-
     @cached_property
     def kid(self) -> str:
         """The public key's JWK thumbprint (RFC 7638, SHA-256), which names it in JWS headers."""
@@ -102,11 +109,8 @@ class SigningKey:
         return OKPKey.import_key(self._private)
 
 
-class SealKey:
+class SealKey(_PrivateKey["X25519PrivateKey"]):
     """An X25519 private key: what a node receives secrets with."""
-
-    def __init__(self, private: X25519PrivateKey) -> None:
-        self._private = private
 
     @classmethod
     def generate(cls) -> SealKey:
@@ -124,15 +128,6 @@ class SealKey:
         if not isinstance(private, X25519PrivateKey):
             raise SignatureError(f"{path} does not hold an X25519 key. Is it the file of another key?")
         return cls(private)
-
-    def save(self, path: Path) -> None:
-        """Write the key as PKCS#8 PEM, mode 0600. Raises FileExistsError: a key is never overwritten."""
-        _save_private(path, self._private)
-
-    @cached_property
-    def public_bytes(self) -> bytes:
-        """The 32 raw bytes of the public key."""
-        return self._private.public_key().public_bytes_raw()
 
 
 @dataclass(frozen=True, slots=True)
