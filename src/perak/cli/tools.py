@@ -16,7 +16,7 @@ def schema() -> None:
     """
     from importlib.resources import files
 
-    click.echo(files("perak.wire").joinpath("jobfile.schema.json").read_text(), nl=False)
+    click.echo(files("perak.wire.jobfile").joinpath("schema.json").read_text(), nl=False)
 
 
 @click.command(cls=Command, example='eval "$(perak completion bash)"')

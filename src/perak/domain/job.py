@@ -21,6 +21,36 @@ RETRY_CAUSES = ("node_lost", "device_fault", "preempted")
 """What a job may be run again for. A job's own failure is never one of them."""
 
 
+SECRET_KINDS = ("env", "file")
+"""How a job finds a secret: an environment variable, or a file in /run/secrets that is in memory only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """A container image. `digest` (``sha256:<hex>``) pins it; `credentials` names a secret."""
+
+    name: str
+    digest: str | None = None
+    credentials: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A secret of the project that the job is given; `kind` is one of SECRET_KINDS."""
+
+    name: str
+    kind: str = "env"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """Data mounted read-only at `path` in the work folder: https, s3 or ``job:<id>[/path]`` of outputs."""
+
+    path: str
+    url: str
+    digest: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PythonEnvironment:
     """A Python and the packages to install in it before the job starts."""
@@ -85,3 +115,12 @@ class JobSpec:
     limits: Limits = field(default_factory=Limits)
     disconnect_grace_seconds: int = DISCONNECT_GRACE_SECONDS_DEFAULT
     retry: Retry = field(default_factory=Retry)
+    image: Image | None = None
+    secrets: tuple[Secret, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    network_allow: tuple[str, ...] = ()
+    """``host:port`` or ``*.host:port``; empty: no network."""
+    isolation: str | None = None
+    """The least that will do, one of `perak.domain.isolation.ISOLATION`; None: the node's default."""
+    encrypt_to: str | None = None
+    """An age recipient, to whom work folder and outputs are encrypted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from perak.adapters.db.views.market import LiveLease
-from perak.wire.session import LeaseOrder
+from perak.wire.session import InputOrder, LeaseOrder, SecretOrder
 
 
 def order(lease: LiveLease) -> LeaseOrder:
@@ -30,4 +30,10 @@ def order(lease: LiveLease) -> LeaseOrder:
         disk_bytes=lease.disk_bytes,
         shm_bytes=spec.resources.shm_bytes,
         max_duration_seconds=lease.max_duration_seconds,
+        image=f"{spec.image.name}@{spec.image.digest}" if spec.image else None,
+        image_credentials=spec.image.credentials if spec.image else None,
+        secrets=tuple(SecretOrder(name=each.name, kind=each.kind) for each in spec.secrets),
+        inputs=tuple(InputOrder(path=each.path, url=each.url, digest=each.digest) for each in spec.inputs),
+        network_allow=spec.network_allow,
+        encrypt_to=spec.encrypt_to,
     )

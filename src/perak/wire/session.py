@@ -107,10 +107,26 @@ class Ack(msgspec.Struct, tag="ack", frozen=True):
     seq: int
 
 
+class SecretOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret that the run is to be given, by name; its value is fetched sealed to the node."""
+
+    name: str
+    kind: str
+
+
+class InputOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Data to mount read-only at `path` in the work folder; `digest` is None only for s3."""
+
+    path: str
+    url: str
+    digest: str | None = None
+
+
 class LeaseOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One lease that the node should have now. `wanted` "stop": end the run, for the cause given.
 
-    `devices`: UUIDs of the GPUs that belong to this lease alone.
+    `devices`: UUIDs of the GPUs that belong to this lease alone. `image`: ``name@sha256:...``, its closed
+    registry's secret in `image_credentials`. `tier`: the sandbox to use, None the node's default.
     """
 
     lease: str
@@ -133,6 +149,13 @@ class LeaseOrder(msgspec.Struct, frozen=True, kw_only=True):
     disk_bytes: int
     shm_bytes: int
     max_duration_seconds: int
+    image: str | None = None
+    image_credentials: str | None = None
+    secrets: tuple[SecretOrder, ...] = ()
+    inputs: tuple[InputOrder, ...] = ()
+    network_allow: tuple[str, ...] = ()
+    tier: str | None = None
+    encrypt_to: str | None = None
 
 
 class Desired(msgspec.Struct, tag="desired", frozen=True):

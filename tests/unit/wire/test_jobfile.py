@@ -12,7 +12,7 @@ from perak.domain import job as domain
 from perak.domain.errors import NotSupportedYet
 from perak.domain.units import MICROS
 from perak.wire import jobfile, yamltree
-from perak.wire.jobfile import JobFileError, load_job_file, parse_job, spec_to_tree
+from perak.wire.jobfile import JobFileError, blocks, load_job_file, parse_job, spec_to_tree, values
 
 WHOLE = """\
 name: train-digits
@@ -80,6 +80,57 @@ def test_the_exchange_reads_the_same_job_from_json(tmp_path: Path) -> None:
     job = load_job_file(write(tmp_path, WHOLE))
 
     assert parse_job(json.loads(json.dumps(job.tree)), workdir_digest=None) == job.spec
+
+
+def test_what_a_job_brings_in_and_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobfile, "NOT_BUILT_YET", frozenset[str]())
+    digest = "sha256:" + "a" * 64
+    spec = parsed(
+        image={"name": f"localhost:5000/team/torch:2.9@{digest}", "credentials": "REGISTRY"},
+        secrets={"MODEL_TOKEN": "file", "OTHER": "env"},
+        inputs={"data/": f"https://example.org/set.tar@{digest}", "old/": "job:job-01jd@local/out"},
+        network={"allow": ["Models.example.org:443", "*.example.net:80"]},
+        placement={"isolation": "gvisor"},
+        encrypt=True,
+    )
+
+    assert spec.image == domain.Image(
+        name="localhost:5000/team/torch:2.9", digest=digest, credentials="REGISTRY"
+    )
+    assert spec.secrets == (domain.Secret(name="MODEL_TOKEN", kind="file"), domain.Secret(name="OTHER"))
+    assert spec.inputs == (
+        domain.Input(path="data/", url="https://example.org/set.tar", digest=digest),
+        domain.Input(path="old/", url="job:job-01jd@local/out"),
+    )
+    assert spec.network_allow == ("models.example.org:443", "*.example.net:80")
+    assert (spec.isolation, spec.encrypt_to) == ("gvisor", "own")
+    assert parse_job(spec_to_tree(spec), workdir_digest=None) == spec
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ({"image": "UPPER CASE"}, "image.name"),
+        ({"image": "x@sha256:12"}, "image.name"),
+        ({"secrets": ["1BAD"]}, "secrets.1BAD"),
+        ({"secrets": {"OK": "argument"}}, "secrets.OK"),
+        ({"inputs": {"../up": "s3://bucket/key"}}, "inputs"),
+        ({"inputs": {"data": "https://example.org/without-digest"}}, "inputs.data"),
+        ({"inputs": {"data": "http://example.org/x@sha256:" + "a" * 64}}, "inputs.data"),
+        ({"network": {"allow": "example.org"}}, "network.allow[0]"),
+        ({"network": {"allow": "*:443"}}, "network.allow[0]"),
+        ({"placement": {"isolation": "wishful"}}, "placement.isolation"),
+        ({"encrypt": "somebody"}, "encrypt"),
+    ],
+)
+def test_what_can_not_be_brought_in_is_refused_at_its_key(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], key: str
+) -> None:
+    monkeypatch.setattr(jobfile, "NOT_BUILT_YET", frozenset[str]())
+
+    (error,) = refused(minimal(**more)).errors
+
+    assert error["key"] == key
 
 
 def test_two_keys_are_enough_and_the_rest_has_defaults() -> None:
@@ -159,12 +210,12 @@ def test_a_version_that_lost_its_zero_is_refused_not_guessed() -> None:
         ({"run": ["a", "b"]}, "run"),
         ({"run": "a\0b"}, "run"),
         ({"run": "\ud800"}, "run"),
-        ({"run": "x" * (jobfile.SCRIPT_BYTES_MAX + 1)}, "run"),
+        ({"run": "x" * (values.SCRIPT_BYTES_MAX + 1)}, "run"),
         ({"env": ["A"]}, "env"),
         ({"env": {"A": 0.1}}, "env.A"),
         ({"env": {"A": None}}, "env.A"),
         ({"env": {"A=B": "x"}}, "env.A=B"),
-        ({"env": {f"V{n}": "x" for n in range(jobfile.ENV_COUNT_MAX + 1)}}, "env"),
+        ({"env": {f"V{n}": "x" for n in range(values.ENV_COUNT_MAX + 1)}}, "env"),
         ({"python": "3.11.4"}, "python.version"),
         ({"python": {"version": "3.11", "packages": ["-r evil.txt"]}}, "python.packages[0]"),
         (
@@ -251,7 +302,7 @@ sizes = st.integers(min_value=0, max_value=10**13)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 specs = st.builds(
     domain.JobSpec,
-    name=st.from_regex(jobfile.NAME_PATTERN, fullmatch=True),
+    name=st.from_regex(values.NAME_PATTERN, fullmatch=True),
     run=texts.filter(str.strip),
     env=st.dictionaries(st.sampled_from(["A", "_b", "C3"]), texts),
     python=st.none() | st.builds(
@@ -261,7 +312,7 @@ specs = st.builds(
     resources=st.builds(
         domain.Resources,
         cpu_milli=st.integers(1, 10**6),
-        memory_bytes=st.integers(jobfile.MEMORY_BYTES_MIN, 10**13),
+        memory_bytes=st.integers(values.MEMORY_BYTES_MIN, 10**13),
         disk_bytes=sizes,
         shm_bytes=sizes,
     ) | st.builds(
@@ -294,7 +345,7 @@ json_trees = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
-known_keys = st.sampled_from([*jobfile._Job.model_fields, *jobfile.NOT_BUILT_YET, "nonsense"])
+known_keys = st.sampled_from([*blocks.Job.model_fields, *jobfile.NOT_BUILT_YET, "nonsense"])
 
 
 @given(tree=st.dictionaries(known_keys, json_trees, max_size=6))

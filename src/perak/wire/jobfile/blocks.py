@@ -1,0 +1,289 @@
+"""The blocks of a job file: every key with its meaning, from which schema and job are made."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from perak.domain import job as domain
+from perak.wire.jobfile.values import (
+    ALLOWED_ADDRESSES_MAX,
+    ATTEMPTS_MAX,
+    GPU_COUNT_MAX,
+    GPU_MODELS_MAX,
+    NAME_PATTERN,
+    OUTPUTS_MAX,
+    PACKAGES_MAX,
+    PATH_LENGTH_MAX,
+    Allowed,
+    Amount,
+    CpuMilli,
+    KeyPath,
+    MemorySize,
+    Models,
+    Outputs,
+    Packages,
+    Price,
+    Script,
+    Size,
+    agrees_with_gpu,
+    duration,
+    env_of,
+    image_name,
+    image_or_name,
+    inputs_of,
+    isolation_of,
+    name_of,
+    one_or_many,
+    parse_input,
+    python_or_version,
+    python_version,
+    recipient,
+    retry_cause,
+    secret_name,
+    secrets_of,
+    split_image,
+    text_of,
+    whole,
+)  # fmt: skip
+
+
+class Block(BaseModel):
+    # Built when the first job is checked: all but a few commands import this module and check none.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class Python(Block):
+    version: Annotated[str, BeforeValidator(python_version, json_schema_input_type=str | float)] = Field(
+        description="Major and minor version, in quotes.", examples=["3.11"]
+    )
+    packages: Packages = Field(
+        default=(),
+        max_length=PACKAGES_MAX,
+        description="Packages by name and version, from the node's package index; wheels only.",
+        examples=[["scikit-learn", "torch>=2.6"]],
+    )
+
+
+class Resources(Block):
+    gpu: Models | None = Field(
+        default=None,
+        min_length=1,
+        max_length=GPU_MODELS_MAX,
+        description="GPU model, or several of which any will do; any model where only gpu_count is given.",
+        examples=["V100", ["V100", "A10"]],
+    )
+    gpu_memory: Size | None = Field(
+        default=None, description="Memory that each GPU has at least.", examples=["16GB.."]
+    )
+    gpu_count: Annotated[
+        Annotated[int, BeforeValidator(whole(0, GPU_COUNT_MAX), json_schema_input_type=int)] | None,
+        AfterValidator(agrees_with_gpu),
+    ] = Field(default=None, description="GPUs for the job; 1 if gpu or gpu_memory is given, else 0.")
+    cpu: CpuMilli | None = Field(
+        default=None,
+        description="CPU cores. 0.25 by default, 2 for each GPU.",
+        examples=[4, 0.5, "250m"],
+    )
+    memory: MemorySize | None = Field(
+        default=None,
+        description="Main memory. 256 MiB by default, 8 GB for each GPU.",
+        examples=["16GB"],
+    )
+    disk: Size | None = Field(default=None, description="Scratch space. 1 GB by default.", examples=["20GB"])
+    shm_size: Size | None = Field(
+        default=None, description="Size of /dev/shm. 64 MiB by default.", examples=["8GB"]
+    )
+
+
+class Limits(Block):
+    max_price: Price | None = Field(
+        default=None,
+        description="The most to pay for a device-hour (a GPU, or a core of a CPU job).",
+        examples=["0.40/h"],
+    )
+    max_cost: Amount | None = Field(
+        default=None, description="The most that the job may cost; held from the start.", examples=["5.00"]
+    )
+    max_duration: Annotated[int, duration(1)] | None = Field(
+        default=None, description="A run is ended after this time; 24h by default.", examples=["2h", "1h30m"]
+    )
+
+
+class Retry(Block):
+    max_attempts: Annotated[int, BeforeValidator(whole(1, ATTEMPTS_MAX), json_schema_input_type=int)] = Field(
+        default=domain.MAX_ATTEMPTS_DEFAULT, description="Runs in all."
+    )
+    on: Annotated[
+        tuple[Annotated[str, BeforeValidator(retry_cause, json_schema_input_type=str)], ...],
+        BeforeValidator(one_or_many, json_schema_input_type=str | list[str]),
+    ] = Field(
+        default=domain.RETRY_CAUSES,
+        max_length=len(domain.RETRY_CAUSES),
+        description="What the job is run again for. Its own failure is never one of them.",
+        examples=[list(domain.RETRY_CAUSES)],
+    )
+
+
+class Image(Block):
+    name: Annotated[str, BeforeValidator(image_name, json_schema_input_type=str)] = Field(
+        description="[registry/]repository[:tag][@digest].", examples=["pytorch/pytorch:2.9"]
+    )
+    credentials: Annotated[str, BeforeValidator(secret_name, json_schema_input_type=str)] | None = Field(
+        default=None, description="The secret that holds user:password of a closed registry."
+    )
+
+
+class Network(Block):
+    allow: Allowed = Field(
+        default=(),
+        max_length=ALLOWED_ADDRESSES_MAX,
+        description="Addresses that the job may reach, through the node's proxy.",
+        examples=[["models.example.org:443", "*.example.net:443"]],
+    )
+
+
+class Placement(Block):
+    isolation: Annotated[str, BeforeValidator(isolation_of, json_schema_input_type=str)] | None = Field(
+        default=None, description="The least isolation that will do.", examples=["gvisor"]
+    )
+
+
+class Job(Block):
+    """What a job is and what it needs. Only `name` and `run` are required."""
+
+    name: Annotated[str, BeforeValidator(name_of, json_schema_input_type=str)] = Field(
+        description="The job's name, for people; it need not be unique.", pattern=NAME_PATTERN
+    )
+    workdir: (
+        Annotated[str, BeforeValidator(text_of(bytes_max=PATH_LENGTH_MAX), json_schema_input_type=str)] | None
+    ) = Field(
+        default=None,
+        description="Folder to send along, relative to this file. .gitignore and .perakignore are respected.",
+        examples=["."],
+    )
+    setup: Script | None = Field(default=None, description="Shell script that runs first, offline.")
+    run: Script = Field(description="Shell script that is the job.", examples=["python train.py"])
+    env: Annotated[
+        dict[str, str], BeforeValidator(env_of, json_schema_input_type=dict[str, str | int] | None)
+    ] = Field(default_factory=dict, description="Environment variables.", examples=[{"EPOCHS": "5"}])
+    python: (
+        Annotated[Python, BeforeValidator(python_or_version, json_schema_input_type=Python | str | float)]
+        | None
+    ) = Field(default=None, description="A Python and packages, or just its version.")
+    image: Annotated[Image, BeforeValidator(image_or_name, json_schema_input_type=Image | str)] | None = (
+        Field(default=None, description="A container image to run in; pinned by digest at submit.")
+    )
+    secrets: Annotated[
+        dict[str, str], BeforeValidator(secrets_of, json_schema_input_type=list[str] | dict[str, str])
+    ] = Field(
+        default_factory=dict,
+        description="Secrets of the project that the job gets, as env or as a file in /run/secrets.",
+        examples=[["MODEL_TOKEN"]],
+    )
+    inputs: Annotated[dict[str, str], BeforeValidator(inputs_of, json_schema_input_type=dict[str, str])] = (
+        Field(
+            default_factory=dict,
+            description="Data to mount read-only: places in the work folder, and where each comes from.",
+            examples=[{"data/": "s3://bucket/set@sha256:..."}],
+        )
+    )
+    network: Network = Field(
+        default_factory=Network, description="What the job may reach; nothing by default."
+    )
+    placement: Placement = Field(default_factory=Placement, description="Where the job may run.")
+    encrypt: Annotated[str, BeforeValidator(recipient, json_schema_input_type=bool | str)] | None = Field(
+        default=None, description="Encrypt work folder and outputs to the renter's key (age)."
+    )
+    resources: Resources = Field(default_factory=Resources, description="What one run needs.")
+    nodes: Annotated[int, BeforeValidator(whole(1, 1), json_schema_input_type=int)] = Field(
+        default=1, le=1, description="One; more are not supported yet."
+    )
+    outputs: Outputs = Field(
+        default=(),
+        max_length=OUTPUTS_MAX,
+        description="Files and folders to keep, relative to the work folder.",
+        examples=[["out/"]],
+    )
+    limits: Limits = Field(default_factory=Limits, description="What the renter allows.")
+    disconnect_grace: Annotated[int, duration(0)] = Field(
+        default=domain.DISCONNECT_GRACE_SECONDS_DEFAULT,
+        description="How long a silent node may stay away before the job is run elsewhere; 5m by default.",
+        examples=["5m", 0],
+    )
+    retry: Retry = Field(default_factory=Retry, description="How often, and for what, to run again.")
+
+
+BLOCKS: dict[KeyPath, type[Block]] = {
+    (): Job,
+    ("python",): Python,
+    ("resources",): Resources,
+    ("limits",): Limits,
+    ("retry",): Retry,
+    ("image",): Image,
+    ("network",): Network,
+    ("placement",): Placement,
+}
+EXAMPLE = "`name: hello` and `run: echo hello`"
+
+
+def spec_of(model: Job, workdir_digest: str | None) -> domain.JobSpec:
+    return domain.JobSpec(
+        name=model.name,
+        run=model.run,
+        setup=model.setup,
+        env=dict(model.env),
+        python=_python(model.python),
+        workdir_digest=workdir_digest,
+        resources=_resources(model.resources),
+        outputs=model.outputs,
+        limits=domain.Limits(
+            max_price=model.limits.max_price,
+            max_cost=model.limits.max_cost,
+            max_duration_seconds=model.limits.max_duration,
+        ),
+        disconnect_grace_seconds=model.disconnect_grace,
+        retry=domain.Retry(max_attempts=model.retry.max_attempts, on=model.retry.on),
+        image=_image(model.image),
+        secrets=tuple(domain.Secret(name=name, kind=kind) for name, kind in model.secrets.items()),
+        inputs=tuple(_input(path, source) for path, source in model.inputs.items()),
+        network_allow=model.network.allow,
+        isolation=model.placement.isolation,
+        encrypt_to=model.encrypt,
+    )
+
+
+def _image(block: Image | None) -> domain.Image | None:
+    if block is None:
+        return None
+    name, digest = split_image(block.name)
+    return domain.Image(name=name, digest=digest, credentials=block.credentials)
+
+
+def _input(path: str, source: str) -> domain.Input:
+    found = parse_input(source)
+    assert found is not None, source
+    return domain.Input(path=path, url=found[0], digest=found[1])
+
+
+def _python(block: Python | None) -> domain.PythonEnvironment | None:
+    if block is None:
+        return None
+    return domain.PythonEnvironment(version=block.version, packages=block.packages)
+
+
+def _resources(block: Resources) -> domain.Resources:
+    named_gpu = bool(block.gpu) or block.gpu_memory is not None
+    gpus = block.gpu_count if block.gpu_count is not None else int(named_gpu)
+    cpu_default = gpus * domain.GPU_JOB_CPU_MILLI_DEFAULT or domain.CPU_MILLI_DEFAULT
+    memory_default = gpus * domain.GPU_JOB_MEMORY_BYTES_DEFAULT or domain.MEMORY_BYTES_DEFAULT
+    return domain.Resources(
+        gpu_models=(block.gpu or ()) if gpus else (),
+        gpu_count=gpus,
+        gpu_memory_bytes=(block.gpu_memory or 0) if gpus else 0,
+        cpu_milli=block.cpu if block.cpu is not None else cpu_default,
+        memory_bytes=block.memory if block.memory is not None else memory_default,
+        disk_bytes=block.disk if block.disk is not None else domain.DISK_BYTES_DEFAULT,
+        shm_bytes=block.shm_size if block.shm_size is not None else domain.SHM_BYTES_DEFAULT,
+    )

@@ -1,0 +1,96 @@
+"""A job as the tree of its job file, everything said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from perak.domain import job as domain
+from perak.domain import units
+
+
+def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
+    """The job as a tree that says everything, defaults included; `parse_job` of it gives the same job."""
+    resources = spec.resources
+    tree: dict[str, Any] = {
+        "name": spec.name,
+        "workdir": spec.workdir_digest,
+        "setup": spec.setup,
+        "run": spec.run,
+        "env": dict(spec.env),
+        "image": _image(spec.image),
+        "secrets": {each.name: each.kind for each in spec.secrets},
+        "inputs": {each.path: _source(each) for each in spec.inputs},
+        "network": {"allow": list(spec.network_allow)} if spec.network_allow else None,
+        "placement": {"isolation": spec.isolation} if spec.isolation else None,
+        "encrypt": spec.encrypt_to,
+        "python": spec.python and {"version": spec.python.version, "packages": list(spec.python.packages)},
+        "resources": {
+            "gpu": list(resources.gpu_models),
+            "gpu_count": resources.gpu_count,
+            "gpu_memory": _bytes_text(resources.gpu_memory_bytes),
+            "cpu": _cpu_text(resources.cpu_milli),
+            "memory": _bytes_text(resources.memory_bytes),
+            "disk": _bytes_text(resources.disk_bytes),
+            "shm_size": _bytes_text(resources.shm_bytes),
+        },
+        "outputs": list(spec.outputs),
+        "limits": {
+            "max_price": _optional(spec.limits.max_price, lambda micros: f"{units.format_money(micros)}/h"),
+            "max_cost": _optional(spec.limits.max_cost, units.format_money),
+            "max_duration": _optional(spec.limits.max_duration_seconds, _duration_text),
+        },
+        "disconnect_grace": _duration_text(spec.disconnect_grace_seconds),
+        "retry": {"max_attempts": spec.retry.max_attempts, "on": list(spec.retry.on)},
+    }
+    if not resources.gpu_count:
+        for key in ("gpu", "gpu_count", "gpu_memory"):
+            del tree["resources"][key]
+    return _without_empty(tree)
+
+
+def _image(image: domain.Image | None) -> str | dict[str, Any] | None:
+    if image is None:
+        return None
+    name = f"{image.name}@{image.digest}" if image.digest else image.name
+    return {"name": name, "credentials": image.credentials} if image.credentials else name
+
+
+def _source(each: domain.Input) -> str:
+    return f"{each.url}@{each.digest}" if each.digest else each.url
+
+
+# Quantities as text, exactly
+
+
+def _bytes_text(size: int) -> str | int:
+    for unit, factor in (("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return size
+
+
+def _cpu_text(milli: int) -> str | int:
+    return milli // 1000 if milli % 1000 == 0 else f"{milli}m"
+
+
+def _duration_text(seconds: int) -> str:
+    for unit, factor in (("h", 3600), ("m", 60)):
+        if seconds and seconds % factor == 0:
+            return f"{seconds // factor}{unit}"
+    return f"{seconds}s"
+
+
+def _optional(value: int | None, show: Callable[[int], str]) -> str | None:
+    return None if value is None else show(value)
+
+
+def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what is None or empty, here and one level down; only `retry.on: []` says something."""
+    kept = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and key not in ("env", "retry", "secrets", "inputs"):
+            value = {k: v for k, v in value.items() if v is not None and v != []}
+        if value is not None and value not in ([], {}):
+            kept[key] = value
+    return kept
