@@ -16,10 +16,10 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test $(CHECKS) fuzz bench format lock clean
+.PHONY: help setup demo test $(CHECKS) faults-full fuzz bench format lock clean
 
 help: ## List the tasks
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
 
 setup: ## Create .venv from the pinned requirements (nothing to do when it is current)
 	@$(PYTHON) scripts/setup.py
@@ -48,6 +48,9 @@ integration: setup ## Run the tests against real processes, databases and sandbo
 
 acceptance: setup ## Run the tests of the whole, end to end
 	$(BIN)/pytest tests/acceptance
+
+faults-full: setup ## Cut the network for 60 s and for 20 min, with default periods; takes half an hour
+	FAULTS_LENGTH=full $(BIN)/pytest --timeout=2400 tests/acceptance/faults/test_faults_cuts.py
 
 fuzz: setup ## Fuzz every parser that faces a stranger (SECONDS=60 each, ONLY=receipt for one); needs atheris
 	$(BIN)/uv pip install --quiet 'atheris>=3'

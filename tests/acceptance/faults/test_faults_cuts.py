@@ -23,6 +23,7 @@ from benchmarks.local import quiet_environment
 
 from acceptance.faults.faults import (
     BEAT_SECONDS,
+    FULL_LENGTH,
     QUICK,
     Followed,
     check_books,
@@ -45,6 +46,9 @@ from perak.wire.receipts import verify_receipt
 Healed = Callable[[str, float], None]
 CLONE_NEWNET = 0x4000_0000  # linux/sched.h
 EXCHANGE, NODE = "10.213.78.1", "10.213.78.2"
+SHORT_CUT_SECONDS, LONG_CUT_SECONDS = (60, 1200) if FULL_LENGTH else (2, 4)
+GRACE_SECONDS = 300 if FULL_LENGTH else 1
+"""Of the runs that are to be fenced; at full length the default of every job."""
 
 
 @dataclass
@@ -183,19 +187,25 @@ def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True)
 
 
+def lasting(seconds: float, *, since: float) -> None:
+    """Wait until something has lasted for so long; `since` is of the monotonic clock."""
+    time.sleep(max(0.0, since + seconds - time.monotonic()))
+
+
 def test_a_cut_shorter_than_the_grace_leaves_the_run_alone(net: Net, healed: Healed) -> None:
-    followed, run = net.begin("short-cut", grace_seconds=60)
+    followed, run = net.begin("short-cut", grace_seconds=max(60, GRACE_SECONDS))
     shim = shim_pid(net.agent_dir, run)
     net.pull_the_cable()
     cut_at = time.monotonic()
     until(lambda: any("silent" in step for step in followed.steps), "that the renter is told")
     assert net.client.job(followed.job).node_silent
     healed(f"a cut: the renter is told ({3 * BEAT_SECONDS:g} s of silence)", time.monotonic() - cut_at)
+    lasting(SHORT_CUT_SECONDS, since=cut_at)
     net.plug_it_in()
     began_at = time.monotonic()
     written = last_tick(net.log_of(run))
     followed.see(written + 1)
-    healed("a cut within the grace, the log goes on", time.monotonic() - began_at)
+    healed(f"a cut of {SHORT_CUT_SECONDS} s, within the grace, the log goes on", time.monotonic() - began_at)
     assert shim_pid(net.agent_dir, run) == shim
     finish(net.agent_dir, run)
     done = ended(net.client, followed.job)
@@ -211,29 +221,30 @@ def test_a_cut_shorter_than_the_grace_leaves_the_run_alone(net: Net, healed: Hea
 
 def test_a_cut_longer_than_the_grace_fences_the_run(net: Net, healed: Healed) -> None:
     """The stale run is billed to its last evidence, ends itself when it learns so, and settles nothing."""
-    followed, run = net.begin("long-cut", grace_seconds=1)
+    followed, run = net.begin("long-cut", grace_seconds=GRACE_SECONDS)
     shim = shim_pid(net.agent_dir, run)
     seen = followed.shown[1]
     net.pull_the_cable()
-    cut_at = datetime.now(UTC)
+    cut_at, pulled_at = datetime.now(UTC), time.monotonic()
     fenced = until(
         lambda: now if (now := net.client.job(followed.job)).runs[0].state == "fenced" else None, "the fence"
     )
     silence = datetime.now(UTC) - cut_at
-    healed("a cut beyond the grace of 1 s, the run is fenced", silence.total_seconds())
+    healed(f"a cut beyond the grace of {GRACE_SECONDS} s, the run is fenced", silence.total_seconds())
     assert fenced.state == "queued"
     assert fenced.runs[0].ended_at <= cut_at, "billed beyond the last signed evidence"
     assert float(fenced.runs[0].cost) > 0
     receipt = net.client.receipt(fenced.runs[0].receipt)
     verified = verify_receipt(receipt.model_dump_json())
     assert verified.valid, [check for check in verified.checks if not check.passed]
+    lasting(LONG_CUT_SECONDS, since=pulled_at)
     assert Path(f"/proc/{shim}").exists(), "execution goes on where nobody can tell of the fence"
     net.plug_it_in()
     began_at = time.monotonic()
     followed.see(1, attempt=2)
-    healed("a cut beyond the grace, the job runs again", time.monotonic() - began_at)
+    healed(f"a cut of {LONG_CUT_SECONDS} s, the job runs again", time.monotonic() - began_at)
     until(lambda: not Path(f"/proc/{shim}").exists(), "the end of the stale run")
-    healed("a cut beyond the grace, the stale run has ended", time.monotonic() - began_at)
+    healed(f"a cut of {LONG_CUT_SECONDS} s, the stale run has ended", time.monotonic() - began_at)
     finish(net.agent_dir, net.client.job(followed.job).runs[1].id)
     done = ended(net.client, followed.job)
     assert (done.state, done.attempts) == ("succeeded", 2), done
@@ -245,7 +256,7 @@ def test_a_cut_longer_than_the_grace_fences_the_run(net: Net, healed: Healed) ->
 
 def test_a_node_that_is_gone_for_good(net: Net, healed: Healed) -> None:
     """Its run is billed to the last evidence, the node is offline, and the job waits for another one."""
-    followed, run = net.begin("gone", grace_seconds=1)
+    followed, run = net.begin("gone", grace_seconds=GRACE_SECONDS)
     shim = shim_pid(net.agent_dir, run)
     began_at = time.monotonic()
     assert net.agent.process is not None
