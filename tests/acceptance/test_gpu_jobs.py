@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
 import json
 import os
+import queue
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.local import perak_up
+from benchmarks.local import Local, perak_up
 
 from acceptance.conftest import Shell
 from stand_ins import make_driver, uuid
 
 WATTS = 200
 """What each stand-in card draws, by its counter."""
+COOL, HOT = "60 61 62", "60 91 62"
+"""Degrees of each card; it slows itself at 90."""
 WAIT_SECONDS_MAX = 45
 JOB = """
 name: {name}
@@ -31,20 +37,32 @@ limits: {{max_duration: 10m}}
 """
 
 
+class Cards(Shell):
+    """A running Perak, and the file with the temperature of each of its cards."""
+
+    def __init__(self, running: Local, temperatures: Path) -> None:
+        super().__init__(running)
+        self.temperatures = temperatures
+
+
 @pytest.fixture(scope="module")
-def gpus() -> Iterator[Shell]:
+def gpus() -> Iterator[Cards]:
     """A whole Perak on a machine with three cards, of which the third adds wrongly."""
     if os.geteuid() != 0:
         pytest.skip("needs root: to make device nodes")
     folder = Path(tempfile.mkdtemp(prefix="perak-cards-"))
     folder.chmod(0o755)
     try:
-        root = make_driver(folder / "driver", cards=3, WATTS=WATTS, WRONG_CARD=2)
+        temperatures = folder / "temperatures"
+        temperatures.write_text(COOL)
+        root = make_driver(
+            folder / "driver", cards=3, WATTS=WATTS, WRONG_CARD=2, TEMPERATURES=f'"{temperatures}"'
+        )
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PERAK_NVIDIA_ROOT", str(root))
             patch.setenv("PERAK_TORCH_INDEX_URL", "off")
             with perak_up("--fund", "100", "--price-gpu", "0.20") as running:
-                yield Shell(running)
+                yield Cards(running, temperatures)
     finally:
         shutil.rmtree(folder)
 
@@ -78,6 +96,47 @@ def test_a_card_that_fails_its_check_is_not_offered_and_that_is_shown(gpus: Shel
     assert "added 2048 of 4096 numbers wrongly" in offer["left_out"][uuid(2)]
     people = gpus("offer", "ls")
     assert "numbers wrongly" in people.stdout + people.stderr
+
+
+def test_a_hot_card_is_shown_and_told_and_so_is_its_end(gpus: Cards) -> None:
+    with receiver() as (url, messages):
+        assert gpus("webhook", "add", url, "--events", "node.hot,node.cool").returncode == 0
+        gpus.temperatures.write_text(HOT)
+        hot = messages.get(timeout=WAIT_SECONDS_MAX)
+        assert hot["type"] == "node.hot"
+        assert (
+            "GPU 1 Tesla V100-SXM2-16GB is at 91 °C, its limit is 90 °C (NVML slowdown"
+            in hot["data"]["detail"]
+        )
+        (name,) = {hot["data"]["name"]}
+        temperatures = {each["id"]: each for each in show(gpus, "node", "show", name)["temperatures"]}
+        assert [temperatures[uuid(card)]["hot"] for card in range(3)] == [False, True, False]
+        assert "HOT" in gpus("node", "show", name).stdout
+
+        gpus.temperatures.write_text(COOL)
+        cool = messages.get(timeout=WAIT_SECONDS_MAX)
+        assert cool["type"] == "node.cool"
+        assert "61 °C" in cool["data"]["detail"]
+
+
+@contextlib.contextmanager
+def receiver() -> Iterator[tuple[str, queue.Queue[Any]]]:
+    """An HTTP server on loopback that keeps what is posted to it."""
+    messages: queue.Queue[Any] = queue.Queue()
+
+    class Keep(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            messages.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Keep) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", messages
+        server.shutdown()
 
 
 def test_a_quote_compares_the_price_with_the_clouds(gpus: Shell, tmp_path: Path) -> None:

@@ -51,6 +51,24 @@ int nvmlDeviceGetCudaComputeCapability(int *card, int *major, int *minor) {
 }
 int nvmlDeviceGetPowerManagementLimit(int *card, uint *mw) { (void)card; *mw = 300000; return 0; }
 int nvmlDeviceGetPowerUsage(int *card, uint *mw) { (void)card; *mw = WATTS * 1000; return 0; }
+/* The file TEMPERATURES, where there is one, has the temperature of each card in degrees, in order. */
+#ifdef TEMPERATURES
+int nvmlDeviceGetTemperature(int *card, uint sensor, uint *celsius) {
+    (void)sensor;
+    FILE *file = fopen(TEMPERATURES, "r");
+    if (!file) return 3;
+    int read = 0;
+    for (int i = 0; i <= *card; i++) read += fscanf(file, "%u", celsius) == 1;
+    fclose(file);
+    return read == *card + 1 ? 0 : 3;
+}
+int nvmlDeviceGetTemperatureThreshold(int *card, uint threshold, uint *celsius) {
+    (void)card;
+    if (threshold > 1) return 3;
+    *celsius = threshold == 0 ? 95 : 90;
+    return 0;
+}
+#endif
 int nvmlDeviceGetMinorNumber(int *card, uint *minor) { *minor = *card; return 0; }
 int nvmlDeviceGetPciInfo_v3(int *card, struct pci *p) {
     memset(p, 0, sizeof *p);

@@ -18,11 +18,13 @@ import msgspec
 
 from perak.agent import core
 from perak.agent.core import Core, Event, Instruction
+from perak.agent.health import HealthWatch
 from perak.agent.identity import Identity
 from perak.agent.journal import Journal, RunRecord
 from perak.agent.link import Link
 from perak.agent.meter.energy import EnergyMeter, MeterState
 from perak.agent.probe.ask import NothingToOffer
+from perak.agent.probe.temperatures import Thermometer
 from perak.agent.sandbox import RunStatus, Sandbox, TierReport
 from perak.agent.settings import Limits
 from perak.agent.work import Work, WorkFailed
@@ -79,6 +81,7 @@ class Node:
     tier: TierReport
     work: Work
     meter: EnergyMeter
+    thermometer: Thermometer
     limits: Limits
     version: str
     ask: Callable[[], OfferAsk]
@@ -125,6 +128,7 @@ class Node:
         self._spawn(self._link.run())
         self._spawn(self._tick())
         self._spawn(self._watch_offer())
+        self._spawn(self._watch_health())
         self._on_ready = on_ready
         try:
             await self._until(stop)
@@ -564,6 +568,18 @@ class Node:
             await asyncio.sleep(self.limits.offer_check_seconds)
             if self._offer is not None:
                 self._post_offer(again=False)
+
+    async def _watch_health(self) -> None:
+        watch = HealthWatch(
+            every_seconds=self.limits.health_report_seconds,
+            every_seconds_hot=self.limits.health_report_hot_seconds,
+        )
+        loop = asyncio.get_running_loop()
+        while True:
+            sensors = await self._in_thread(self._quick, self.thermometer.read)
+            if (health := watch.take(sensors, now=loop.time())) is not None:
+                self._report(health)
+            await asyncio.sleep(self.limits.health_check_seconds)
 
     # Tasks and threads
 

@@ -56,6 +56,12 @@ class Limits:
     """How long an agent that leaves for good waits for its runs to end and their reports to arrive."""
     offer_check_seconds: float = 10.0
     """How soon a change of the provider file or of the devices reaches the exchange."""
+    health_check_seconds: float = 5.0
+    """How often temperatures are read: as often as a beat; a card takes a minute from warm to hot."""
+    health_report_seconds: float = 300.0
+    """They are reported when a part turns hot or cool, and this often: 2,000 nodes say 7 of them a second."""
+    health_report_hot_seconds: float = 60.0
+    """While a part is hot."""
     slow_threads_max: int = 4
     """Environments, transfers and packing; more at once would only share two cores and one disk."""
 

@@ -33,6 +33,7 @@ from perak.agent.meter.rapl import Rapl
 from perak.agent.probe.ask import build_ask, unpriced
 from perak.agent.probe.machine import Machine, probe_machine
 from perak.agent.probe.nvidia import Nvidia
+from perak.agent.probe.temperatures import Thermometer
 from perak.agent.provider import Provider
 from perak.agent.sandbox import Sandbox, TierReport
 from perak.agent.settings import AgentSettings
@@ -104,6 +105,7 @@ async def _agent(settings: AgentSettings) -> int:
             transfer_attempts_max=limits.transfer_attempts_max,
         ),
         meter=EnergyMeter(rapl=Rapl.open(), nvidia=offer.nvidia),
+        thermometer=Thermometer(nvidia=offer.nvidia),
         limits=limits,
         version=version("perak"),
         ask=offer.ask,

@@ -11,6 +11,8 @@ from perak.app.records import NodeRecord
 EVENTS = {
     "node.offline": "a node was silent for so long that it counts as gone",
     "node.online": "a node that counted as gone is back",
+    "node.hot": "a part of a node is as hot as it may be, and slows itself; the detail names it",
+    "node.cool": "no part of a node that was hot is hot any more",
     "node.refused": "a node, or a run on it, was refused; the detail says why",
 }
 """Every event that a webhook may ask for, and what it means."""

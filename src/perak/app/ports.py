@@ -13,6 +13,7 @@ from typing import Protocol
 from perak.app.records import (
     Caller,
     Engagement,
+    Heat,
     HeldFunds,
     IdempotentReply,
     JobRecord,
@@ -26,7 +27,7 @@ from perak.domain.market.match import PendingJob
 from perak.domain.offer import Offer, OfferAsk
 from perak.domain.outcome import Settlement
 from perak.domain.receipt import Receipt
-from perak.domain.report import Metered, RunStarted
+from perak.domain.report import Health, Metered, RunStarted
 
 
 class Ids(Protocol):
@@ -161,6 +162,10 @@ class NodeStore(Protocol):
 
     async def notice(self, id: str, *, text: str, now: datetime) -> None:
         """Keep what the node's owner should know; it stands until another takes its place."""
+
+    async def heat(self, id: str) -> Heat: ...
+    async def set_health(self, id: str, *, health: Health, at: datetime, heat: Heat) -> None:
+        """Keep the node's latest temperatures, and which of them are hot."""
 
     async def set_state(self, id: str, *, state: str) -> None: ...
     async def set_mode(self, id: str, *, mode: str) -> None: ...

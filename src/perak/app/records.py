@@ -144,6 +144,14 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Heat:
+    """Which sensors of a node count as hot, and since when the node is as it is, hot or cool."""
+
+    hot: tuple[str, ...] = ()
+    turned_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignedReceipt:
     """A receipt as it is stored: its payload for people and the exchange's signature over it."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from perak.app.alerts import tell
 from perak.app.context import Context
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
+from perak.app.health import take_health
 from perak.app.ports import Transaction
 from perak.app.records import Engagement, NodeRecord, RunEnd
 from perak.app.settlement import refuse_run, settle_run
@@ -20,6 +21,7 @@ from perak.domain.plausible import check_report, shown
 from perak.domain.report import (
     CAUSES,
     NODE_CAUSES,
+    Health,
     LogChunk,
     Metered,
     OfferPosted,
@@ -92,6 +94,9 @@ async def _apply(
     if isinstance(body, OfferPosted):
         await tx.offers.post(id=context.new_id("offer"), node=node, ask=body.offer, now=now)
         return [MarketChanged()]
+    if isinstance(body, Health):
+        await take_health(tx, node=node, health=body, at=_time(report.at), now=now)
+        return []
     engagement = await tx.leases.of_run(body.run)
     if engagement is None or not _is_current(engagement, node, body.lease, body.epoch):
         return []
@@ -110,6 +115,11 @@ async def _apply(
         case RunExited():
             end = _run_end(body, engagement, report.jws)
             return await settle_run(tx, engagement, end, context=context, now=now)
+
+
+def _time(ms: int) -> datetime:
+    """`check_report` has seen that it is no later than now."""
+    return datetime.fromtimestamp(ms / 1000, tz=UTC)
 
 
 def _is_current(engagement: Engagement, node: NodeRecord, lease: str, epoch: int) -> bool:

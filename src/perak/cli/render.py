@@ -227,7 +227,14 @@ def node(found: api.Node) -> RenderableType:
         ("notice", f"{_at(found.notice_at)}: {found.notice}" if found.notice and found.notice_at else None),
         ("offer", found.offer),
         ("live leases", str(found.live_leases)),
+        *(("temperature", _temperature(each)) for each in found.temperatures),
+        ("read", _at(found.health_at) if found.temperatures and found.health_at else None),
     )
+
+
+def _temperature(sensor: api.TemperatureView) -> Text:
+    what = f"{sensor.celsius:g} °C of at most {sensor.hot_celsius:g} °C ({sensor.limit_source})"
+    return _text(f"{sensor.name}: {what}") + (Text(" HOT", style="red") if sensor.hot else Text())
 
 
 def offers(found: Iterable[api.Offer]) -> RenderableType:

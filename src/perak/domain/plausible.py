@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from perak.domain.errors import InvalidInput
 from perak.domain.offer import Device, Hours, OfferAsk
 from perak.domain.report import (
+    Health,
     LogChunk,
     Metered,
     OfferPosted,
@@ -52,6 +53,10 @@ OUTPUT_FILES_MAX = 10**7
 MISSING_MAX = 50
 """As many outputs as a job may name."""
 PATH_CHARACTERS_MAX = 1_024
+SENSORS_MAX = 2 * DEVICES_MAX
+"""The cards, and as many sensors of the machine's own."""
+CELSIUS_LEAST, CELSIUS_MOST = -100.0, 250.0
+"""What no room is colder than, and what no chip outlives."""
 INTEGER_MAX = 2**62
 """Sums of two still fit the database's 64 bits."""
 
@@ -72,12 +77,14 @@ def check_report(report: Report, *, now_ms: int) -> None:
     """Raises Implausible where the report says what can't be."""
     latest = now_ms + CLOCK_SKEW_SECONDS_MAX * 1000
     _number("at", report.at, 0, latest)
-    if not isinstance(report.body, OfferPosted):
+    if not isinstance(report.body, OfferPosted | Health):
         _name("run", report.body.run)
         _name("lease", report.body.lease)
     match report.body:
         case OfferPosted(offer=ask):
             check_offer(ask)
+        case Health() as health:
+            _check_health(health)
         case RunPreparing():
             pass  # Its detail is for people: `shown` bounds it.
         case RunStarted() as body:
@@ -154,6 +161,18 @@ def _check_hours(hours: Hours) -> None:
     _count("hours.weekdays", hours.weekdays, 7)
     for day in hours.weekdays:
         _number("hours.weekdays", day, 1, 7)
+
+
+def _check_health(health: Health) -> None:
+    _count("sensors", health.sensors, SENSORS_MAX)
+    for sensor in health.sensors:
+        _name("sensors.id", sensor.id)
+        _name("sensors.name", sensor.name)
+        _name("sensors.limit_source", sensor.limit_source)
+        _number("sensors.celsius", sensor.celsius, CELSIUS_LEAST, CELSIUS_MOST)
+        _number("sensors.hot_celsius", sensor.hot_celsius, CELSIUS_LEAST, CELSIUS_MOST)
+    if len({sensor.id for sensor in health.sensors}) < len(health.sensors):
+        raise Implausible("sensors: two of them have the same id")
 
 
 def _check_exit(body: RunExited, *, latest: int) -> None:

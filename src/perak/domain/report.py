@@ -109,10 +109,37 @@ class RunRefused:
     detail: str
 
 
-Body = OfferPosted | RunPreparing | RunStarted | LogChunk | Metered | RunExited | RunRefused
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensor:
+    """One temperature. `id` is a device's UUID, or names a sensor of the machine; `name` is for people.
+
+    `hot_celsius`: where the part slows itself; `limit_source` says who says so.
+    """
+
+    id: str
+    name: str
+    celsius: float
+    hot_celsius: float
+    limit_source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The temperatures of the node as they are at the report's time; a sensor that can't be read is absent.
+
+    Sent when a part turns hot or cool, and every few minutes: what was missed comes again.
+    """
+
+    sensors: tuple[Sensor, ...]
+
+
+RunBody = RunPreparing | RunStarted | LogChunk | Metered | RunExited | RunRefused
+"""What a node says of one run."""
+Body = OfferPosted | Health | RunBody
 
 REPORT_TYPES: dict[str, type[Body]] = {
     "offer_posted": OfferPosted,
+    "health": Health,
     "run_preparing": RunPreparing,
     "run_started": RunStarted,
     "log_chunk": LogChunk,

@@ -26,7 +26,7 @@ import click
 from perak.domain.errors import Conflict, DomainError, Unavailable
 from perak.server.child import Child, Plan
 from perak.server.main import OPERATOR_KEY_VARIABLE, READY
-from perak.server.settings import CURRENCY_DEFAULT, PORT_DEFAULT
+from perak.server.settings import CURRENCY_DEFAULT, PORT_DEFAULT, is_loopback
 
 EXCHANGE_START_SECONDS = 90.0
 """Two seconds as a rule, with the migration at the first start; a slow disk takes longer."""
@@ -257,6 +257,9 @@ class Supervisor:
         arguments += ["--state-dir", str(options.state_dir / "exchange"), "--log-level", options.log_level]
         arguments += ["--name", options.name] if options.name else []
         arguments += ["--currency", options.currency] if options.currency else []
+        if is_loopback(options.listen.rpartition(":")[0].strip("[]")):
+            # Whoever provides or rents here is on this machine already, and so are those it wants told.
+            arguments += ["--webhooks-to-private"]
         # Secrets go through the environment: everyone on the machine can read arguments.
         secret = {"PERAK_DATABASE_URL": database, OPERATOR_KEY_VARIABLE: self._key}
         return Plan("exchange", tuple(arguments), secret)

@@ -236,6 +236,17 @@ class DeviceView(Model):
     free: bool
 
 
+class TemperatureView(Model):
+    """One temperature of a node. It is `hot` from `hot_celsius` on, where the part slows itself."""
+
+    id: str
+    name: str
+    celsius: float
+    hot_celsius: float
+    limit_source: str
+    hot: bool
+
+
 class Node(Model):
     """A provider's machine. A draining node is `drained` once it has no lease left."""
 
@@ -250,6 +261,9 @@ class Node(Model):
     notice: str | None = None
     """What the exchange last had to say to its owner: a wrong clock, a second agent with its key."""
     notice_at: datetime | None = None
+    temperatures: list[TemperatureView] = []
+    """As the node last reported them, at `health_at`; a part that tells none is absent."""
+    health_at: datetime | None = None
     offer: str | None
     live_leases: int
 

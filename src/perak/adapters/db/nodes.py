@@ -8,9 +8,10 @@ from typing import Any
 
 import asyncpg
 
-from perak.app.records import NodeRecord
+from perak.app.records import Heat, NodeRecord
 from perak.domain.errors import Conflict
 from perak.domain.lifecycle import NODE
+from perak.domain.report import Health
 
 COLUMNS = """id, project_id, name, state, mode, sign_key, certificate_chain, certificate_expires_at,
     report_seq, agent_id"""
@@ -124,6 +125,20 @@ class PgNodes:
             id,
             text,
             now,
+        )
+
+    async def heat(self, id: str) -> Heat:
+        row = await self._db.fetchrow("select hot, heat_turned_at from node where id = $1", id)
+        return Heat(hot=tuple(row["hot"]), turned_at=row["heat_turned_at"])
+
+    async def set_health(self, id: str, *, health: Health, at: datetime, heat: Heat) -> None:
+        await self._db.execute(
+            "update node set sensors = $2, health_at = $3, hot = $4, heat_turned_at = $5 where id = $1",
+            id,
+            health.sensors,
+            at,
+            list(heat.hot),
+            heat.turned_at,
         )
 
     async def set_state(self, id: str, *, state: str) -> None:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from perak.agent.probe.driver import DeviceAccess, Driver, bus_id
+from perak.domain.hardware.heat import DEFAULT_SOURCE, GPU_HOT_CELSIUS_DEFAULT
 from perak.domain.offer import Device
+from perak.domain.report import Sensor
 
 _T = TypeVar("_T")
 
@@ -76,6 +78,35 @@ class Nvidia:
             return None
         milliwatts = self._read(lambda: self._nvml.nvmlDeviceGetPowerUsage(found.handle))
         return None if milliwatts is None else milliwatts / 1000
+
+    def temperatures(self) -> list[Sensor]:
+        """What each card's own sensor says, with the temperature at which the card slows itself."""
+        return [sensor for each in self.devices if (sensor := self._temperature(each)) is not None]
+
+    def _temperature(self, found: NvidiaDevice) -> Sensor | None:
+        nvml = self._nvml
+        celsius = self._read(lambda: nvml.nvmlDeviceGetTemperature(found.handle, nvml.NVML_TEMPERATURE_GPU))
+        if celsius is None:
+            return None
+        limit, source = GPU_HOT_CELSIUS_DEFAULT, DEFAULT_SOURCE
+        for threshold, name in (
+            (nvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN, "slowdown"),
+            (nvml.NVML_TEMPERATURE_THRESHOLD_SHUTDOWN, "shutdown"),
+        ):
+            told = self._threshold(found, threshold)
+            if told:
+                limit, source = float(told), f"NVML {name} threshold"
+                break
+        return Sensor(
+            id=found.device.uuid,
+            name=f"GPU {found.device.index} {found.device.model}",
+            celsius=float(celsius),
+            hot_celsius=limit,
+            limit_source=source,
+        )
+
+    def _threshold(self, found: NvidiaDevice, threshold: int) -> int | None:
+        return self._read(lambda: self._nvml.nvmlDeviceGetTemperatureThreshold(found.handle, threshold))
 
     def access(self, uuids: tuple[str, ...]) -> DeviceAccess:
         """What a run with these devices gets of the machine. Raises LookupError for an unknown one."""

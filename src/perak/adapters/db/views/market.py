@@ -13,13 +13,13 @@ from perak.adapters.db.offers import offer_of
 from perak.domain.job import JobSpec
 from perak.domain.offer import Offer as MarketOffer
 from perak.domain.units import format_money
-from perak.wire.api import DeviceView, Node, Offer
+from perak.wire.api import DeviceView, Node, Offer, TemperatureView
 
 NODE = """
 select node.id, node.name, node.project_id as project, node.state,
     case when node.mode = 'draining' and live.leases = 0 then 'drained' else node.mode end as mode,
     node.last_seen, node.enrolled_at, node.agent_version, node.notice, node.notice_at,
-    offer.id as offer, live.leases as live_leases
+    node.sensors, node.health_at, node.hot, offer.id as offer, live.leases as live_leases
 from node left join offer on offer.node_id = node.id, lateral (
     select count(*) as leases from lease
     where lease.node_id = node.id and lease.state in ('active', 'suspected')
@@ -47,14 +47,14 @@ async def list_nodes(connection: Any, *, project: str | None, before: str | None
         before,
         limit,
     )
-    return [Node(**row) for row in rows]
+    return [_node(row) for row in rows]
 
 
 async def get_node(connection: Any, id: str, *, project: str | None) -> Node | None:
     row = await connection.fetchrow(
         f"{NODE} where node.id = $1 and ($2::text is null or node.project_id = $2)", id, project
     )
-    return Node(**row) if row else None
+    return _node(row) if row else None
 
 
 async def list_offers(connection: Any, *, before: str | None, limit: int) -> list[Offer]:
@@ -136,6 +136,13 @@ async def enrolled_with(connection: Any, *, secret_hash: bytes, sign_key: bytes)
         sign_key,
     )
     return (row["id"], row["certificate_chain"]) if row else None
+
+
+def _node(row: Mapping[str, Any]) -> Node:
+    values = dict(row)
+    hot = set(values.pop("hot"))
+    sensors = values.pop("sensors") or ()
+    return Node(**values, temperatures=[TemperatureView(**each, hot=each["id"] in hot) for each in sensors])
 
 
 def _live_lease(row: Mapping[str, Any]) -> LiveLease:
