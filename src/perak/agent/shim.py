@@ -502,7 +502,7 @@ def _become(
     for option, descriptor in inherited.items():
         os.set_inheritable(descriptor, True)
         argv += [option, str(descriptor)]
-    argv += ["--", "/bin/sh", "-e", f"/job/{name}"]
+    argv += ["--", *plan.get("programs", {}).get(name, ("/bin/sh", "-e", f"/job/{name}"))]
     os.execve(plan["bwrap"], argv, {"PATH": "/usr/bin:/bin"})  # noqa: S606 - there is no shell on purpose
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.spec import ImageRoot, RunSpec
 
 JOB_UID = 1000
 """Who the job is in its own user namespace; the dedicated uid stands outside."""
@@ -39,6 +39,9 @@ OWN_ETC = {
     "resolv.conf": "",
 }
 """Written by us in place of the node's own, which would tell the job about the node."""
+
+MADE_HERE = frozenset({"proc", "dev", "sys", "tmp", "run", "work", "job"})
+"""Top-level folders that are ours in every sandbox, whatever an image has there."""
 
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -92,9 +95,10 @@ def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> 
     They go through a descriptor, not the command line, which every user of the node can read.
     """
     args = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"]
-    args += ["--cap-drop", "ALL", "--uid", str(JOB_UID), "--gid", str(JOB_UID), "--hostname", "perak"]
+    uid, gid = (spec.image.uid, spec.image.gid) if spec.image else (JOB_UID, JOB_UID)
+    args += ["--cap-drop", "ALL", "--uid", str(uid), "--gid", str(gid), "--hostname", "perak"]
     args += ["--clearenv", *_environment(spec)]
-    args += [*_system(), *_etc(own_etc)]
+    args += _image(spec.image, own_etc) if spec.image else [*_system(), *_etc(own_etc)]
     args += ["--proc", "/proc", "--dev", "/dev"]
     # Before /dev is closed: for each a file must be made to mount it on.
     for device in spec.device_nodes:
@@ -111,19 +115,41 @@ def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> 
     for folder in spec.masks:
         args += ["--remount-ro", folder]
     args += ["--bind", str(scratch / "work"), "/work", "--ro-bind", str(scripts), "/job"]
-    args += ["--remount-ro", "/", "--chdir", "/work"]
+    for mount in spec.inputs:
+        args += ["--ro-bind", mount.source, mount.target]
+    args += ["--remount-ro", "/", "--chdir", working_folder(spec)]
     if any("\0" in each for each in args):  # it would end the argument and begin one of the job's choice
         raise ValueError(f"{spec.run_id}: a path or an id contains a zero byte")
     return args
 
 
+def working_folder(spec: RunSpec) -> str:
+    """Where a run starts: its own script in the work folder, an image's program where the image says."""
+    return spec.image.cwd if spec.image is not None and spec.command is None else "/work"
+
+
 def _environment(spec: RunSpec) -> list[str]:
     env = {"HOME": "/work", "USER": "perak", "LOGNAME": "perak", "LANG": "C.UTF-8", "TMPDIR": "/tmp"}  # noqa: S108
     env["PATH"] = SYSTEM_PATH
-    env.update(spec.env)
+    env |= (spec.image.env if spec.image else {}) | spec.env
     env["PATH"] = ":".join((*spec.path_prefix, env["PATH"]))
     env["PERAK_JOB_ID"], env["PERAK_RUN_ID"] = spec.job_id, spec.run_id
     return [part for name, value in env.items() for part in ("--setenv", name, value)]
+
+
+def _image(image: ImageRoot, own_etc: Path) -> list[str]:
+    """The image's top-level entries on bubblewrap's own root, where mount points can be made."""
+    args: list[str] = []
+    for entry in sorted(os.scandir(image.root), key=lambda each: each.name):
+        if entry.name in MADE_HERE:
+            continue
+        if entry.is_symlink():
+            args += ["--symlink", os.readlink(entry.path), f"/{entry.name}"]
+        else:
+            args += ["--ro-bind", entry.path, f"/{entry.name}"]
+    for name in ("hosts", "resolv.conf"):
+        args += ["--ro-bind", str(own_etc / name), f"/etc/{name}"]
+    return args
 
 
 def _system() -> list[str]:

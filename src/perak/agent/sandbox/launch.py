@@ -13,10 +13,14 @@ from perak.agent.sandbox.spec import RunSpec
 
 
 class Launch(TypedDict):
-    """The shim's plan. `uid` is None where the run keeps the agent's own; a None limit isn't watched."""
+    """The shim's plan. `uid` is None where the run keeps the agent's own; a None limit isn't watched.
+
+    `programs`: what a stage starts where that isn't its script.
+    """
 
     run_id: str
     stages: list[str]
+    programs: dict[str, list[str]]
     bwrap: str
     arguments: list[str]
     seccomp: str | None
@@ -56,6 +60,7 @@ def plan(
     return Launch(
         run_id=spec.run_id,
         stages=["setup", "run"] if spec.setup is not None else ["run"],
+        programs={"run": list(spec.image.argv)} if spec.command is None and spec.image else {},
         bwrap=str(binary),
         arguments=bwrap.arguments(
             spec, scratch=scratch, own_etc=state_folder / "etc", scripts=run_folder / "scripts"

@@ -304,8 +304,9 @@ class Sandbox:
 def _write_scripts(folder: Path, spec: RunSpec, uid: int | None) -> None:
     """The scripts as files that only the run's own user can read."""
     folder.mkdir(mode=0o750)
-    scripts = {"run": spec.command} | ({"setup": spec.setup} if spec.setup is not None else {})
-    for name, text in scripts.items():
+    for name, text in (("setup", spec.setup), ("run", spec.command)):
+        if text is None:
+            continue
         (folder / name).write_text(text if text.endswith("\n") else f"{text}\n")
         (folder / name).chmod(0o440)
         if uid is not None:

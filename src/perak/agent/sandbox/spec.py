@@ -33,11 +33,30 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRoot:
+    """An unpacked container image that takes the place of the node's own /usr and /etc.
+
+    `root`: its folder on the node, shared by runs and written by none. It has the places that a sandbox
+    mounts on: /proc /dev /sys /tmp /run /var/tmp /work /job, and /etc/hosts and /etc/resolv.conf as plain
+    files. `argv` and `cwd`: what a run without a script of its own starts, and where. `uid` and `gid`: whom
+    the image wants the run to be, in the run's own user namespace.
+    """
+
+    root: str
+    argv: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    uid: int = 1000
+    gid: int = 1000
+    cwd: str = "/work"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """One run: its scripts, what it sees and its limits. Stored as run.json in the run's folder.
 
     `setup` and `command` are shell scripts, run one after the other with ``sh -e`` in the work folder,
-    both without a network; what `setup` exports does not reach `command`.
+    both without a network; what `setup` exports does not reach `command`. Without a `command`, `image` says
+    what is started.
     """
 
     run_id: str
@@ -45,9 +64,12 @@ class RunSpec:
     job_id: str
     epoch: int
     setup: str | None
-    command: str
+    command: str | None
     env: dict[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
+    image: ImageRoot | None = None
+    inputs: tuple[Mount, ...] = ()
+    """Data at its place below /work: mounted read-only, after the work folder."""
     path_prefix: tuple[str, ...] = ()
     cpu_milli: int
     memory_bytes: int
@@ -64,12 +86,14 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         check_run_id(self.run_id)
-        for script in (self.setup or "", self.command):
+        if self.command is None and (self.image is None or not self.image.argv):
+            raise ValueError(f"{self.run_id} has neither a script nor an image that names a program to start")
+        for script in (self.setup or "", self.command or ""):
             if len(script.encode()) > SCRIPT_BYTES_MAX:
                 raise ValueError(f"a script of {self.run_id} is larger than {SCRIPT_BYTES_MAX} bytes")
         if min(self.cpu_milli, self.memory_bytes, self.disk_bytes, self.pids_max) <= 0:
             raise ValueError(f"{self.run_id}: cpu, memory, disk and pids must all be above zero")
-        for name, value in self.env.items():
+        for name, value in (self.env | (self.image.env if self.image else {})).items():
             if not name or "=" in name or "\0" in name + value or not _is_unicode(name + value):
                 raise ValueError(f"{self.run_id}: {name[:80]!r} can't be in the environment of a program")
 
@@ -114,7 +138,10 @@ def spec_to_json(spec: RunSpec) -> str:
 def spec_from_json(text: str) -> RunSpec:
     """The RunSpec that `spec_to_json` wrote."""
     fields: dict[str, Any] = json.loads(text)
-    fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
+    for name in ("mounts", "inputs"):
+        fields[name] = tuple(Mount(**mount) for mount in fields.get(name, ()))
+    if image := fields.get("image"):
+        fields["image"] = ImageRoot(**image | {"argv": tuple(image["argv"])})
     fields["path_prefix"] = tuple(fields["path_prefix"])
     fields["device_nodes"] = tuple(fields["device_nodes"])
     fields["masks"] = tuple(fields.get("masks", ()))
