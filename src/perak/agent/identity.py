@@ -106,11 +106,14 @@ class Identity:
         return f"Node {sign(self.key, payload, typ=REQUEST_TYPE)}"
 
     def renew(self, chain_pem: str) -> None:
-        """Take a fresh certificate; one that isn't for this node's key is refused with InvalidInput."""
+        """Use a fresh certificate; one that isn't for this node's key is refused with InvalidInput."""
         chain = _chain(chain_pem)
         _check_chain(chain, self.key, self.node)
-        _write(self.state_dir / CHAIN, chain_pem.encode())
         self.chain = chain
+
+    def keep_certificate(self) -> None:
+        """Write the certificate that is in use to the state folder."""
+        _write(self.state_dir / CHAIN, b"".join(ssl.DER_cert_to_PEM_cert(der).encode() for der in self.chain))
 
 
 def load(state_dir: Path, *, url: str | None = None) -> Identity | None:

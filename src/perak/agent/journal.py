@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from perak.domain.report import Body, LogChunk, RunExited, RunRefused, RunStarted
+from perak.domain.report import Body, LogChunk, Metered, RunExited, RunRefused, RunStarted
 from perak.wire.session import LeaseOrder, decode_report
 
 FILE_NAME = "agent.db"
@@ -132,6 +132,15 @@ class Journal:
             self._store_last_seq(max(self._last_seq, seq))
         self._last_seq = max(self._last_seq, seq)
         return ended
+
+    def sign_anew(self) -> None:
+        """Sign the evidence that waits with the certificate of now; each report keeps its number and time."""
+        with self._transaction():
+            for seq, jws in self._db.execute("SELECT seq, jws FROM reports").fetchall():
+                report = decode_report(_payload(jws), jws=jws)
+                if isinstance(report.body, Metered | RunExited):
+                    signed = self._sign(seq, report.at, report.body)
+                    self._db.execute("UPDATE reports SET jws = ? WHERE seq = ?", (signed, seq))
 
     def reconcile(self, ack: int) -> tuple[str, ...]:
         """Agree with what the exchange says at the start of a session; returns as `acknowledge` does.

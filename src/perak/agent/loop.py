@@ -180,6 +180,8 @@ class Node:
         interval = min(self.limits.meter_interval_seconds, welcome.beat_interval_seconds)
         self._core.meter_interval_seconds = interval
         self._acked = welcome.ack
+        if welcome.certificate is not None:
+            self._take_certificate(welcome.certificate, before_keeping=self.journal.sign_anew)
         for run in self.journal.reconcile(welcome.ack):
             self._feed(core.ExitAcknowledged(run=run))
         self._post_offer(again=True)
@@ -197,11 +199,17 @@ class Node:
         self._feed(core.DesiredReceived(leases=desired.leases))
 
     def on_certificate(self, chain_pem: str) -> None:
+        self._take_certificate(chain_pem, before_keeping=lambda: None)
+
+    def _take_certificate(self, chain_pem: str, *, before_keeping: Callable[[], None]) -> None:
+        """Use a fresh certificate; an agent that dies before that shows its old one again."""
         try:
             self.identity.renew(chain_pem)
         except DomainError as error:
             log.warning("the new certificate is not taken: %s", error)
         else:
+            before_keeping()
+            self.identity.keep_certificate()
             log.info("certificate renewed")
 
     def on_closed(self) -> None:

@@ -12,6 +12,8 @@ class Periods:
     beat_seconds: float = 5.0
     lost_after_seconds: float = 300.0
     """A suspected node is shown as offline after the default disconnect_grace."""
+    certificate_seconds: float = 86_400.0
+    """How long a node's certificate lives: short, because there is no revocation list."""
 
     @property
     def suspect_after_seconds(self) -> float:
@@ -28,6 +30,11 @@ class Periods:
     def absence_seconds(self) -> float:
         """The watch runs several times a beat; where it did not for a whole one, the exchange was away."""
         return self.beat_seconds
+
+    @property
+    def renew_before_seconds(self) -> float:
+        """A node in session gets a fresh certificate when half of the old one's life is over."""
+        return self.certificate_seconds / 2
 
     @property
     def watch_seconds(self) -> float:

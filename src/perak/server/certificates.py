@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from perak.domain.errors import InvalidInput
 from perak.server.settings import Settings, is_loopback
 from perak.wire.identity import (
     NODE_CERT_LIFETIME,
     Authority,
+    VerifiedChain,
     issue_node_certificate,
     issue_server_certificate,
+    starts_at,
     to_pem,
+    verify_chain,
 )
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -27,10 +32,31 @@ class NodeCertificate:
     expires_at: datetime
 
 
-def node_certificate(authority: Authority, *, node: str, sign_key: bytes, now: datetime) -> NodeCertificate:
-    """A fresh certificate for a node's key."""
-    leaf = issue_node_certificate(authority, node_id=node, public_key=sign_key, now=now)
-    return NodeCertificate((to_pem(leaf) + authority.certificate_pem).decode(), now + NODE_CERT_LIFETIME)
+def node_certificate(
+    authority: Authority,
+    *,
+    node: str,
+    sign_key: bytes,
+    now: datetime,
+    lifetime: timedelta = NODE_CERT_LIFETIME,
+    since: datetime | None = None,
+) -> NodeCertificate:
+    """A fresh certificate for a node's key; `since`: when it begins, if not now."""
+    leaf = issue_node_certificate(
+        authority, node_id=node, public_key=sign_key, now=now, lifetime=lifetime, since=since
+    )
+    return NodeCertificate((to_pem(leaf) + authority.certificate_pem).decode(), now + lifetime)
+
+
+def certified(
+    authority: Authority, *, node: str, sign_key: bytes, chain: Sequence[bytes]
+) -> VerifiedChain | None:
+    """What this authority once certified to the node by `chain` (DER), expired or not; None: nothing."""
+    try:
+        found = verify_chain(chain, at=starts_at(chain[0]), trusted_fingerprint=authority.fingerprint)
+    except (InvalidInput, IndexError):
+        return None
+    return found if (found.subject_id, found.public_key) == (node, sign_key) else None
 
 
 @dataclass(frozen=True, slots=True)

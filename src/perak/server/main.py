@@ -88,6 +88,15 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     help="Seconds after which a silent node is shown as offline.",
 )
 @click.option(
+    "--certificate-life",
+    "certificate_seconds",
+    envvar="PERAK_CERTIFICATE_LIFE_SECONDS",
+    default=86_400.0,
+    show_default=True,
+    type=click.FloatRange(2, 31_536_000),
+    help="Seconds that a node's certificate lives; it is renewed when half of them are over.",
+)
+@click.option(
     "--webhooks-to-private",
     envvar="PERAK_WEBHOOKS_TO_PRIVATE",
     is_flag=True,
@@ -114,6 +123,7 @@ def command(
     webhooks_to_private: bool,
     beat_seconds: float,
     lost_after_seconds: float,
+    certificate_seconds: float,
     log_level: str,
 ) -> None:
     """Serve an exchange on a PostgreSQL database. Several may serve the same one.
@@ -143,7 +153,11 @@ def command(
             operator_key=os.environ.pop(OPERATOR_KEY_VARIABLE, None),
             fund=parse_money(fund),
             webhooks_to_private=webhooks_to_private,
-            periods=Periods(beat_seconds=beat_seconds, lost_after_seconds=lost_after_seconds),
+            periods=Periods(
+                beat_seconds=beat_seconds,
+                lost_after_seconds=lost_after_seconds,
+                certificate_seconds=certificate_seconds,
+            ),
         )
         _serve(settings, log_level)
     except DomainError as error:

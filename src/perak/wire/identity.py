@@ -49,6 +49,12 @@ class IdentityError(InvalidInput):
     code = "invalid_identity"
 
 
+class CertificateExpired(IdentityError):
+    """A certificate's life was over; a holder that proves its key gets one that covers that time too."""
+
+    code = "certificate_expired"
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     """The exchange's certificate authority: what turns a public key into an identity."""
@@ -69,7 +75,9 @@ class Authority:
             )
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(f"Perak authority of {exchange}")
-        builder = _builder(key.public_key(), name, now, now + AUTHORITY_LIFETIME).issuer_name(name)
+        builder = _builder(key.public_key(), name, now - CLOCK_SKEW, now + AUTHORITY_LIFETIME).issuer_name(
+            name
+        )
         builder = builder.add_extension(_uri_names(_EXCHANGE_PREFIX + exchange), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         builder = builder.add_extension(_key_usage(authority=True), critical=True)
@@ -132,6 +140,7 @@ class VerifiedChain:
     public_key: bytes
     """The holder's Ed25519 key, 32 raw bytes."""
     root_fingerprint: str
+    not_before: datetime
     not_after: datetime
 
 
@@ -142,19 +151,25 @@ def issue_node_certificate(
     public_key: bytes,
     now: datetime,
     lifetime: timedelta = NODE_CERT_LIFETIME,
+    since: datetime | None = None,
 ) -> bytes:
-    """A node's certificate as DER. Raises InvalidInput on an id that is no node's of this exchange."""
+    """A node's certificate as DER. Raises InvalidInput on an id that is no node's of this exchange.
+
+    `since`: when it begins, for a node that was cut off beyond its old one's end; by default now.
+    """
     check_id(node_id, "node")
     if _exchange_of_node(node_id) != authority.exchange:
         raise IdentityError(f"{node_id} belongs to another exchange than {authority.exchange}.")
-    return _issue(authority, _NODE_PREFIX + node_id, public_key, now, now + lifetime)
+    start = now - CLOCK_SKEW if since is None else since
+    return _issue(authority, _NODE_PREFIX + node_id, public_key, start, now + lifetime)
 
 
 def issue_exchange_certificate(
     authority: Authority, *, public_key: bytes, now: datetime, lifetime: timedelta = EXCHANGE_CERT_LIFETIME
 ) -> bytes:
     """The certificate, as DER, of the key that an exchange signs receipts with."""
-    return _issue(authority, _EXCHANGE_PREFIX + authority.exchange, public_key, now, now + lifetime)
+    start = now - CLOCK_SKEW
+    return _issue(authority, _EXCHANGE_PREFIX + authority.exchange, public_key, start, now + lifetime)
 
 
 def issue_server_certificate(
@@ -167,7 +182,7 @@ def issue_server_certificate(
     if not hosts:
         raise IdentityError("A server certificate needs at least one host name or address.")
     key = ec.generate_private_key(ec.SECP256R1())
-    builder = _leaf_builder(authority, key.public_key(), "Perak server", now, now + lifetime)
+    builder = _leaf_builder(authority, key.public_key(), "Perak server", now - CLOCK_SKEW, now + lifetime)
     builder = builder.add_extension(_host_names(hosts), critical=False)
     usage = x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH])
     certificate = _sign(builder.add_extension(usage, critical=False), key, authority._key)
@@ -202,8 +217,19 @@ def verify_chain(
     if (_exchange_of_node(subject_id) if kind == "node" else subject_id) != exchange:
         raise IdentityError(f"The authority of {exchange} has no right to name the {kind} {subject_id}.")
     return VerifiedChain(
-        subject_id, kind, exchange, _ed25519_bytes(leaf), root_fingerprint, leaf.not_valid_after_utc
+        subject_id,
+        kind,
+        exchange,
+        _ed25519_bytes(leaf),
+        root_fingerprint,
+        leaf.not_valid_before_utc,
+        leaf.not_valid_after_utc,
     )
+
+
+def starts_at(certificate: bytes) -> datetime:
+    """When a certificate (DER) becomes valid. Raises IdentityError."""
+    return _parse(certificate).not_valid_before_utc
 
 
 def fingerprint(certificate: bytes) -> str:
@@ -245,7 +271,7 @@ def chain_from_pem(text: str) -> tuple[bytes, ...]:
         raise IdentityError("This is not a chain of certificates in PEM form.") from None
 
 
-def _issue(authority: Authority, uri: str, public_key: bytes, now: datetime, end: datetime) -> bytes:
+def _issue(authority: Authority, uri: str, public_key: bytes, start: datetime, end: datetime) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
@@ -253,19 +279,19 @@ def _issue(authority: Authority, uri: str, public_key: bytes, now: datetime, end
     except ValueError:
         raise IdentityError(f"An Ed25519 public key has 32 bytes, this one has {len(public_key)}.") from None
     kind = "node" if uri.startswith(_NODE_PREFIX) else "exchange"
-    builder = _leaf_builder(authority, holder, f"Perak {kind}", now, end)
+    builder = _leaf_builder(authority, holder, f"Perak {kind}", start, end)
     builder = builder.add_extension(_uri_names(uri), critical=False)
     return _der(_sign(builder, holder, authority._key))
 
 
 def _leaf_builder(
-    authority: Authority, public_key: CertificatePublicKeyTypes, name: str, now: datetime, end: datetime
+    authority: Authority, public_key: CertificatePublicKeyTypes, name: str, start: datetime, end: datetime
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 
     issuer = authority.certificate
     key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    builder = _builder(public_key, _name(name), now, min(end, issuer.not_valid_after_utc))
+    builder = _builder(public_key, _name(name), start, min(end, issuer.not_valid_after_utc))
     return (
         builder.issuer_name(issuer.subject)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -275,17 +301,17 @@ def _leaf_builder(
 
 
 def _builder(
-    public_key: CertificatePublicKeyTypes, subject: x509.Name, now: datetime, end: datetime
+    public_key: CertificatePublicKeyTypes, subject: x509.Name, start: datetime, end: datetime
 ) -> x509.CertificateBuilder:
     from cryptography import x509
 
-    assert now.tzinfo is not None, "times are aware"
+    assert start.tzinfo is not None, "times are aware"
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before((now - CLOCK_SKEW).astimezone(UTC))
+        .not_valid_before(start.astimezone(UTC))
         .not_valid_after(end.astimezone(UTC))
     )
 
@@ -386,7 +412,7 @@ def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> No
 def _check_time(certificate: x509.Certificate, what: str, at: datetime) -> None:
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not start <= at <= end:
-        raise IdentityError(
+        raise (CertificateExpired if at > end else IdentityError)(
             f"The {what} certificate is valid from {start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC, "
             f"not at {at.astimezone(UTC):%Y-%m-%d %H:%M:%S}. Check the clocks, or renew the certificate."
         )

@@ -75,11 +75,16 @@ class HelloBody(msgspec.Struct, frozen=True):
 
 
 class Welcome(msgspec.Struct, tag="welcome", frozen=True):
-    """The session is open. `ack`: the last report that the exchange has applied."""
+    """The session is open. `ack`: the last report that the exchange has applied.
+
+    `certificate` (a chain as in `Certificate`): for an agent whose own ended while it was cut off. It covers
+    that time too; what the agent signed meanwhile is signed anew with it before it is sent.
+    """
 
     ack: int
     at: int
     beat_interval_seconds: float = BEAT_INTERVAL_SECONDS
+    certificate: str | None = None
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):

@@ -135,7 +135,7 @@ class ScriptedNode:
             agent_id=self.agent_id,
             at=now_ms(),
         )
-        jws = sign(self.key, wire.encode(hello(body)), typ=wire.HELLO_TYPE)
+        jws = sign(self.key, wire.encode(hello(body)), typ=wire.HELLO_TYPE, chain=self.chain)
         await self._socket.send(wire.encode(wire.Hello(jws=jws)).decode())
         self._reader = asyncio.create_task(self._read(self._socket))
 
@@ -158,8 +158,12 @@ class ScriptedNode:
             seq = self.seq
         payload = wire.encode_report(seq=seq, node=self.id, at=now_ms(), body=body)
         jws = sign(self.key, payload, typ=wire.REPORT_TYPE, chain=self.chain)
-        await self._socket.send(wire.encode(wire.ReportFrame(jws=jws)).decode())
+        await self.send_frame(wire.ReportFrame(jws=jws))
         return seq
+
+    async def send_frame(self, frame: wire.ReportFrame) -> None:
+        assert self._socket is not None
+        await self._socket.send(wire.encode(frame).decode())
 
     async def report(self, *bodies: Body) -> None:
         """Send reports and wait until they are durable."""

@@ -6,6 +6,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import Sequence
+from datetime import timedelta
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -114,7 +115,13 @@ async def enrol(body: Enrolment, request: Request) -> Response:
         if earlier is not None:
             return _enrolled(earlier[0], services.identity.facts.name, earlier[1]), ()
         id = services.context.new_id("node")
-        made = node_certificate(services.identity.authority, node=id, sign_key=sign_key, now=now)
+        made = node_certificate(
+            services.identity.authority,
+            node=id,
+            sign_key=sign_key,
+            now=now,
+            lifetime=timedelta(seconds=services.periods.certificate_seconds),
+        )
         node = use_cases.NewNode(
             id=id,
             name=body.name,
