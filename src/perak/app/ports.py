@@ -153,6 +153,9 @@ class NodeStore(Protocol):
     ) -> None: ...
     async def certified(self, id: str, *, chain: str, expires_at: datetime) -> None: ...
     async def applied(self, id: str, *, seq: int, now: datetime) -> None: ...
+    async def invited_to(self, *, secret_hash: bytes) -> str | None:
+        """The project that an invite is of, used up and expired ones included; None: there is none such."""
+
     async def seen(self, last_seen: Sequence[tuple[str, datetime]]) -> None: ...
     async def silent(self, *, before: datetime) -> list[NodeRecord]:
         """Online nodes that have not been seen since `before`, locked."""
@@ -241,13 +244,14 @@ class WebhookStore(Protocol):
         *,
         project: str,
         event: str,
-        node: str,
+        node: str | None,
+        subject: str | None,
         body: str,
         unless_since: datetime | None,
         now: datetime,
     ) -> None:
-        """A message for each webhook of the project that wants `event`, but for one that was told the same of
-        this node since `unless_since`."""
+        """A message for each webhook of the project that wants `event`, but for one that was told the same
+        `subject` of this node since `unless_since`; `node` None: of a machine that is no node."""
 
 
 class Transaction(Protocol):

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from perak.app.alerts import tell
 from perak.app.context import Context
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.health import take_health
 from perak.app.ports import Transaction
 from perak.app.records import Engagement, NodeRecord, RunEnd
+from perak.app.refusals import tell_refusal
 from perak.app.settlement import refuse_run, settle_run
 from perak.app.watch import lost_end
 from perak.domain.errors import Conflict, InsufficientFunds, NotAuthenticated, NotFound
@@ -62,12 +62,20 @@ async def apply_reports(
 
 
 async def pass_over(
-    tx: Transaction, *, node_id: str, report: Report, reason: str, context: Context, now: datetime
+    tx: Transaction,
+    *,
+    node_id: str,
+    report: Report,
+    subject: str,
+    reason: str,
+    context: Context,
+    now: datetime,
 ) -> tuple[int, list[Effect]]:
     """Count a report that was refused for `reason` as done, so that the agent goes on with the next.
 
     Where it told of a run's end, the run ends all the same, as if its node had been lost: billed to the last
     evidence that was taken, and run again. Otherwise its lease, and the renter's money, would be held on.
+    The node's owner is told; `subject` is one of REFUSALS.
     """
     node = await tx.nodes.lock(node_id)
     if node is None:
@@ -76,6 +84,8 @@ async def pass_over(
         return node.report_seq, []
     await tx.nodes.applied(node_id, seq=report.seq, now=now)
     body = report.body
+    what = f"its report {type(body).__name__} was refused: {shown(reason)[:500]}"
+    await tell_refusal(tx, node=node, subject=subject, detail=what, now=now)
     if not isinstance(body, RunExited | RunRefused):
         return report.seq, []
     at = await tx.leases.of_run(body.run)
@@ -92,8 +102,7 @@ async def _apply(
     check_report(report, now_ms=int(now.timestamp() * 1000))
     body = report.body
     if isinstance(body, OfferPosted):
-        await tx.offers.post(id=context.new_id("offer"), node=node, ask=body.offer, now=now)
-        return [MarketChanged()]
+        return await _offered(tx, node, body, context, now)
     if isinstance(body, Health):
         await take_health(tx, node=node, health=body, at=_time(report.at), now=now)
         return []
@@ -115,6 +124,20 @@ async def _apply(
         case RunExited():
             end = _run_end(body, engagement, report.jws)
             return await settle_run(tx, engagement, end, context=context, now=now)
+
+
+async def _offered(
+    tx: Transaction, node: NodeRecord, body: OfferPosted, context: Context, now: datetime
+) -> list[Effect]:
+    """Take the offer; tell the owner of devices that were fit before, or never seen, and are left out."""
+    before = await tx.offers.of_node(node.id) if body.offer.left_out else None
+    known = before.ask.left_out if before is not None else {}
+    await tx.offers.post(id=context.new_id("offer"), node=node, ask=body.offer, now=now)
+    new = [f"{uuid}: {why}" for uuid, why in sorted(body.offer.left_out.items()) if uuid not in known]
+    if new:
+        detail = f"not offered: {shown('; '.join(new))[:500]}"
+        await tell_refusal(tx, node=node, subject="device", detail=detail, now=now)
+    return [MarketChanged()]
 
 
 def _time(ms: int) -> datetime:
@@ -154,8 +177,8 @@ async def _refused(
         return []
     cause = body.cause if body.cause in CAUSES and body.cause != "exited" else "sandbox"
     if cause in NODE_CAUSES:
-        detail = f"{node.name} could not start a run: {body.detail[:500]}"
-        await tell(tx, node=node, event="node.refused", detail=detail, now=now)
+        detail = f"a run could not be started: {shown(body.detail[:500])}"
+        await tell_refusal(tx, node=node, subject="run", detail=detail, now=now)
     return await refuse_run(tx, at, cause=cause, detail=shown(body.detail), now=now)
 
 

@@ -7,12 +7,12 @@ import click
 from perak.cli.app import App, Group
 from perak.cli.find import find
 
-EVENTS = "node.offline, node.online, node.refused"
+EVENTS = "node.offline, node.online, node.hot, node.cool, node.refused"
 
 
 @click.group(cls=Group)
 def webhook() -> None:
-    """Who is told when a node is offline, back or refused."""
+    """Who is told when a node is offline, back, hot, cool or refused."""
 
 
 @webhook.command("add", example="perak webhook add https://example.org/perak --events node.offline")

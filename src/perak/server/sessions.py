@@ -10,24 +10,24 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.views.market import live_leases, node_sign_key
-from perak.app.alerts import tell
 from perak.app.effects import Effect
 from perak.app.nodes import connect
 from perak.app.records import NodeRecord
+from perak.app.refusals import tell_refusal
 from perak.app.reports import apply_reports, pass_over
-from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated, Unavailable
+from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated
 from perak.domain.plausible import CLOCK_SKEW_SECONDS_MAX, NAME_CHARACTERS_MAX, Implausible
 from perak.domain.report import Metered, Report, RunExited
 from perak.domain.units import format_duration
 from perak.server import clock
 from perak.server.access import services_of
-from perak.server.certificates import NodeCertificate, certified, node_certificate
+from perak.server.certificates import node_certificate
 from perak.server.evidence import EvidenceCheck
 from perak.server.hub import Wakeup
 from perak.server.logging import get_logger
@@ -35,7 +35,8 @@ from perak.server.orders import order
 from perak.server.presence import LiveSession
 from perak.server.services import Services
 from perak.wire import session as wire
-from perak.wire.signing import peek_header, peek_payload, verify
+from perak.wire.identity import NODE_CERT_LIFETIME
+from perak.wire.signing import peek_payload, verify
 
 HELLO_SECONDS_MAX = 10.0
 """An agent signs and answers the challenge in milliseconds."""
@@ -44,6 +45,7 @@ BATCH_BYTES_MAX = 2 * 2**20
 """Reports in one transaction, and how much of them as signed text: some 16 full log chunks."""
 QUEUED_BYTES_MAX = 2 * 2**20
 """Signed text of one node that waits here; an agent may send 30 MB ahead, which thousands must not."""
+RENEW_BEFORE = NODE_CERT_LIFETIME / 2
 SECOND_AGENT = (
     "a second agent with this node's key was refused: is its state folder in use on two machines? If you did "
     "not copy it, somebody has the key: `perak node revoke`, and enrol the machine again"
@@ -63,8 +65,8 @@ async def node_session(socket: WebSocket) -> None:
     services = services_of(socket)
     await socket.accept()
     try:
-        hello, chain = await _greet(socket, services)
-        await _serve(socket, services, hello, chain)
+        hello = await _greet(socket, services)
+        await _serve(socket, services, hello)
     except WebSocketDisconnect:
         pass
     except _Refused as refused:
@@ -85,11 +87,8 @@ class _Refused(Exception):
         self.retry = retry
 
 
-async def _greet(socket: WebSocket, services: Services) -> tuple[wire.HelloBody, tuple[bytes, ...]]:
-    """Challenge the agent; what it proved to be, and its certificates, unproven and perhaps expired.
-
-    Raises _Refused, InvalidInput. What counts is the key, which was enrolled and not revoked since.
-    """
+async def _greet(socket: WebSocket, services: Services) -> wire.HelloBody:
+    """Challenge the agent; what it proved to be. Raises _Refused, InvalidInput."""
     nonce = secrets.token_urlsafe(24)
     await _send(socket, wire.Challenge(nonce=nonce, exchange=services.identity.facts.name))
     try:
@@ -100,12 +99,6 @@ async def _greet(socket: WebSocket, services: Services) -> tuple[wire.HelloBody,
     if not isinstance(frame, wire.Hello):
         raise InvalidInput("the first frame of an agent is Hello")
     body = _plain(wire.decode_hello(_unproven(frame.jws)))
-    if body.protocol != wire.PROTOCOL_VERSION:
-        raise _Refused(
-            f"this exchange speaks protocol {wire.PROTOCOL_VERSION}, the agent {body.protocol}; "
-            "update the older",
-            retry=False,
-        )
     async with services.db.connection() as connection:
         key = await node_sign_key(connection, body.node)
     if key is None:
@@ -115,10 +108,14 @@ async def _greet(socket: WebSocket, services: Services) -> tuple[wire.HelloBody,
     proven = wire.decode_hello(verify(frame.jws, key, typ=wire.HELLO_TYPE))
     if not secrets.compare_digest(proven.nonce, nonce):
         raise InvalidInput("Hello answers another challenge")
+    if proven.protocol != wire.PROTOCOL_VERSION:
+        versions = f"this exchange speaks protocol {wire.PROTOCOL_VERSION}, the agent {proven.protocol}"
+        await _tell_owner(services, proven.node, "protocol", f"{versions}; update the older")
+        raise _Refused(f"{versions}; update the older", retry=False)
     if reason := _clock_is_off(proven.at, clock.now()):
-        await _tell_owner(services, proven.node, reason)
+        await _tell_owner(services, proven.node, "clock", reason)
         raise _Refused(reason, retry=True)
-    return _plain(proven), peek_header(frame.jws).chain
+    return _plain(proven)
 
 
 def _plain(body: wire.HelloBody) -> wire.HelloBody:
@@ -147,14 +144,12 @@ def _clock_is_off(at_ms: int, now: datetime) -> str | None:
     )
 
 
-async def _tell_owner(services: Services, node: str, notice: str) -> None:
-    """Keep a notice that the node's owner and the operator find with `perak node show`, and log it."""
-    _log.warning("a node's owner is told", node=node, notice=notice)
+async def _tell_owner(services: Services, node: str, subject: str, notice: str) -> None:
+    """Tell the node's owner of a refusal, one of REFUSALS, and log it for the operator."""
+    _log.warning("a node's owner is told", node=node, subject=subject, notice=notice)
     async with services.db.transaction() as tx:
-        await tx.nodes.notice(node, text=notice, now=clock.now())
         if (record := await tx.nodes.get(node)) is not None:
-            detail = f"{record.name}: {notice}"
-            await tell(tx, node=record, event="node.refused", detail=detail, now=clock.now())
+            await tell_refusal(tx, node=record, subject=subject, detail=notice, now=clock.now())
 
 
 def _unproven(jws: str) -> bytes:
@@ -162,12 +157,10 @@ def _unproven(jws: str) -> bytes:
     return peek_payload(jws)
 
 
-async def _serve(
-    socket: WebSocket, services: Services, hello: wire.HelloBody, chain: tuple[bytes, ...]
-) -> None:
+async def _serve(socket: WebSocket, services: Services, hello: wire.HelloBody) -> None:
     live = services.presence.enter(hello.node, hello.agent_id)
     if live is None:
-        await _tell_owner(services, hello.node, SECOND_AGENT)
+        await _tell_owner(services, hello.node, "second_agent", SECOND_AGENT)
         raise _Refused("another agent of this node has a session; stop it first", retry=True)
     services.metrics.sessions.set(len(services.presence))
     log = _log.bind(node=hello.node)
@@ -177,7 +170,11 @@ async def _serve(
         except NotAuthenticated as error:
             raise _Refused(error.detail, retry=False) from None
         log.info("session opened", agent=hello.agent_version, ack=node.report_seq)
-        await _Session(socket, services, live, node, chain).run()
+        try:
+            await _Session(socket, services, live, node).run()
+        except InvalidInput as error:
+            await _tell_owner(services, hello.node, "frame", f"its session was ended: {error.detail}"[:500])
+            raise
     finally:
         services.presence.leave(live)
         services.metrics.sessions.set(len(services.presence))
@@ -198,22 +195,16 @@ async def _connect(tx: PgTransaction, hello: wire.HelloBody) -> tuple[NodeRecord
 class _Session:
     """An open session: one task reads, one applies reports, one sends the list of leases."""
 
-    def __init__(
-        self,
-        socket: WebSocket,
-        services: Services,
-        live: LiveSession,
-        node: NodeRecord,
-        chain: tuple[bytes, ...],
-    ) -> None:
+    def __init__(self, socket: WebSocket, services: Services, live: LiveSession, node: NodeRecord) -> None:
         self._socket = socket
         self._services = services
         self._live = live
         self._node = node
         self._acknowledged = node.report_seq
-        self._shown = chain
         self._certificate_expires_at = node.certificate_expires_at
-        self._evidence = self._evidence_check(shown=chain)
+        self._evidence = EvidenceCheck(
+            node=node.id, sign_key=node.sign_key, authority=services.identity.authority.fingerprint
+        )
         self._reports: asyncio.Queue[str] = asyncio.Queue(wire.REPORTS_UNACKNOWLEDGED_MAX)
         self._queued_bytes = 0
         self._room = asyncio.Event()
@@ -221,11 +212,7 @@ class _Session:
     async def run(self) -> None:
         """Until the connection ends, or something in it fails."""
         beat = self._services.periods.beat_seconds
-        now = clock.now()
-        certificate = await self._certify_again(now)
-        welcome = wire.Welcome(
-            ack=self._acknowledged, at=_ms(now), beat_interval_seconds=beat, certificate=certificate
-        )
+        welcome = wire.Welcome(ack=self._acknowledged, at=_ms(clock.now()), beat_interval_seconds=beat)
         await _send(self._socket, welcome)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -248,6 +235,7 @@ class _Session:
                     await self._queue(jws)
                 case wire.Beat(at=at):
                     if reason := _clock_is_off(at, now):
+                        await _tell_owner(self._services, self._node.id, "clock", reason)
                         raise _Refused(reason, retry=True)
                     await _send(self._socket, wire.Beat(at=_ms(now)))
                     await self._renew_certificate(now)
@@ -287,8 +275,6 @@ class _Session:
                 seq = await self._apply_singly(batch)
             except NotAuthenticated:
                 raise _Refused(REVOKED, retry=False) from None
-            except Unavailable:
-                raise
             except DomainError:
                 seq = await self._apply_singly(batch)
             self._count(batch, seconds=time.perf_counter() - started_at)
@@ -328,25 +314,26 @@ class _Session:
         """
         seq = self._acknowledged
         for report in reports:
+            fault = self._fault(report)
             try:
-                if fault := self._fault(report):
+                if fault:
                     raise Implausible(fault)
                 seq = max(seq, await self._apply_batch([report]))
             except DomainError as error:
-                if error.code == "report_gap" or isinstance(error, Unavailable):
+                if error.code == "report_gap":
                     raise
                 self._services.metrics.refused_reports.inc()
                 _log.error(
                     "a report was refused and passed over",
                     node=self._node.id, seq=report.seq, type=type(report.body).__name__, error=error.detail,
                 )  # fmt: skip
-                seq = max(seq, await self._pass_over(report, error.detail))
+                seq = max(seq, await self._pass_over(report, "evidence" if fault else "report", error.detail))
         return seq
 
-    async def _pass_over(self, report: Report, reason: str) -> int:
+    async def _pass_over(self, report: Report, subject: str, reason: str) -> int:
         return await self._services.commit(
             lambda tx: pass_over(
-                tx, node_id=self._node.id, report=report, reason=reason,
+                tx, node_id=self._node.id, report=report, subject=subject, reason=reason,
                 context=self._services.context, now=clock.now(),
             )
         )  # fmt: skip
@@ -386,53 +373,16 @@ class _Session:
             await asyncio.sleep(self._services.periods.watch_seconds)
         raise WebSocketDisconnect(CLOSE_SEND_AGAIN)
 
-    async def _certify_again(self, now: datetime) -> str | None:
-        """A chain for a node whose certificate ended while it was cut off; None: it did not.
-
-        The node has just proven its key, which was never revoked: it was its own all the time. So the new
-        certificate begins with the old one, and what was signed in between proves itself offline.
-        """
-        found = certified(
-            self._services.identity.authority,
-            node=self._node.id,
-            sign_key=self._node.sign_key,
-            chain=self._shown,
-        )
-        if found is not None:  # The last one that was made may never have reached the agent.
-            self._certificate_expires_at = min(self._certificate_expires_at, found.not_after)
-        if found is None or found.not_after > now:
-            return None
-        made = await self._certify(now, since=found.not_before)
-        self._evidence = self._evidence_check(shown=())
-        return made.chain_pem
-
     async def _renew_certificate(self, now: datetime) -> None:
-        before = timedelta(seconds=self._services.periods.renew_before_seconds)
-        if self._certificate_expires_at - now <= before:
-            made = await self._certify(now)
-            await _send(self._socket, wire.Certificate(chain=made.chain_pem))
-
-    async def _certify(self, now: datetime, *, since: datetime | None = None) -> NodeCertificate:
+        if self._certificate_expires_at - now > RENEW_BEFORE:
+            return
         made = node_certificate(
-            self._services.identity.authority,
-            node=self._node.id,
-            sign_key=self._node.sign_key,
-            now=now,
-            lifetime=timedelta(seconds=self._services.periods.certificate_seconds),
-            since=since,
+            self._services.identity.authority, node=self._node.id, sign_key=self._node.sign_key, now=now
         )
         async with self._services.db.transaction() as tx:
             await tx.nodes.certified(self._node.id, chain=made.chain_pem, expires_at=made.expires_at)
         self._certificate_expires_at = made.expires_at
-        return made
-
-    def _evidence_check(self, *, shown: tuple[bytes, ...]) -> EvidenceCheck:
-        return EvidenceCheck(
-            node=self._node.id,
-            sign_key=self._node.sign_key,
-            authority=self._services.identity.authority.fingerprint,
-            shown=shown,
-        )
+        await _send(self._socket, wire.Certificate(chain=made.chain_pem))
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -21,7 +21,13 @@ async def pass_over(world: World, body: Body) -> None:
     report = Report(seq=world.seq + 1, node=world.node, at=world.now_ms, body=body, jws="jws")
     async with world.db.transaction() as tx:
         world.seq, _ = await reports.pass_over(
-            tx, node_id=world.node, report=report, reason="no", context=world.context, now=world.now
+            tx,
+            node_id=world.node,
+            report=report,
+            subject="report",
+            reason="no",
+            context=world.context,
+            now=world.now,
         )
 
 

@@ -156,6 +156,12 @@ class PgNodes:
         )
         return project
 
+    async def invited_to(self, *, secret_hash: bytes) -> str | None:
+        project: str | None = await self._db.fetchval(
+            "select project_id from invite where secret_hash = $1", secret_hash
+        )
+        return project
+
     async def insert_invite(
         self, *, id: str, project: str, secret_hash: bytes, uses: int, now: datetime, expires_at: datetime
     ) -> None:

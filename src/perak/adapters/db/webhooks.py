@@ -11,12 +11,13 @@ WAITING_MAX = 1_000
 """Messages that wait for one receiver; beyond it new ones are dropped, as it is away for hours already."""
 
 ENQUEUE = """
-insert into webhook_delivery (webhook_id, event, node_id, body, next_at, created_at)
-select webhook.id, $2, $3, $4, $6, $6 from webhook
+insert into webhook_delivery (webhook_id, event, node_id, body, subject, next_at, created_at)
+select webhook.id, $2, $3, $4, $8, $6, $6 from webhook
 where project_id = $1 and $2 = any (events)
     and ($5::timestamptz is null or not exists (
         select from webhook_delivery earlier
-        where earlier.webhook_id = webhook.id and event = $2 and node_id = $3 and created_at > $5))
+        where earlier.webhook_id = webhook.id and event = $2 and node_id is not distinct from $3
+            and subject is not distinct from $8 and created_at > $5))
     and (select count(*) from webhook_delivery where webhook_id = webhook.id and state = 'waiting') < $7
 """
 
@@ -81,12 +82,13 @@ class PgWebhooks:
         *,
         project: str,
         event: str,
-        node: str,
+        node: str | None,
+        subject: str | None,
         body: str,
         unless_since: datetime | None,
         now: datetime,
     ) -> None:
-        await self._db.execute(ENQUEUE, project, event, node, body, unless_since, now, WAITING_MAX)
+        await self._db.execute(ENQUEUE, project, event, node, body, unless_since, now, WAITING_MAX, subject)
 
     async def enqueue_one(self, id: str, *, event: str, body: str, now: datetime) -> None:
         await self._db.execute(

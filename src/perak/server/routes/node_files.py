@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
 from perak.adapters.db.views.market import LeasedJob, leased_job, node_sign_key
+from perak.app.refusals import tell_refusal
 from perak.domain.errors import NotAuthenticated, NotFound
 from perak.server import clock
 from perak.server.access import services_of
@@ -43,10 +44,14 @@ async def signing_node(request: Request) -> str:
     off_ms = abs(int(clock.now().timestamp() * 1000) - proven.at)
     if off_ms > wire.REQUEST_SECONDS_MAX * 1000:
         # Python refuses to write out huge integers.
-        raise NotAuthenticated(
+        reason = (
             f"this signature is {min(off_ms // 1000, 10**12)} s off our clock and "
             f"{wire.REQUEST_SECONDS_MAX} s are taken; set the node's clock"
         )
+        async with services.db.transaction() as tx:
+            if (node := await tx.nodes.get(proven.node)) is not None:
+                await tell_refusal(tx, node=node, subject="transfer", detail=reason, now=clock.now())
+        raise NotAuthenticated(reason)
     return proven.node
 
 

@@ -16,7 +16,8 @@ from perak.adapters.db.views import market as views
 from perak.app import nodes as use_cases
 from perak.app.effects import Effect
 from perak.app.records import Caller
-from perak.domain.errors import InvalidInput, NotAuthenticated, NotFound
+from perak.app.refusals import tell_enrolment_refused
+from perak.domain.errors import DomainError, InvalidInput, NotAuthenticated, NotFound
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Provider, address_of, public, secret_hash
@@ -135,7 +136,11 @@ async def enrol(body: Enrolment, request: Request) -> Response:
 
     try:
         return reply(await services.commit(action), status=201)
-    except NotAuthenticated:
+    except DomainError as error:
+        async with services.db.transaction() as tx:
+            await tell_enrolment_refused(tx, secret_hash=hashed, name=body.name, detail=error.detail, now=now)
+        if not isinstance(error, NotAuthenticated):
+            raise
         services.limits.failure(address_of(request))
         services.limits.check_failures(address_of(request))
         raise
