@@ -13,6 +13,7 @@ EVENTS = {
     "node.online": "a node that counted as gone is back",
     "node.hot": "a part of a node is as hot as it may be, and slows itself; the detail names it",
     "node.cool": "no part of a node that was hot is hot any more",
+    "node.stuck": "a run was ended, because its node did not say in time how it began or ended",
     "node.refused": "a node, or something of it, was refused; the detail says why",
 }
 """Every event that a webhook may ask for, and what it means."""

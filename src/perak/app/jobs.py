@@ -79,6 +79,6 @@ async def cancel(tx: Transaction, *, caller: Caller, job_id: str, now: datetime)
         return []
     engagement = await tx.leases.live_of_job(job.id)
     assert engagement is not None, "a leased or running job has a live lease"
-    await tx.leases.ask_stop(engagement.lease.id, cause="cancelled")
+    await tx.leases.ask_stop(engagement.lease.id, cause="cancelled", now=now)
     await tx.jobs.step(job.id, state=JOB.step(job.state, "cancel_asked"), now=now)
     return [NodeChanged(engagement.lease.node), JobChanged(job.id)]

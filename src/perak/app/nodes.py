@@ -78,7 +78,7 @@ async def connect(
     if node.state == "offline":
         await tell(tx, node=node, event="node.online", detail=f"{node.name} is back", now=now)
     effects: list[Effect] = [MarketChanged()]
-    for job in await tx.leases.restore(node=node_id):
+    for job in await tx.leases.restore(node=node_id, now=now):
         await tx.jobs.event(job, kind="state", detail=f"node {node.name} is back; the run goes on", now=now)
         effects.append(JobChanged(job))
     return node, effects

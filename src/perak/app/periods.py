@@ -12,6 +12,12 @@ class Periods:
     beat_seconds: float = 5.0
     lost_after_seconds: float = 300.0
     """A suspected node is shown as offline after the default disconnect_grace."""
+    start_within_seconds: float = 7_200.0
+    """A run that has not started by then is taken back: its environment and work folder take minutes, and
+    twenty GB over a slow line an hour. The renter's money is held meanwhile."""
+    report_within_seconds: float = 3_600.0
+    """After max_duration, or a stop that was asked for, a node has this long to report the end: the agent
+    ends a run within seconds, and then sends its log and its outputs."""
     certificate_seconds: float = 86_400.0
     """How long a node's certificate lives: short, because there is no revocation list."""
 

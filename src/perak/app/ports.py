@@ -84,7 +84,7 @@ class LeaseStore(Protocol):
         """The run with its lease and job, locked (job first, so that all use cases lock in one order)."""
 
     async def live_of_job(self, job: str) -> Engagement | None: ...
-    async def ask_stop(self, lease: str, *, cause: str) -> None: ...
+    async def ask_stop(self, lease: str, *, cause: str, now: datetime) -> None: ...
     async def started(self, run: str, started: RunStarted) -> None: ...
     async def preparing(self, run: str, *, detail: str) -> None: ...
     async def metered(self, run: str, evidence: Metered, *, jws: str) -> None: ...
@@ -100,8 +100,14 @@ class LeaseStore(Protocol):
     async def suspect(self, *, node: str, now: datetime) -> list[str]:
         """Suspect the live leases of a node; their jobs."""
 
-    async def restore(self, *, node: str) -> list[str]:
+    async def restore(self, *, node: str, now: datetime) -> list[str]:
         """Take suspicion from the leases of a node that returned; their jobs."""
+
+    async def unreported(
+        self, *, start_within_seconds: float, report_within_seconds: float, now: datetime, limit: int
+    ) -> list[tuple[str, str]]:
+        """(run, node): the node is heard, and did not say in time that the run began or ended."""
+        ...
 
     async def overdue(self, *, now: datetime, limit: int) -> list[str]:
         """Runs whose lease has been suspected for longer than their job's disconnect_grace."""
@@ -181,7 +187,7 @@ class NodeStore(Protocol):
     async def exchange_alive(self, *, now: datetime) -> datetime:
         """Note that the exchange is alive; when it was before."""
 
-    async def renew_windows(self, *, now: datetime) -> None:
+    async def renew_windows(self, *, away_seconds: float, now: datetime) -> None:
         """Forget every node's silence, as it was the exchange that was away."""
 
 

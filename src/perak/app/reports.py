@@ -225,7 +225,7 @@ async def _running_dry(tx: Transaction, at: Engagement, *, left: int, now: datet
         detail = f"the wallet is empty: {format_money(left)} is held, enough for {seconds} s more; fund it"
         await tx.jobs.event(at.job.id, kind="warning", detail=detail, now=now)
         return [JobChanged(at.job.id)]
-    await tx.leases.ask_stop(at.lease.id, cause="funds")
+    await tx.leases.ask_stop(at.lease.id, cause="funds", now=now)
     await tx.jobs.event(at.job.id, kind="warning", detail=f"stopping: {CAUSES['funds']}", now=now)
     return [NodeChanged(at.lease.node), JobChanged(at.job.id)]
 

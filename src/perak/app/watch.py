@@ -24,7 +24,7 @@ async def keep_alive(tx: Transaction, *, periods: Periods, now: datetime) -> boo
     before = await tx.nodes.exchange_alive(now=now)
     away = (now - before).total_seconds() > periods.absence_seconds
     if away:
-        await tx.nodes.renew_windows(now=now)
+        await tx.nodes.renew_windows(away_seconds=(now - before).total_seconds(), now=now)
     return away
 
 
@@ -57,6 +57,43 @@ async def fence(tx: Transaction, *, run: str, context: Context, now: datetime) -
         return []
     end = lost_end(at, now, detail=SILENT)
     return [*await settle_run(tx, at, end, context=context, now=now), MarketChanged()]
+
+
+async def unreported_runs(tx: Transaction, *, periods: Periods, now: datetime) -> list[tuple[str, str]]:
+    """(run, node) of nodes that beat, and did not say in time that the run began or ended."""
+    return await tx.leases.unreported(
+        start_within_seconds=periods.start_within_seconds,
+        report_within_seconds=periods.report_within_seconds,
+        now=now,
+        limit=FENCED_PER_ROUND_MAX,
+    )
+
+
+async def end_unreported(
+    tx: Transaction, *, run: str, node: str, periods: Periods, context: Context, now: datetime
+) -> list[Effect]:
+    """Fence a run whose agent or shim is stuck: billed to its last signed evidence, and run again.
+
+    Otherwise the renter's money would be held, and the devices kept from others, until its owner looks.
+    """
+    record = await tx.nodes.lock(node)
+    at = await tx.leases.of_run(run)
+    # What the node said while this waited for its lock counts.
+    due = await unreported_runs(tx, periods=periods, now=now)
+    if at is None or record is None or (run, node) not in due:
+        return []
+    if at.run.started_at is None:
+        detail = f"the node did not start the run within {periods.start_within_seconds:.0f} s"
+    else:
+        asked = "it was asked to" if at.lease.stop_cause else "its max_duration"
+        detail = (
+            f"the node did not report the run's end within {periods.report_within_seconds:.0f} s of {asked}"
+        )
+    await tx.jobs.event(at.job.id, kind="warning", detail=detail, now=now)
+    text = f"run {run} was ended: {detail}; look at the agent, and restart it if it is stuck"
+    await tx.nodes.notice(node, text=text, now=now)
+    await tell(tx, node=record, event="node.stuck", detail=f"{record.name}: {text}", now=now)
+    return await settle_run(tx, at, lost_end(at, now, detail=detail), context=context, now=now)
 
 
 def lost_end(at: Engagement, now: datetime, *, detail: str) -> RunEnd:

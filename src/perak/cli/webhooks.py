@@ -7,7 +7,7 @@ import click
 from perak.cli.app import App, Group
 from perak.cli.find import find
 
-EVENTS = "node.offline, node.online, node.hot, node.cool, node.refused"
+EVENTS = "node.offline, node.online, node.hot, node.cool, node.stuck, node.refused"
 
 
 @click.group(cls=Group)

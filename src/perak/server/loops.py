@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 
 from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.upkeep import forget_replies
@@ -92,6 +93,7 @@ async def watch_nodes(services: Services) -> None:
         for run in overdue:
             await services.commit(lambda tx, run=run: _fence(services, tx, run))  # type: ignore[misc]
             _log.warning("run fenced: its node stayed silent for longer than the job's grace", run=run)
+        await _end_unreported(services)
         await asyncio.sleep(max(0.0, services.periods.watch_seconds - (time.monotonic() - started_at)))
 
 
@@ -106,6 +108,24 @@ async def _watch(services: Services, tx: PgTransaction) -> tuple[None, list[Effe
 
 async def _fence(services: Services, tx: PgTransaction, run: str) -> tuple[None, list[Effect]]:
     return None, await watch.fence(tx, run=run, context=services.context, now=clock.now())
+
+
+async def _end_unreported(services: Services) -> None:
+    """End the runs that a stuck agent or shim says nothing of."""
+    async with services.db.transaction() as tx:
+        stuck = await watch.unreported_runs(tx, periods=services.periods, now=clock.now())
+    for run, node in stuck:
+        await services.commit(partial(_end_stuck, services, run=run, node=node))
+        _log.warning("run ended: its node beats, and did not report its start or end in time", run=run)
+
+
+async def _end_stuck(
+    services: Services, tx: PgTransaction, *, run: str, node: str
+) -> tuple[None, list[Effect]]:
+    effects = await watch.end_unreported(
+        tx, run=run, node=node, periods=services.periods, context=services.context, now=clock.now()
+    )
+    return None, effects
 
 
 async def forget_old(services: Services) -> None:

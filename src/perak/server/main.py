@@ -88,6 +88,24 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     help="Seconds after which a silent node is shown as offline.",
 )
 @click.option(
+    "--start-within",
+    "start_within_seconds",
+    envvar="PERAK_START_WITHIN_SECONDS",
+    default=7_200.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds after which a run that its node has not started is taken back.",
+)
+@click.option(
+    "--report-within",
+    "report_within_seconds",
+    envvar="PERAK_REPORT_WITHIN_SECONDS",
+    default=3_600.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds after max_duration, or a stop, in which a node must report a run's end.",
+)
+@click.option(
     "--certificate-life",
     "certificate_seconds",
     envvar="PERAK_CERTIFICATE_LIFE_SECONDS",
@@ -123,6 +141,8 @@ def command(
     webhooks_to_private: bool,
     beat_seconds: float,
     lost_after_seconds: float,
+    start_within_seconds: float,
+    report_within_seconds: float,
     certificate_seconds: float,
     log_level: str,
 ) -> None:
@@ -156,6 +176,8 @@ def command(
             periods=Periods(
                 beat_seconds=beat_seconds,
                 lost_after_seconds=lost_after_seconds,
+                start_within_seconds=start_within_seconds,
+                report_within_seconds=report_within_seconds,
                 certificate_seconds=certificate_seconds,
             ),
         )

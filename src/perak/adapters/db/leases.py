@@ -133,9 +133,13 @@ class PgLeases:
         row = await self._db.fetchrow(f"{ENGAGEMENT} {where} for no key update of job, lease, run", key)
         return engagement(row) if row else None
 
-    async def ask_stop(self, lease: str, *, cause: str) -> None:
+    async def ask_stop(self, lease: str, *, cause: str, now: datetime) -> None:
         await self._db.execute(
-            "update lease set stop_cause = coalesce(stop_cause, $2) where id = $1", lease, cause
+            """update lease set stop_cause = coalesce(stop_cause, $2),
+                stop_asked_at = coalesce(stop_asked_at, $3) where id = $1""",
+            lease,
+            cause,
+            now,
         )
 
     async def started(self, run: str, started: RunStarted) -> None:
@@ -224,14 +228,35 @@ class PgLeases:
         )
         return [row["job_id"] for row in rows]
 
-    async def restore(self, *, node: str) -> list[str]:
+    async def restore(self, *, node: str, now: datetime) -> list[str]:
         rows = await self._db.fetch(
-            """update lease set state = $2, suspected_at = null where node_id = $1 and state = 'suspected'
-            returning job_id""",
+            """update lease set state = $2, suspected_at = null, unheard_seconds = unheard_seconds
+                + greatest(0, extract(epoch from $3 - suspected_at))
+            where node_id = $1 and state = 'suspected' returning job_id""",
             node,
             LEASE.step("suspected", "returned"),
+            now,
         )
         return [row["job_id"] for row in rows]
+
+    async def unreported(
+        self, *, start_within_seconds: float, report_within_seconds: float, now: datetime, limit: int
+    ) -> list[tuple[str, str]]:
+        # The exchange's clock bounds the node's: a run began no earlier than its lease.
+        rows = await self._db.fetch(
+            """select run.id, run.node_id from lease join run on run.lease_id = lease.id
+            where lease.state = 'active' and $1 > make_interval(secs => lease.unheard_seconds) + least(
+                lease.stop_asked_at + make_interval(secs => $3),
+                case when run.started_at is null then lease.granted_at + make_interval(secs => $2)
+                else greatest(run.started_at, lease.granted_at)
+                    + make_interval(secs => lease.max_duration_seconds + $3) end)
+            order by lease.granted_at limit $4""",
+            now,
+            start_within_seconds,
+            report_within_seconds,
+            limit,
+        )
+        return [(row["id"], row["node_id"]) for row in rows]
 
     async def overdue(self, *, now: datetime, limit: int) -> list[str]:
         rows = await self._db.fetch(

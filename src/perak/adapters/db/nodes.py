@@ -184,11 +184,16 @@ class PgNodes:
         )
         return before
 
-    async def renew_windows(self, *, now: datetime) -> None:
+    async def renew_windows(self, *, away_seconds: float, now: datetime) -> None:
         await self._db.execute(
             "update node set last_seen = $1 where state in ('online', 'suspected') and last_seen < $1", now
         )
-        await self._db.execute("update lease set suspected_at = $1 where state = 'suspected'", now)
+        await self._db.execute(
+            """update lease set suspected_at = case when state = 'suspected' then $1 else suspected_at end,
+                unheard_seconds = unheard_seconds + $2 where state in ('active', 'suspected')""",
+            now,
+            away_seconds,
+        )
 
 
 def _record(row: Mapping[str, Any]) -> NodeRecord:
