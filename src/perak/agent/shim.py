@@ -247,7 +247,8 @@ class Shim:
             stage.inner_pid = pid
             self._unblock(stage)
         if b'"exit-code"' in data:
-            stage.started = True
+            mark = self.plan["marks"].get(stage.name)
+            stage.started = mark is None or os.path.exists(mark)
 
     def _unblock(self, stage: Stage) -> None:
         """Let the sandbox start its command, once it stands under its limits.
@@ -328,13 +329,22 @@ class Shim:
                 _signal(pid, signal.SIGTERM)
 
     def _to_terminate(self, stage: Stage) -> Iterator[int]:
-        """Every process of the job but a shell that merely waits: its death would take the others' grace."""
+        """Every process of the job but a shell that merely waits: its death would take the others' grace.
+
+        Where the job's own processes can't be told from the runtime's, the runtime itself passes it on.
+        """
         if stage.inner_pid is None:
             return
-        tree = _below(stage.inner_pid)
+        top = stage.inner_pid
+        for _ in range(self.plan["layers"]):
+            top = next(iter(_children(top)), top)
+        if self.plan["stop_by"] == "runtime":
+            yield from _children(top)
+            return
+        tree = _below(top)
         parents = {_parent(pid) for pid in tree}
         for pid in tree:
-            waits = pid in parents and _parent(pid) == stage.inner_pid
+            waits = pid in parents and _parent(pid) == top
             if not waits or _catches_term(pid):
                 yield pid
 
@@ -502,7 +512,7 @@ def _become(
     for option, descriptor in inherited.items():
         os.set_inheritable(descriptor, True)
         argv += [option, str(descriptor)]
-    argv += ["--", *plan.get("programs", {}).get(name, ("/bin/sh", "-e", f"/job/{name}"))]
+    argv += ["--", *plan["programs"][name]]
     os.execve(plan["bwrap"], argv, {"PATH": "/usr/bin:/bin"})  # noqa: S606 - there is no shell on purpose
 
 
@@ -547,6 +557,10 @@ def _parent(pid: int) -> int:
 def _resident_bytes(pid: int) -> int:
     fields = _stat_fields(str(pid))
     return int(fields[21]) * resource.getpagesize() if fields else 0
+
+
+def _children(parent: int) -> list[int]:
+    return [int(each) for each in os.listdir("/proc") if each.isdigit() and _parent(int(each)) == parent]
 
 
 def _below(root: int) -> list[int]:

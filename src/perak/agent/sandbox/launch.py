@@ -10,17 +10,24 @@ from typing import TypedDict
 from perak.agent.sandbox import bwrap
 from perak.agent.sandbox.cgroup import Group
 from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.tiers.base import Start, StopBy
+
+FILES = "runtime"
+"""The folder of `tiers.base.Places.files` in a run's own."""
 
 
 class Launch(TypedDict):
     """The shim's plan. `uid` is None where the run keeps the agent's own; a None limit isn't watched.
 
-    `programs`: what a stage starts where that isn't its script.
+    `programs`, `marks` (here whole paths), `layers` and `stop_by` are those of `tiers.base.Start`.
     """
 
     run_id: str
     stages: list[str]
     programs: dict[str, list[str]]
+    marks: dict[str, str]
+    layers: int
+    stop_by: StopBy
     bwrap: str
     arguments: list[str]
     seccomp: str | None
@@ -44,6 +51,7 @@ class Launch(TypedDict):
 def plan(
     spec: RunSpec,
     *,
+    start: Start,
     run_folder: Path,
     state_folder: Path,
     binary: Path,
@@ -59,13 +67,14 @@ def plan(
     counters = group.counters if group else {}
     return Launch(
         run_id=spec.run_id,
-        stages=["setup", "run"] if spec.setup is not None else ["run"],
-        programs={"run": list(spec.image.argv)} if spec.command is None and spec.image else {},
+        stages=list(start.programs),
+        programs=start.programs,
+        marks={stage: str(run_folder / FILES / name) for stage, name in start.marks.items()},
+        layers=start.layers,
+        stop_by=start.stop_by,
         bwrap=str(binary),
-        arguments=bwrap.arguments(
-            spec, scratch=scratch, own_etc=state_folder / "etc", scripts=run_folder / "scripts"
-        ),
-        seccomp=str(seccomp) if seccomp else None,
+        arguments=start.arguments,
+        seccomp=str(seccomp) if seccomp and start.seccomp else None,
         uid=uid,
         joins=group.joins() if group else [],
         counters={name: (each.path, each.key, each.scale) for name, each in counters.items()},

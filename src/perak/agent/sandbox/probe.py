@@ -48,7 +48,8 @@ def probe(state_dir: Path) -> tuple[Sandbox | None, TierReport]:
     refused: list[str] = []
     for candidate in bwrap.candidates(state_dir / "bin"):
         sandbox, report = _try(candidate, state_dir, tier)
-        if report.available:
+        if sandbox is not None and report.available:
+            sandbox.tiers = {report.tier: report}
             return sandbox, report
         refused.append(f"{candidate.runtime}: {report.reason}")
     reason = f"{'; '.join(refused)}. {ALLOW_NAMESPACES}" if refused else f"there is no bubblewrap: {INSTALL}"

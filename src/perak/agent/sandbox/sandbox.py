@@ -30,6 +30,7 @@ from perak.agent.sandbox.spec import (
     spec_to_json,
 )
 from perak.agent.sandbox.tier import TierReport
+from perak.agent.sandbox.tiers import DEFAULT_RUNTIME, Candidate, Places, Runtime, Start
 
 PROBE_PREFIX = "probe"
 """Runs whose id begins so belong to `probe`, and no one else sees them."""
@@ -54,6 +55,8 @@ class Host:
     own_uids: bool
     disk_is_capped: bool
     disk_problem: str | None = None
+    runtimes: dict[str, tuple[Runtime, Candidate]] = field(default_factory=dict)
+    """The tiers beside the default one whose runtime is there, by name, and the program that was chosen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,8 @@ class RunFolder:
 class Sandbox:
     """The runs under one state folder, of one agent at a time. May be called from several threads.
 
-    Make one with `Sandbox.probe`, which checks first that what it claims holds.
+    Make one with `Sandbox.probe`, which checks first that what it claims holds. `tiers`: what it found on
+    each tier that it looked at, by name, the default one first; a run may be in those that are `available`.
     """
 
     @classmethod
@@ -83,6 +87,7 @@ class Sandbox:
     def __init__(self, state_dir: Path, host: Host) -> None:
         self.state_dir = state_dir
         self.host = host
+        self.tiers: dict[str, TierReport] = {}
         self._runs = state_dir / "runs"
         self._shims = ShimServer(state_dir / "bin")
 
@@ -201,6 +206,26 @@ class Sandbox:
         shim, _ = _read_shim(self._folder(run_id))
         return set(process.descendants(shim.pid)) if shim is not None and process.is_alive(shim) else set()
 
+    def entry_pid(self, run_id: str) -> int | None:
+        """A process, as the node sees it, whose namespaces are those the job is in; None while there is none.
+
+        In `gvisor` and `microvm` it is the runtime's, because the job itself is not a process of the node's.
+        """
+        folder = self._folder(run_id)
+        shim, _ = _read_shim(folder)
+        if shim is None or not process.is_alive(shim):
+            return None
+        plan, below = launch.read(folder), process.descendants(shim.pid)
+        pid = shim.pid
+        for _ in range(
+            2 + (plan["layers"] + 1 if plan["layers"] else 0)
+        ):  # bubblewrap, its first, then within
+            children = [each for each, stat in below.items() if stat.parent == pid and stat.state not in "ZX"]
+            if not children:
+                return None
+            pid = min(children, key=lambda each: below[each].start_ticks)
+        return pid
+
     def release(self, run_id: str) -> None:
         """Clear the run away: scratch, control group, uid and folder. Raises RuntimeError while it runs."""
         if self.status(run_id).state == "running":
@@ -280,8 +305,10 @@ class Sandbox:
                 cpu_milli=spec.cpu_milli, memory_bytes=spec.memory_bytes, pids_max=spec.pids_max
             )
             group = self.host.groups.create(spec.run_id, limits)
+        start = self._plan_start(folder, spec)
         plan = launch.plan(
             spec,
+            start=start,
             run_folder=folder,
             state_folder=self.state_dir,
             binary=self.host.binary,
@@ -292,7 +319,23 @@ class Sandbox:
             boot_id=process.boot_id(),
         )
         launch.write(folder, plan)
+        _write_files(folder / launch.FILES, start.files, uid)
         _write_atomically(folder / "run.json", spec_to_json(spec))
+
+    def _plan_start(self, folder: Path, spec: RunSpec) -> Start:
+        bubblewrap = Candidate(path=self.host.binary, version="", origin="")
+        runtime, candidate = self.host.runtimes.get(spec.tier or "", (DEFAULT_RUNTIME, bubblewrap))
+        if spec.tier not in (None, runtime.tier) and spec.tier not in self.tiers:
+            raise RuntimeError(f"{spec.run_id} wants the tier {spec.tier}, which this node doesn't have")
+        if spec.device_nodes and runtime.no_devices:
+            raise RuntimeError(f"{spec.run_id} can't be in {runtime.tier}: {runtime.no_devices}")
+        places = Places(
+            scratch=folder / "scratch",
+            scripts=folder / "scripts",
+            own_etc=self.state_dir / "etc",
+            files=folder / launch.FILES,
+        )
+        return runtime.start(spec, places, candidate)
 
     def _folder(self, run_id: str) -> Path:
         folder = self._runs / check_run_id(run_id)
@@ -313,6 +356,21 @@ def _write_scripts(folder: Path, spec: RunSpec, uid: int | None) -> None:
             os.chown(folder / name, 0, uid)
     if uid is not None:
         os.chown(folder, 0, uid)
+
+
+def _write_files(folder: Path, files: dict[str, str], uid: int | None) -> None:
+    """What the runtime reads, for the run's user only, and a folder in which that user writes."""
+    if not files:
+        return
+    folder.mkdir(mode=0o750)
+    (folder / "state").mkdir(mode=0o700)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    if uid is not None:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 0, uid)
+        os.chown(folder / "state", uid, uid)
 
 
 def _kill_owner_of(work: Path) -> None:

@@ -83,6 +83,8 @@ class RunSpec:
     masks: tuple[str, ...] = ()
     """Folders of the kernel's that the run sees empty but for what `mounts` puts there."""
     grace_seconds: float = GRACE_SECONDS
+    tier: str | None = None
+    """One of `Sandbox.tiers`; None: the default one."""
 
     def __post_init__(self) -> None:
         check_run_id(self.run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Tier = Literal["bubblewrap", "bubblewrap-userns"]
+Tier = Literal["bubblewrap", "bubblewrap-userns", "crun", "runc", "gvisor", "microvm"]
 
 LIMITS = (
     "privileges", "uid", "filesystem", "processes", "network", "seccomp", "memory", "cpu", "pids", "disk",
