@@ -44,6 +44,11 @@ class Presence:
         session = self._sessions[node] = LiveSession(node, agent_id)
         return session
 
+    def spoke_since(self, node: str, at: float) -> bool:
+        """Whether the session of a node was heard after `at` (monotonic seconds)."""
+        session = self._sessions.get(node)
+        return session is not None and session.spoke_at > at
+
     def leave(self, session: LiveSession) -> None:
         if self._sessions.get(session.node) is session:
             del self._sessions[session.node]

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -21,13 +21,13 @@ from perak.app.nodes import connect
 from perak.app.records import NodeRecord
 from perak.app.refusals import tell_refusal
 from perak.app.reports import apply_reports, pass_over
-from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated
+from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated, Unavailable
 from perak.domain.plausible import CLOCK_SKEW_SECONDS_MAX, NAME_CHARACTERS_MAX, Implausible
 from perak.domain.report import Metered, Report, RunExited
 from perak.domain.units import format_duration
 from perak.server import clock
 from perak.server.access import services_of
-from perak.server.certificates import node_certificate
+from perak.server.certificates import NodeCertificate, certified, node_certificate
 from perak.server.evidence import EvidenceCheck
 from perak.server.hub import Wakeup
 from perak.server.logging import get_logger
@@ -35,8 +35,7 @@ from perak.server.orders import order
 from perak.server.presence import LiveSession
 from perak.server.services import Services
 from perak.wire import session as wire
-from perak.wire.identity import NODE_CERT_LIFETIME
-from perak.wire.signing import peek_payload, verify
+from perak.wire.signing import peek_header, peek_payload, verify
 
 HELLO_SECONDS_MAX = 10.0
 """An agent signs and answers the challenge in milliseconds."""
@@ -45,7 +44,6 @@ BATCH_BYTES_MAX = 2 * 2**20
 """Reports in one transaction, and how much of them as signed text: some 16 full log chunks."""
 QUEUED_BYTES_MAX = 2 * 2**20
 """Signed text of one node that waits here; an agent may send 30 MB ahead, which thousands must not."""
-RENEW_BEFORE = NODE_CERT_LIFETIME / 2
 SECOND_AGENT = (
     "a second agent with this node's key was refused: is its state folder in use on two machines? If you did "
     "not copy it, somebody has the key: `perak node revoke`, and enrol the machine again"
@@ -65,8 +63,8 @@ async def node_session(socket: WebSocket) -> None:
     services = services_of(socket)
     await socket.accept()
     try:
-        hello = await _greet(socket, services)
-        await _serve(socket, services, hello)
+        hello, chain = await _greet(socket, services)
+        await _serve(socket, services, hello, chain)
     except WebSocketDisconnect:
         pass
     except _Refused as refused:
@@ -87,8 +85,11 @@ class _Refused(Exception):
         self.retry = retry
 
 
-async def _greet(socket: WebSocket, services: Services) -> wire.HelloBody:
-    """Challenge the agent; what it proved to be. Raises _Refused, InvalidInput."""
+async def _greet(socket: WebSocket, services: Services) -> tuple[wire.HelloBody, tuple[bytes, ...]]:
+    """Challenge the agent; what it proved to be, and its certificates, unproven and perhaps expired.
+
+    Raises _Refused, InvalidInput. What counts is the key, which was enrolled and not revoked since.
+    """
     nonce = secrets.token_urlsafe(24)
     await _send(socket, wire.Challenge(nonce=nonce, exchange=services.identity.facts.name))
     try:
@@ -115,7 +116,7 @@ async def _greet(socket: WebSocket, services: Services) -> wire.HelloBody:
     if reason := _clock_is_off(proven.at, clock.now()):
         await _tell_owner(services, proven.node, "clock", reason)
         raise _Refused(reason, retry=True)
-    return _plain(proven)
+    return _plain(proven), peek_header(frame.jws).chain
 
 
 def _plain(body: wire.HelloBody) -> wire.HelloBody:
@@ -157,11 +158,10 @@ def _unproven(jws: str) -> bytes:
     return peek_payload(jws)
 
 
-async def _serve(socket: WebSocket, services: Services, hello: wire.HelloBody) -> None:
-    live = services.presence.enter(hello.node, hello.agent_id)
-    if live is None:
-        await _tell_owner(services, hello.node, "second_agent", SECOND_AGENT)
-        raise _Refused("another agent of this node has a session; stop it first", retry=True)
+async def _serve(
+    socket: WebSocket, services: Services, hello: wire.HelloBody, chain: tuple[bytes, ...]
+) -> None:
+    live = await _enter(services, hello)
     services.metrics.sessions.set(len(services.presence))
     log = _log.bind(node=hello.node)
     try:
@@ -171,7 +171,7 @@ async def _serve(socket: WebSocket, services: Services, hello: wire.HelloBody) -
             raise _Refused(error.detail, retry=False) from None
         log.info("session opened", agent=hello.agent_version, ack=node.report_seq)
         try:
-            await _Session(socket, services, live, node).run()
+            await _Session(socket, services, live, node, chain).run()
         except InvalidInput as error:
             await _tell_owner(services, hello.node, "frame", f"its session was ended: {error.detail}"[:500])
             raise
@@ -179,6 +179,21 @@ async def _serve(socket: WebSocket, services: Services, hello: wire.HelloBody) -
         services.presence.leave(live)
         services.metrics.sessions.set(len(services.presence))
         log.info("session closed")
+
+
+async def _enter(services: Services, hello: wire.HelloBody) -> LiveSession:
+    """A session for this agent. Raises _Refused where another one of the node lives.
+
+    Where packets vanished, the connection of an agent that was restarted meanwhile seems open here for some
+    beats. So a newcomer waits until the other one speaks, and is refused, or is silent for too long.
+    """
+    arrived_at = time.monotonic()
+    while (live := services.presence.enter(hello.node, hello.agent_id)) is None:
+        if services.presence.spoke_since(hello.node, arrived_at):
+            await _tell_owner(services, hello.node, "second_agent", SECOND_AGENT)
+            raise _Refused("another agent of this node has a session; stop it first", retry=True)
+        await asyncio.sleep(services.periods.watch_seconds)
+    return live
 
 
 async def _connect(tx: PgTransaction, hello: wire.HelloBody) -> tuple[NodeRecord, Sequence[Effect]]:
@@ -195,16 +210,22 @@ async def _connect(tx: PgTransaction, hello: wire.HelloBody) -> tuple[NodeRecord
 class _Session:
     """An open session: one task reads, one applies reports, one sends the list of leases."""
 
-    def __init__(self, socket: WebSocket, services: Services, live: LiveSession, node: NodeRecord) -> None:
+    def __init__(
+        self,
+        socket: WebSocket,
+        services: Services,
+        live: LiveSession,
+        node: NodeRecord,
+        chain: tuple[bytes, ...],
+    ) -> None:
         self._socket = socket
         self._services = services
         self._live = live
         self._node = node
         self._acknowledged = node.report_seq
+        self._shown = chain
         self._certificate_expires_at = node.certificate_expires_at
-        self._evidence = EvidenceCheck(
-            node=node.id, sign_key=node.sign_key, authority=services.identity.authority.fingerprint
-        )
+        self._evidence = self._evidence_check(shown=chain)
         self._reports: asyncio.Queue[str] = asyncio.Queue(wire.REPORTS_UNACKNOWLEDGED_MAX)
         self._queued_bytes = 0
         self._room = asyncio.Event()
@@ -212,7 +233,11 @@ class _Session:
     async def run(self) -> None:
         """Until the connection ends, or something in it fails."""
         beat = self._services.periods.beat_seconds
-        welcome = wire.Welcome(ack=self._acknowledged, at=_ms(clock.now()), beat_interval_seconds=beat)
+        now = clock.now()
+        certificate = await self._certify_again(now)
+        welcome = wire.Welcome(
+            ack=self._acknowledged, at=_ms(now), beat_interval_seconds=beat, certificate=certificate
+        )
         await _send(self._socket, welcome)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -275,6 +300,8 @@ class _Session:
                 seq = await self._apply_singly(batch)
             except NotAuthenticated:
                 raise _Refused(REVOKED, retry=False) from None
+            except Unavailable:
+                raise
             except DomainError:
                 seq = await self._apply_singly(batch)
             self._count(batch, seconds=time.perf_counter() - started_at)
@@ -320,7 +347,7 @@ class _Session:
                     raise Implausible(fault)
                 seq = max(seq, await self._apply_batch([report]))
             except DomainError as error:
-                if error.code == "report_gap":
+                if error.code == "report_gap" or isinstance(error, Unavailable):
                     raise
                 self._services.metrics.refused_reports.inc()
                 _log.error(
@@ -373,16 +400,53 @@ class _Session:
             await asyncio.sleep(self._services.periods.watch_seconds)
         raise WebSocketDisconnect(CLOSE_SEND_AGAIN)
 
+    async def _certify_again(self, now: datetime) -> str | None:
+        """A chain for a node whose certificate ended while it was cut off; None: it did not.
+
+        The node has just proven its key, which was never revoked: it was its own all the time. So the new
+        certificate begins with the old one, and what was signed in between proves itself offline.
+        """
+        found = certified(
+            self._services.identity.authority,
+            node=self._node.id,
+            sign_key=self._node.sign_key,
+            chain=self._shown,
+        )
+        if found is not None:  # The last one that was made may never have reached the agent.
+            self._certificate_expires_at = min(self._certificate_expires_at, found.not_after)
+        if found is None or found.not_after > now:
+            return None
+        made = await self._certify(now, since=found.not_before)
+        self._evidence = self._evidence_check(shown=())
+        return made.chain_pem
+
     async def _renew_certificate(self, now: datetime) -> None:
-        if self._certificate_expires_at - now > RENEW_BEFORE:
-            return
+        before = timedelta(seconds=self._services.periods.renew_before_seconds)
+        if self._certificate_expires_at - now <= before:
+            made = await self._certify(now)
+            await _send(self._socket, wire.Certificate(chain=made.chain_pem))
+
+    async def _certify(self, now: datetime, *, since: datetime | None = None) -> NodeCertificate:
         made = node_certificate(
-            self._services.identity.authority, node=self._node.id, sign_key=self._node.sign_key, now=now
+            self._services.identity.authority,
+            node=self._node.id,
+            sign_key=self._node.sign_key,
+            now=now,
+            lifetime=timedelta(seconds=self._services.periods.certificate_seconds),
+            since=since,
         )
         async with self._services.db.transaction() as tx:
             await tx.nodes.certified(self._node.id, chain=made.chain_pem, expires_at=made.expires_at)
         self._certificate_expires_at = made.expires_at
-        await _send(self._socket, wire.Certificate(chain=made.chain_pem))
+        return made
+
+    def _evidence_check(self, *, shown: tuple[bytes, ...]) -> EvidenceCheck:
+        return EvidenceCheck(
+            node=self._node.id,
+            sign_key=self._node.sign_key,
+            authority=self._services.identity.authority.fingerprint,
+            shown=shown,
+        )
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

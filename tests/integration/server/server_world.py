@@ -39,6 +39,8 @@ OFFER = OfferAsk(
 )
 PATIENCE_SECONDS = 30.0
 """Only a failing test waits this long; a machine that is busy with others takes seconds."""
+GREETED_SECONDS = 0.5
+"""A newcomer that is kept waiting shows nothing of it; a refusal comes in milliseconds."""
 
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", re.DOTALL)
 
@@ -145,6 +147,12 @@ class ScriptedNode:
         await self.until(lambda: any(isinstance(frame, wire.Welcome) for frame in self.frames))
         if offer is not None:
             await self.report(OfferPosted(offer=offer))
+
+    async def greeted(self) -> None:
+        """Wait until the exchange has had time to read Hello: a newcomer is kept waiting, or refused."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GREETED_SECONDS):
+                await self.until(lambda: self.closed)
 
     async def beat(self) -> None:
         assert self._socket is not None

@@ -1,4 +1,4 @@
-"""A node that was cut off for longer than its certificate lives is paid all the same, and its receipt proves it."""
+"""A node cut off for longer than its certificate lives is paid all the same, and its receipt proves it."""
 
 from __future__ import annotations
 

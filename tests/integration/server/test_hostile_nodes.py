@@ -58,6 +58,8 @@ async def test_a_clock_a_day_off_is_refused_with_the_reason(exchange: Running, n
 async def test_a_second_agent_is_refused_and_the_owner_told(exchange: Running, node: ScriptedNode) -> None:
     second = ScriptedNode(exchange, node.id, node.key, node.chain, agent_id="second")
     await second.dial()
+    await second.greeted()
+    await node.beat()
     await second.until(lambda: second.closed)
     assert "another agent" in refusals(second)[0].reason
     assert "second agent" in await notice_of(exchange, node)

@@ -44,6 +44,9 @@ async def turned_away(node: ScriptedNode, **changes: Any) -> None:
     """Another agent of the same node dials, and says what it should not."""
     other = ScriptedNode(node.exchange, node.id, node.key, node.chain, agent_id="second")
     await other.dial(hello=lambda body: msgspec.structs.replace(body, **changes))
+    await other.greeted()
+    if not other.closed:
+        await node.beat()
     await other.until(lambda: other.closed)
 
 

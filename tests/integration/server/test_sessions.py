@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import msgspec
-from server_world import OFFER, Running, ScriptedNode, chunk, enrolment, exited, now_ms, started
+from server_world import (
+    OFFER,
+    Running,
+    ScriptedNode,
+    chunk,
+    enrolment,
+    exited,
+    now_ms,
+    running_exchange,
+    started,
+)
 
+from perak.app.periods import Periods
 from perak.domain.report import OfferPosted
 from perak.wire import session as wire
 from perak.wire.identity import chain_from_pem, verify_chain
@@ -48,12 +60,29 @@ async def test_an_old_answer_to_the_challenge_is_worthless(exchange: Running) ->
 async def test_a_second_agent_is_refused_while_the_first_lives(exchange: Running, node: ScriptedNode) -> None:
     second = ScriptedNode(exchange, node.id, node.key, node.chain, agent_id="second")
     await second.dial()
+    await second.greeted()
+    await node.beat()
     await second.until(lambda: second.closed)
     assert [refused.retry for refused in refusals(second)] == [True]
     await node.close()
     third = ScriptedNode(exchange, node.id, node.key, node.chain, agent_id="third")
     await third.open(offer=None)
     await third.close()
+
+
+async def test_a_newcomer_takes_over_from_a_session_that_only_seems_open(
+    database_url: str, state_dir: Path
+) -> None:
+    """Its agent was killed where packets vanish: nothing closed the connection, and nobody has to be told."""
+    async with running_exchange(database_url, state_dir, periods=Periods(beat_seconds=0.4)) as exchange:
+        node = await ScriptedNode.enrol(exchange)
+        await node.open()
+        second = ScriptedNode(exchange, node.id, node.key, node.chain, agent_id="second")
+        await second.open(offer=None)
+        assert refusals(second) == []
+        assert (await exchange.client.get(f"/v1/nodes/{node.id}")).json()["notice"] is None
+        await second.close()
+        await node.close()
 
 
 async def test_the_same_agent_may_dial_again(exchange: Running, node: ScriptedNode) -> None:
