@@ -6,18 +6,26 @@ HTTP is passed on for GET and HEAD. Names are resolved here: inside there is no 
 
 import asyncio
 import threading
-import urllib.parse
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from perak.agent.environments.index import Address, IndexSettings, Upstream
+from perak.agent.network.http import (
+    DROPPED_HEADERS,
+    HEAD_BYTES_MAX,
+    READ_ONLY,
+    ProxyRequest,
+    RefusedRequest,
+    answer,
+    authority,
+    first_of,
+    parse_request,
+)  # fmt: skip
 
 # uv opens up to 50 connections at once by default; beyond twice that something is wrong.
 CONNECTIONS_MAX = 100
-HEAD_BYTES_MAX = 16 * 1024
 CONNECT_SECONDS_MAX = 15.0
 # A stalled mirror is given up after this; uv itself waits 30 s for a byte.
 IDLE_SECONDS_MAX = 60.0
@@ -25,54 +33,6 @@ START_SECONDS_MAX = 5.0
 # More of them say nothing new, and the log is the renter's.
 REFUSALS_KEPT_MAX = 20
 CHUNK_BYTES = 256 * 1024
-
-_DROPPED_HEADERS = ("connection", "proxy-connection", "proxy-authorization", "keep-alive", "host")
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyRequest:
-    """The first lines of a request: CONNECT with no `path`, or a plain GET or HEAD."""
-
-    method: str
-    address: Address
-    path: str = ""
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-class RefusedRequest(Exception):
-    """A request that the proxy answers with `status` instead of carrying it out."""
-
-    def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-def parse_request(head: bytes) -> ProxyRequest:
-    """Read a request's head. Raises `RefusedRequest` for what isn't CONNECT, GET or HEAD as a proxy gets
-    them.
-    """
-    try:
-        line, *rest = head.decode("ascii").split("\r\n")
-        method, target, version = line.split(" ")
-    except ValueError:
-        raise RefusedRequest("400 Bad Request", "a request that can't be read") from None
-    if not version.startswith("HTTP/1."):
-        raise RefusedRequest("400 Bad Request", f"protocol {version!r}")
-    try:
-        if method == "CONNECT":
-            host, _, port = target.rpartition(":")
-            return ProxyRequest(method, (host.strip("[]").lower(), int(port)))
-        parts = urllib.parse.urlsplit(target)
-        port_number = parts.port or 80
-    except ValueError:
-        raise RefusedRequest("400 Bad Request", f"target {target!r}") from None
-    if method not in ("GET", "HEAD") or parts.scheme != "http" or not parts.hostname:
-        raise RefusedRequest("403 Forbidden", f"{method} {target!r}")
-    path = urllib.parse.urlunsplit(("", "", parts.path or "/", parts.query, ""))
-    headers = tuple(
-        (name.strip(), value.strip()) for name, _, value in (each.partition(":") for each in rest) if value
-    )
-    return ProxyRequest(method, (parts.hostname.lower(), port_number), path, headers)
 
 
 def check_allowed(request: ProxyRequest, allowed: frozenset[Address]) -> None:
@@ -148,9 +108,9 @@ class IndexProxy:
             if len(self.refused) < REFUSALS_KEPT_MAX:
                 self.refused.append(str(refusal))
                 self._log(f"refused a connection: {refusal}")
-            await _answer(writer, refusal.status, str(refusal))
+            await answer(writer, refusal.status, str(refusal))
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-            await _answer(writer, "502 Bad Gateway", str(error) or type(error).__name__)
+            await answer(writer, "502 Bad Gateway", str(error) or type(error).__name__)
         except asyncio.CancelledError:
             pass
         finally:
@@ -158,7 +118,7 @@ class IndexProxy:
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), CONNECT_SECONDS_MAX)
-        request = parse_request(head[:-4])
+        request = parse_request(head[:-4], READ_ONLY)
         check_allowed(request, self._allowed)
         scheme = "https" if request.method == "CONNECT" else "http"
         upstream = self._settings.upstream_for(request.address[0], scheme)
@@ -166,7 +126,7 @@ class IndexProxy:
         try:
             if request.method == "CONNECT":
                 writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                await _first_of(self._relay(reader, remote_writer), self._relay_down(remote_reader, writer))
+                await first_of(self._relay(reader, remote_writer), self._relay_down(remote_reader, writer))
             else:
                 remote_writer.write(_plain_head(request, upstream))
                 await self._relay_down(remote_reader, writer)
@@ -197,21 +157,21 @@ async def _dial(
         return await asyncio.open_connection(*request.address)
     reader, writer = await asyncio.open_connection(upstream.host, upstream.port)
     if request.method == "CONNECT":
-        target = _authority(request.address)
+        target = authority(request.address)
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *_upstream_headers(upstream)]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if answer.split(b" ", 2)[1:2] != [b"200"]:
+        reply = await reader.readuntil(b"\r\n\r\n")
+        if reply.split(b" ", 2)[1:2] != [b"200"]:
             writer.close()
-            raise OSError(f"the node's own proxy answered {answer.splitlines()[0].decode('latin-1')}")
+            raise OSError(f"the node's own proxy answered {reply.splitlines()[0].decode('latin-1')}")
     return reader, writer
 
 
 def _plain_head(request: ProxyRequest, upstream: Upstream | None) -> bytes:
     """The head to send on: one request for one connection, so that none can hide behind it."""
-    host = _authority(request.address)
+    host = authority(request.address)
     target = f"http://{host}{request.path}" if upstream else request.path
-    kept = [f"{name}: {value}" for name, value in request.headers if name.lower() not in _DROPPED_HEADERS]
+    kept = [f"{name}: {value}" for name, value in request.headers if name.lower() not in DROPPED_HEADERS]
     lines = [f"{request.method} {target} HTTP/1.1", f"Host: {host}", "Connection: close", *kept]
     return ("\r\n".join([*lines, *(_upstream_headers(upstream) if upstream else ())]) + "\r\n\r\n").encode(
         "ascii"
@@ -220,35 +180,3 @@ def _plain_head(request: ProxyRequest, upstream: Upstream | None) -> bytes:
 
 def _upstream_headers(upstream: Upstream) -> list[str]:
     return [f"Proxy-Authorization: {upstream.authorization}"] if upstream.authorization else []
-
-
-def _authority(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _first_of(*work: Coroutine[Any, Any, None]) -> None:
-    """Run until the first ends, then end the others: when either side of a tunnel closes, it is over."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        # A side that was cut off is how tunnels end; nobody needs to hear of it.
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _answer(writer: asyncio.StreamWriter, status: str, reason: str) -> None:
-    body = f"{reason}\n".encode("ascii", "replace")
-    lines = [
-        f"HTTP/1.1 {status}",
-        "Content-Type: text/plain",
-        f"Content-Length: {len(body)}",
-        "Connection: close",
-    ]
-    try:
-        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
-        await writer.drain()
-    except OSError:
-        pass  # The other side has gone; there is nobody to tell.

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perak.agent.environments.proxy import ProxyRequest, RefusedRequest, check_allowed, parse_request
+from perak.agent.environments.proxy import check_allowed
+from perak.agent.network.http import READ_ONLY, ProxyRequest, RefusedRequest, parse_request
 
 ALLOWED = frozenset({("pypi.org", 443), ("mirror.example", 8080)})
 
 
 def decide(head: bytes) -> ProxyRequest:
-    request = parse_request(head)
+    request = parse_request(head, READ_ONLY)
     check_allowed(request, ALLOWED)
     return request
 

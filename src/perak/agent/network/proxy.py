@@ -1,0 +1,246 @@
+"""The forward proxy of the jobs on this node.
+
+Each run has a listening socket on its own loopback, made inside the run's network namespace by its shim and
+handed to us; behind it is this proxy, outside. It takes CONNECT, and plain HTTP one request a connection;
+looks each name up itself, refuses what the job did not name and whatever is not public, and then dials the
+very address that it checked: a name that changes its mind (DNS rebinding) or a redirect gains nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from perak.agent.network.http import (
+    DROPPED_HEADERS,
+    HEAD_BYTES_MAX,
+    METHODS,
+    ProxyRequest,
+    RefusedRequest,
+    answer,
+    authority,
+    parse_request,
+)  # fmt: skip
+from perak.agent.network.rules import Rules, is_public
+
+PORT = 3128
+"""Where a run finds its proxy on its own loopback; Squid's port, which people know as a proxy's."""
+CONNECTIONS_MAX = 128
+"""Of one run at once: what a parallel downloader opens, and far below the node's descriptors."""
+BACKLOG = 128
+CONNECT_SECONDS_MAX = 15.0
+IDLE_SECONDS_MAX = 300.0
+"""Without a byte either way: model servers think for minutes, dead peers stay silent for ever."""
+CHUNK_BYTES = 256 * 1024
+BUFFER_BYTES = 4 * HEAD_BYTES_MAX
+"""Of a connection each way; the head of a request must fit, and a fast line wants more than that."""
+START_SECONDS_MAX = 5.0
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""The IP addresses of a name, as the node's own resolver gives them."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of a run that went out and came in through its proxy, and how many connections were refused."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    refused: int = 0
+
+
+@dataclass(slots=True)
+class Outlet:
+    """One run's way out."""
+
+    listener: socket.socket
+    rules: Rules
+    traffic: Traffic
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONNECTIONS_MAX))
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class NetworkProxy:
+    """All runs' proxies, in one thread with a loop of its own, so that no job's traffic delays the agent.
+
+    `only_public` is False in tests alone, whose servers have no public addresses.
+    """
+
+    def __init__(self, *, resolve: Resolve | None = None, only_public: bool = True) -> None:
+        self._resolve = resolve or _system_resolve
+        self._only_public = only_public
+        self._outlets: dict[str, Outlet] = {}
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="network-proxy", daemon=True)
+        self._thread.start()
+
+    def open(self, run: str, listener: socket.socket, *, rules: Rules, traffic: Traffic) -> None:
+        """Serve `run` on `listener`, ours from now on, and count into `traffic`. A second time: anew."""
+        listener.setblocking(False)
+        self._do(self._open(run, Outlet(listener, rules, traffic)))
+
+    def close(self, run: str) -> None:
+        """End the run's connections and its listener; harmless when it has none."""
+        self._do(self._close(run))
+
+    def stop(self) -> None:
+        """End everything."""
+        for run in list(self._outlets):
+            self.close(run)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(START_SECONDS_MAX)
+
+    def _do(self, work: Awaitable[None]) -> None:
+        asyncio.run_coroutine_threadsafe(_awaited(work), self._loop).result(START_SECONDS_MAX)
+
+    async def _open(self, run: str, outlet: Outlet) -> None:
+        await self._close(run)
+        self._outlets[run] = outlet
+        self._keep(outlet, self._accept(outlet))
+
+    async def _close(self, run: str) -> None:
+        outlet = self._outlets.pop(run, None)
+        if outlet is None:
+            return
+        for task in list(outlet.tasks):
+            task.cancel()
+        await asyncio.gather(*outlet.tasks, return_exceptions=True)
+        outlet.listener.close()
+
+    def _keep(self, outlet: Outlet, work: Awaitable[None]) -> None:
+        task = self._loop.create_task(_awaited(work))
+        outlet.tasks.add(task)
+        task.add_done_callback(outlet.tasks.discard)
+
+    async def _accept(self, outlet: Outlet) -> None:
+        while True:
+            await outlet.slots.acquire()
+            try:
+                accepted, _ = await self._loop.sock_accept(outlet.listener)
+            except OSError:  # no descriptors left for a moment, or the namespace has gone
+                outlet.slots.release()
+                await asyncio.sleep(1.0)
+                continue
+            self._keep(outlet, self._serve(outlet, accepted))
+
+    async def _serve(self, outlet: Outlet, accepted: socket.socket) -> None:
+        writer = None
+        try:
+            reader, writer = await asyncio.open_connection(sock=accepted, limit=BUFFER_BYTES)
+            await self._serve_one(outlet, reader, writer)
+        except RefusedRequest as refusal:
+            outlet.traffic.refused += 1
+            assert writer is not None
+            await answer(writer, refusal.status, f"perak: {refusal}")
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            if writer is not None:
+                await answer(writer, "502 Bad Gateway", f"perak: {error or type(error).__name__}")
+        finally:
+            outlet.slots.release()
+            accepted.close() if writer is None else writer.close()
+
+    async def _serve_one(
+        self, outlet: Outlet, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), CONNECT_SECONDS_MAX)
+        request = parse_request(head[:-4], METHODS)
+        if not outlet.rules.permit(request.address):
+            raise RefusedRequest(
+                "403 Forbidden",
+                f"{authority(request.address)} is not in network.allow of this job; add it there",
+            )
+        remote_reader, remote_writer = await self._dial(request)
+        try:
+            if request.method == "CONNECT":
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                first = _plain_head(request)
+                outlet.traffic.sent_bytes += len(first)
+                remote_writer.write(first)
+            await _relay((reader, writer), (remote_reader, remote_writer), outlet.traffic)
+        finally:
+            remote_writer.close()
+
+    async def _dial(self, request: ProxyRequest) -> Ends:
+        """A connection to an address that was checked. Raises RefusedRequest; OSError when none answers."""
+        host, port = request.address
+        try:
+            found = await asyncio.wait_for(self._resolve(host, port), CONNECT_SECONDS_MAX)
+        except (OSError, UnicodeError):
+            raise RefusedRequest("502 Bad Gateway", f"{host} can't be resolved") from None
+        allowed = [each for each in found if not self._only_public or (is_public(each) and not is_own(each))]
+        if not allowed:
+            raise RefusedRequest("403 Forbidden", f"{host} leads to no public address")
+        failure: Exception = OSError("no address")
+        for each in allowed:
+            try:
+                return await asyncio.wait_for(
+                    asyncio.open_connection(each, port, limit=BUFFER_BYTES), CONNECT_SECONDS_MAX
+                )
+            except (OSError, TimeoutError) as error:
+                failure = error
+        raise OSError(f"{authority(request.address)} can't be reached: {failure or 'no answer in time'}")
+
+
+def is_own(address: str) -> bool:
+    """Whether an IP address is this machine's: the kernel would then speak from it to itself."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))  # nothing is sent: connecting a datagram socket only picks the way
+        return bool(probe.getsockname()[0] == address)
+    return False
+
+
+async def _system_resolve(host: str, port: int) -> list[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+async def _relay(job: Ends, remote: Ends, traffic: Traffic) -> None:
+    """Copy both ways until both have ended, or nothing has moved for IDLE_SECONDS_MAX."""
+    loop = asyncio.get_running_loop()
+    moved_at = loop.time()
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, out: bool) -> None:
+        nonlocal moved_at
+        while data := await source.read(CHUNK_BYTES):
+            if out:
+                traffic.sent_bytes += len(data)
+            else:
+                traffic.received_bytes += len(data)
+            sink.write(data)
+            await sink.drain()
+            moved_at = loop.time()
+        if sink.can_write_eof():
+            sink.write_eof()
+
+    copies = [
+        loop.create_task(copy(job[0], remote[1], out=True)),
+        loop.create_task(copy(remote[0], job[1], out=False)),
+    ]
+    try:
+        while (left := moved_at + IDLE_SECONDS_MAX - loop.time()) > 0:
+            done, pending = await asyncio.wait(copies, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            if not pending or any(each.exception() for each in done):
+                return
+    finally:
+        for each in copies:
+            each.cancel()
+        # A side that was cut off is how connections end; nobody needs to hear of it.
+        await asyncio.gather(*copies, return_exceptions=True)
+
+
+def _plain_head(request: ProxyRequest) -> bytes:
+    """The head to send on: one request for one connection, so that none can hide behind it."""
+    kept = [f"{name}: {value}" for name, value in request.headers if name.lower() not in DROPPED_HEADERS]
+    lines = [f"{request.method} {request.path} HTTP/1.1", f"Host: {authority(request.address)}"]
+    return ("\r\n".join([*lines, "Connection: close", *kept]) + "\r\n\r\n").encode("ascii")
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
