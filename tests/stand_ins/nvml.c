@@ -18,6 +18,12 @@
 #ifndef MINOR
 #define MINOR 0
 #endif
+#ifndef DRIVER
+#define DRIVER "580.95.05"
+#endif
+#ifndef CUDA
+#define CUDA 13000
+#endif
 
 typedef unsigned int uint;
 typedef unsigned long long ull;
@@ -29,7 +35,8 @@ int nvmlInit_v2(void) { for (int i = 0; i < CARDS; i++) cards[i] = i; return 0; 
 int nvmlInitWithFlags(uint flags) { (void)flags; return nvmlInit_v2(); }
 int nvmlShutdown(void) { return 0; }
 const char *nvmlErrorString(int code) { (void)code; return "stand-in error"; }
-int nvmlSystemGetDriverVersion(char *text, uint size) { snprintf(text, size, "580.95.05"); return 0; }
+int nvmlSystemGetDriverVersion(char *text, uint size) { snprintf(text, size, DRIVER); return 0; }
+int nvmlSystemGetCudaDriverVersion(int *version) { *version = CUDA; return 0; }
 int nvmlDeviceGetCount_v2(uint *count) { *count = CARDS; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(uint index, int **card) { *card = &cards[index]; return index < CARDS ? 0 : 2; }
 int nvmlDeviceGetUUID(int *card, char *text, uint size) {

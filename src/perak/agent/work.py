@@ -53,6 +53,8 @@ class Devices(Protocol):
 
     def capabilities(self, uuids: tuple[str, ...]) -> tuple[str, ...]: ...
 
+    def driver_cuda(self) -> str | None: ...
+
 
 class WorkFailed(Exception):
     """A step failed; `cause` is one of CAUSES."""
@@ -125,9 +127,9 @@ class Work:
             raise WorkFailed("environment", "this node offers no Python environments")
         torch = self._torch(order, self.environments.torch_variants)
         if torch.problem is not None:
-            raise WorkFailed("environment", f"torch has no kernels for the leased devices: {torch.problem}")
+            raise WorkFailed("environment", f"torch does not run on the leased devices: {torch.problem}")
         if torch.variant is not None:
-            say(f"torch {torch.release} with {torch.variant}: PyPI's has no kernels for this card")
+            say(f"torch {torch.release} with {torch.variant}: PyPI's does not run on this card or driver")
         try:
             return self.environments.ensure(order.python_version, order.python_packages, log=say, torch=torch)
         except (DomainError, OSError) as error:
@@ -137,7 +139,8 @@ class Work:
         from perak.domain.hardware.torch import choose_torch
 
         found = self.devices.capabilities(order.devices) if self.devices is not None else ()
-        return choose_torch(order.python_packages, found, variants)
+        driver_cuda = self.devices.driver_cuda() if self.devices is not None else None
+        return choose_torch(order.python_packages, found, variants, driver_cuda)
 
     def _fetch(self, order: LeaseOrder, digest: str, archive: Path) -> None:
         from perak.wire.archive import WORKDIR_BYTES_MAX

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A GPU of a node. `uuid` is the driver's; `kind` is nvidia, amd or cpu."""
+    """A GPU of a node. `uuid` is the driver's; `kind` is nvidia, amd or cpu.
+
+    `cuda`: the newest CUDA release that the driver knows, like ``12.4``.
+    """
 
     index: int
     kind: str
@@ -16,6 +19,7 @@ class Device:
     memory_bytes: int
     compute_capability: str | None = None
     driver: str | None = None
+    cuda: str | None = None
     power_limit_watts: float | None = None
 
 

@@ -151,6 +151,8 @@ def _check_device(device: Device) -> None:
     if device.compute_capability is not None:
         _pattern("devices.compute_capability", device.compute_capability, _CAPABILITY)
     _name("devices.driver", device.driver or "")
+    if device.cuda is not None:
+        _pattern("devices.cuda", device.cuda, _CAPABILITY)
     if device.power_limit_watts is not None:
         _number("devices.power_limit_watts", device.power_limit_watts, 0, POWER_WATTS_MAX)
 

@@ -80,6 +80,7 @@ class FakeNvml:
         answers: dict[str, Any] = {
             "nvmlDeviceGetCount": lambda: 2,
             "nvmlSystemGetDriverVersion": lambda: "580.1",
+            "nvmlSystemGetCudaDriverVersion": lambda: 13_010,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
             "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}",
             "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=16 * GIB),
@@ -105,6 +106,7 @@ def test_devices_of_a_healthy_driver() -> None:
     assert (first.device.model, first.device.uuid, first.minor) == ("Tesla V100", "GPU-0", 0)
     assert (first.device.memory_bytes, first.device.compute_capability) == (16 * GIB, "7.0")
     assert (first.device.power_limit_watts, first.device.driver) == (250, "580.1")
+    assert first.device.cuda == "13.1"
     assert second.device.index == 1
 
 

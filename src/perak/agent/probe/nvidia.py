@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from perak.agent.probe.driver import DeviceAccess, Driver, bus_id
 from perak.domain.hardware.heat import DEFAULT_SOURCE, GPU_HOT_CELSIUS_DEFAULT
+from perak.domain.hardware.torch import driver_cuda_of
 from perak.domain.offer import Device
 from perak.domain.report import Sensor
 
@@ -129,16 +130,23 @@ class Nvidia:
             each.device.compute_capability for each in found if each and each.device.compute_capability
         )
 
+    def driver_cuda(self) -> str | None:
+        """The newest CUDA release that the driver knows, as far as it tells."""
+        return next((driver_cuda_of(each.device.cuda, each.device.driver) for each in self.devices), None)
+
     def _find(self, uuid: str) -> NvidiaDevice | None:
         return next((each for each in self.devices if each.device.uuid == uuid), None)
 
     def _probe(self) -> list[NvidiaDevice]:
         count = self._read(self._nvml.nvmlDeviceGetCount) or 0
         driver = _text(self._read(self._nvml.nvmlSystemGetDriverVersion))
-        found = (self._device(index, driver) for index in range(count))
+        number = self._read(self._nvml.nvmlSystemGetCudaDriverVersion)
+        # NVML says 12040 for CUDA 12.4.
+        cuda = f"{number // 1000}.{number % 1000 // 10}" if number else None
+        found = (self._device(index, driver, cuda) for index in range(count))
         return [each for each in found if each is not None]
 
-    def _device(self, index: int, driver: str | None) -> NvidiaDevice | None:
+    def _device(self, index: int, driver: str | None, cuda: str | None) -> NvidiaDevice | None:
         """None without handle, UUID or memory: such a device can't be leased."""
         nvml = self._nvml
         handle = self._read(lambda: nvml.nvmlDeviceGetHandleByIndex(index))
@@ -161,6 +169,7 @@ class Nvidia:
                 memory_bytes=memory_bytes,
                 compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
                 driver=driver,
+                cuda=cuda,
                 power_limit_watts=None if limit is None else limit / 1000,
             ),
             minor=self._read(lambda: nvml.nvmlDeviceGetMinorNumber(handle)),

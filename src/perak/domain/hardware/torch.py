@@ -1,7 +1,8 @@
 """Which of PyTorch's wheels has kernels for a card.
 
 The wheel that PyPI has is built for today's cards alone: on a V100 it installs, sees the card, and fails at
-the first kernel. What a job would install is therefore compared with the card before money moves.
+the first kernel; with a driver older than its CUDA it sees no card at all. What a job would install is
+therefore compared with card and driver before money moves.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from perak.domain.facts.cuda import CUDA_DRIVERS
 from perak.domain.facts.torch import TORCH_WHEELS
 
 PATCHES_MAX = 4
@@ -28,14 +30,26 @@ class TorchWheels:
     architectures: tuple[str, ...]
     source: str
 
-    def has_kernels_for(self, capability: str) -> bool:
-        """Machine code runs on its own major architecture from its minor on; PTX on everything later."""
+    @property
+    def cuda(self) -> tuple[int, int]:
+        """The CUDA release that they were built with."""
+        digits = self.variant.removeprefix("cu")
+        return int(digits[:-1]), int(digits[-1])
+
+    def runs_with(self, driver_cuda: str | None) -> bool:
+        """Whether a driver for that CUDA release runs them: one of the same major release, or of a later."""
+        return driver_cuda is None or _pair(driver_cuda)[0] >= self.cuda[0]
+
+    def has_kernels_for(self, capability: str, driver_cuda: str | None = None) -> bool:
+        """Machine code runs on its own major architecture from its minor on; PTX on everything later, where
+        the driver is no older than the CUDA release that wrote it."""
         card = _pair(capability)
         for each in self.architectures:
             built = _pair(each.removesuffix("+PTX"))
             if built[0] == card[0] and built[1] <= card[1]:
                 return True
-            if each.endswith("+PTX") and built <= card:
+            translates = driver_cuda is None or _pair(driver_cuda) >= self.cuda
+            if each.endswith("+PTX") and built <= card and translates:
                 return True
         return False
 
@@ -58,12 +72,16 @@ class TorchChoice:
 
 @lru_cache(maxsize=REMEMBERED_MAX)
 def choose_torch(
-    packages: tuple[str, ...], capabilities: tuple[str, ...], variants: tuple[str, ...]
+    packages: tuple[str, ...],
+    capabilities: tuple[str, ...],
+    variants: tuple[str, ...],
+    driver_cuda: str | None = None,
 ) -> TorchChoice:
     """The wheels of torch for a job with these `packages` on cards of these compute capabilities.
 
-    `variants` are the CUDA variants that the node may install besides PyPI's. A job without torch, a card
-    whose capability is unknown, and a release that the table lacks all get PyPI's, unchecked.
+    `variants` are the CUDA variants that the node may install besides PyPI's; `driver_cuda` is the newest
+    CUDA release that its driver knows, like ``12.4`` (None: not told, and not judged). A job without torch, a
+    card whose capability is unknown, and a release that the table lacks all get PyPI's, unchecked.
     """
     specifier = _torch_of(packages)
     if specifier is None or not capabilities:
@@ -72,13 +90,13 @@ def choose_torch(
     default = next((each for each in admitted if each.on_pypi), None)
     if default is None and not admitted:
         return TorchChoice()
-    if default is not None and _cover(default, capabilities):
+    if default is not None and _cover(default, capabilities, driver_cuda):
         return TorchChoice()
-    fitting = [each for each in admitted if _cover(each, capabilities)]
+    fitting = [each for each in admitted if _cover(each, capabilities, driver_cuda)]
     for each in fitting:
         if each.variant in variants:
             return TorchChoice(variant=each.variant, release=each.release)
-    return TorchChoice(problem=_problem(default, capabilities))
+    return TorchChoice(problem=_problem(default, capabilities, driver_cuda))
 
 
 def known_variants() -> tuple[str, ...]:
@@ -86,13 +104,29 @@ def known_variants() -> tuple[str, ...]:
     return tuple(sorted({each.variant for each in WHEELS}))
 
 
-def _problem(default: TorchWheels | None, capabilities: Sequence[str]) -> str:
+def driver_cuda_of(cuda: str | None, driver: str | None) -> str | None:
+    """The newest CUDA release that a driver knows, as it tells, else by its version; None: neither is told.
+
+    By its version it is the first release that the driver's branch may be of.
+    """
+    if cuda is not None:
+        return cuda
+    branch = (driver or "").partition(".")[0]
+    if not branch.isdigit():
+        return None
+    majors = [major for major, first, _ in CUDA_DRIVERS if int(branch) >= first]
+    return f"{max(majors, default=CUDA_DRIVERS[0][0] - 1)}.0"
+
+
+def _problem(default: TorchWheels | None, capabilities: Sequence[str], driver_cuda: str | None) -> str:
     """In words: what the job would get, and what would fit."""
     has = "no such wheel"
-    if default is not None:
+    if default is not None and not default.runs_with(driver_cuda):
+        has = f"torch {default.release} ({default.variant}) needs {driver_for(default)}, it has {driver_cuda}"
+    elif default is not None:
         archs = default.architectures
         has = f"torch {default.release} ({default.variant}) for {archs[0]} to {archs[-1]}"
-    fitting = [each for each in WHEELS if _cover(each, capabilities)]
+    fitting = [each for each in WHEELS if _cover(each, capabilities, driver_cuda)]
     pypi = next((each for each in fitting if each.on_pypi), None)
     advice = []
     if pypi is not None:
@@ -100,11 +134,20 @@ def _problem(default: TorchWheels | None, capabilities: Sequence[str]) -> str:
     other = sorted({each.variant for each in fitting if not each.on_pypi})
     if other:
         advice.append(f"take a node that has PyTorch's {other[0]} wheels")
-    return f"{has}; {' or '.join(advice) or 'no release of torch that is known here has them'}"
+    return f"{has}; {' or '.join(advice) or 'no release of torch that is known here fits'}"
 
 
-def _cover(wheels: TorchWheels, capabilities: Sequence[str]) -> bool:
-    return all(wheels.has_kernels_for(each) for each in capabilities)
+def driver_for(wheels: TorchWheels) -> str:
+    """In words: the driver that the wheels need."""
+    first = next((driver for major, driver, _ in CUDA_DRIVERS if major == wheels.cuda[0]), None)
+    newer = f" ({first} or newer)" if first is not None else ""
+    return f"a driver for CUDA {wheels.cuda[0]}{newer}"
+
+
+def _cover(wheels: TorchWheels, capabilities: Sequence[str], driver_cuda: str | None) -> bool:
+    return wheels.runs_with(driver_cuda) and all(
+        wheels.has_kernels_for(each, driver_cuda) for each in capabilities
+    )
 
 
 def _torch_of(packages: Sequence[str]) -> str | None:

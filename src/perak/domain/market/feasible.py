@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from perak.domain.hardware.specs import find_gpu
-from perak.domain.hardware.torch import choose_torch
+from perak.domain.hardware.torch import choose_torch, driver_cuda_of
 from perak.domain.job import JobSpec
 from perak.domain.offer import Device, Offer
 from perak.domain.units import format_bytes, format_money
@@ -91,10 +91,13 @@ def large_enough_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[De
 
 
 def _cuda_problem(spec: JobSpec, device: Device, torch_variants: tuple[str, ...]) -> str | None:
-    """Why the job's torch would have no kernels for the device; None: it has, or nothing is known."""
+    """Why the job's torch would not run on the device and its driver; None: it would, or nothing is known."""
     if spec.python is None or device.compute_capability is None:
         return None
-    return choose_torch(spec.python.packages, (device.compute_capability,), torch_variants).problem
+    driver_cuda = driver_cuda_of(device.cuda, device.driver)
+    return choose_torch(
+        spec.python.packages, (device.compute_capability,), torch_variants, driver_cuda
+    ).problem
 
 
 def price_for(spec: JobSpec, offer: Offer) -> int | None:
@@ -152,7 +155,8 @@ def _gpu_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
         return (
             Misfit(
                 dimension="cuda",
-                needed=f"kernels for compute capability {first.compute_capability} ({first.model})",
+                needed=f"a torch for compute capability {first.compute_capability} ({first.model}) "
+                f"and driver {first.driver or 'of an unknown version'}",
                 available=_cuda_problem(spec, first, offer.ask.torch_variants) or "none",
             ),
         )

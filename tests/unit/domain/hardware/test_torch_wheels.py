@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from perak.domain.hardware.specs import SPECS
-from perak.domain.hardware.torch import WHEELS, TorchChoice, choose_torch, known_variants
+from perak.domain.hardware.torch import WHEELS, TorchChoice, choose_torch, driver_cuda_of, known_variants
 from perak.domain.offer import Device, OfferAsk
 from perak.domain.plausible import Implausible, check_offer
 
@@ -54,6 +54,41 @@ def test_what_the_table_does_not_know_is_not_judged(packages: tuple[str, ...]) -
 def test_two_cards_of_one_lease_need_one_wheel() -> None:
     assert choose_torch(("torch<2.11",), (V100, H100), ALL) == TorchChoice()
     assert choose_torch(("torch",), (P40, RTX_5090), ALL).problem is not None
+
+
+@pytest.mark.parametrize("driver_cuda", ["12.0", "12.4"])
+def test_a_driver_older_than_the_wheels_cuda_gets_another_or_is_told(driver_cuda: str) -> None:
+    assert choose_torch(("torch",), ("8.6",), ALL, driver_cuda) == TorchChoice(
+        variant="cu126", release="2.14"
+    )
+    problem = choose_torch(("torch",), ("8.6",), (), driver_cuda).problem
+    assert problem is not None
+    assert f"torch 2.15 (cu132) needs a driver for CUDA 13 (580 or newer), it has {driver_cuda}" in problem
+    assert "torch<2.11" in problem
+    assert choose_torch(("torch<2.11",), ("8.6",), (), driver_cuda) == TorchChoice(), "12.8 on a 12.x driver"
+    assert "no release" in (choose_torch(("torch",), (RTX_5090,), (), "11.4").problem or "")
+
+
+def test_an_old_driver_translates_no_ptx_of_a_newer_cuda() -> None:
+    newer_card = "12.1"
+    (wheels,) = [each for each in WHEELS if (each.minor, each.variant) == ((2, 8), "cu129")]
+    assert wheels.has_kernels_for("13.0")
+    assert wheels.has_kernels_for("13.0", "12.9")
+    assert not wheels.has_kernels_for("13.0", "12.4")
+    assert wheels.has_kernels_for(newer_card, "12.4"), "machine code is not translated"
+
+
+def test_a_driver_that_tells_only_its_version_is_known_by_its_branch() -> None:
+    branches = {
+        "580.95.05": "13.0",
+        "570.86": "12.0",
+        "525.60.13": "12.0",
+        "470.256": "11.0",
+        "418.1": "10.0",
+    }
+    assert {driver: driver_cuda_of(None, driver) for driver in branches} == branches
+    assert driver_cuda_of("12.4", "550.54") == "12.4"
+    assert driver_cuda_of(None, None) is None
 
 
 def test_the_table_is_whole() -> None:

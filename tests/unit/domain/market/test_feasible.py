@@ -231,3 +231,18 @@ def test_a_torch_without_kernels_for_the_card_is_a_misfit_that_says_what_fits() 
     assert fitting_devices(wanted, mixed) == (mixed[1],), (
         "the card that has kernels is the one that is leased"
     )
+
+
+def test_a_driver_too_old_for_the_jobs_torch_is_a_misfit_before_money_moves() -> None:
+    wanted = replace(job(gpu_count=1), python=PythonEnvironment(version="3.11", packages=("torch",)))
+    card = replace(device(model="NVIDIA A10"), compute_capability="8.6", driver="550.54.15", cuda="12.4")
+    (misfit,) = misfits(wanted, offer(devices=(card,)), now=NOW)
+    assert misfit.dimension == "cuda"
+    assert not misfit.now_only
+    assert "driver 550.54.15" in misfit.needed
+    assert "needs a driver for CUDA 13 (580 or newer), it has 12.4; write torch<2.11" in misfit.available
+    assert misfits(wanted, offer(devices=(card,), torch_variants=known_variants()), now=NOW) == ()
+    newer = replace(card, driver="580.95.05", cuda=None)
+    assert misfits(wanted, offer(devices=(newer,)), now=NOW) == (), (
+        "known by its version where no more is told"
+    )
