@@ -32,6 +32,7 @@ POKE_SECONDS = 0.01  # the agent is told of news at most this often
 TICK_SECONDS = 0.5  # how often limits are looked at that the kernel doesn't hold
 LINGER_SECONDS = 2.0  # for output of what is just being killed
 DETAIL_BYTES = 400  # of the sandbox's own last words
+LOG_PAUSE_SECONDS = 0.05  # how long the log's pipe is left alone at the least when a run writes too fast
 FULL_BYTES = 256 * 1024  # a scratch with less room is full: ext4 refuses to write its last 100 KiB or so
 GRACE_SECONDS = 10.0  # when a stop doesn't say
 SHELL_EXIT_SIGNAL = 128  # a shell's exit code for "killed by signal N" is 128 + N
@@ -138,6 +139,7 @@ class Shim:
         )
         self.log_room: int = plan["log_bytes_max"]
         self.log_cut = False
+        self.log_rate = Rate(plan["log_bytes_per_second"], plan["log_burst_bytes"])
         self.last_words = b""
         self.cpu_seconds = 0.0
         self.memory_seen = 0
@@ -189,10 +191,15 @@ class Shim:
     def _wait(self, stage: Stage, linger_until: float) -> None:
         """Wait for output, news, a signal or the next deadline, and take in what came."""
         poll = select.poll()
-        for each in (stage.log, stage.news, self.wake_read):
+        # What the job writes too fast stays in its pipe, so that it waits; what it left there when it ended
+        # is little, and is taken.
+        paused = self.log_rate.pause_seconds() if stage.code is None else 0.0
+        for each in (None if paused else stage.log, stage.news, self.wake_read):
             if each is not None:
                 poll.register(each, select.POLLIN)
         until = min(linger_until, self.poke.at)
+        if paused:
+            until = min(until, time.monotonic() + paused)
         if stage.code is None:
             until = min(until, self.next_tick, self.deadline, self.kill_at)
         events = poll.poll(max(0.0, (until - time.monotonic()) * 1000) + 0.5)
@@ -211,6 +218,7 @@ class Shim:
         if not data:
             os.close(source)
             return None
+        self.log_rate.take(len(data))
         self.last_words = (self.last_words + data)[-DETAIL_BYTES:]
         kept = data[: self.log_room]
         self._log(kept)
@@ -425,6 +433,27 @@ class Shim:
     def _memory_peak(self) -> int | None:
         counted = _counter(self.plan, "memory_peak")
         return int(counted) if counted is not None else self.memory_seen or None
+
+
+class Rate:
+    """A token bucket: `burst` bytes at once, `per_second` in the long run."""
+
+    def __init__(self, per_second: int, burst: int) -> None:
+        self.per_second = per_second
+        self.burst = burst
+        self.room = float(burst)
+        self.at = time.monotonic()
+
+    def take(self, amount: int) -> None:
+        """Note what was taken; a read may overdraw the bucket by its own size."""
+        now = time.monotonic()
+        self.room = min(self.burst, self.room + (now - self.at) * self.per_second) - amount
+        self.at = now
+
+    def pause_seconds(self) -> float:
+        """How long to take nothing."""
+        missing = -self.room - (time.monotonic() - self.at) * self.per_second
+        return max(LOG_PAUSE_SECONDS, missing / self.per_second) if missing > 0 else 0.0
 
 
 class Poke:

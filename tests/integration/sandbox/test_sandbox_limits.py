@@ -100,3 +100,16 @@ def test_cpu_is_held_to_its_share(runs: Runs, enforced: tuple[str, ...]) -> None
     status, _ = runs.run("timeout 1 sh -c 'while :; do :; done' || true", cpu_milli=200)
     assert status.cpu_seconds is not None
     assert status.cpu_seconds < 0.5
+
+
+def test_a_log_that_is_written_too_fast_waits_and_loses_nothing(runs: Runs) -> None:
+    rate, burst, size = 512 * 1024, 64 * 1024, 700_000
+    status, log = runs.run(
+        f"head -c {size} /dev/zero | tr '\\0' x", log_bytes_per_second=rate, log_burst_bytes=burst
+    )
+    assert status.exit_code == 0
+    assert log == "x" * size
+    assert status.ended_at is not None
+    assert status.started_at is not None
+    in_pipe = 64 * 1024 + 256 * 1024  # what the pipe holds, and one read that may overdraw
+    assert status.ended_at - status.started_at >= (size - burst - in_pipe) / rate

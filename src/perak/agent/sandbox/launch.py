@@ -42,6 +42,8 @@ class Launch(TypedDict):
     pids_rlimit: int | None
     nofile_max: int
     log_bytes_max: int
+    log_bytes_per_second: int
+    log_burst_bytes: int
     max_duration_seconds: float
     grace_seconds: float
     poke_folder: str
@@ -86,6 +88,8 @@ def plan(
         pids_rlimit=None if "pids" in folders else spec.pids_max,
         nofile_max=bwrap.NOFILE_MAX,
         log_bytes_max=spec.log_bytes_max,
+        log_bytes_per_second=spec.log_bytes_per_second,
+        log_burst_bytes=spec.log_burst_bytes,
         max_duration_seconds=spec.max_duration_seconds,
         grace_seconds=spec.grace_seconds,
         poke_folder=str(state_folder),

@@ -13,6 +13,11 @@ PIDS_MAX = 512
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL when a run reaches its max_duration; what Docker and Slurm users expect."""
 
+LOG_BYTES_PER_SECOND = 4 * 1024 * 1024
+LOG_BURST_BYTES = 8 * 1024 * 1024
+"""How fast a run may write its log in the long run, and at once. Some forty thousand lines a second, which
+nobody reads; a run that writes faster waits, so that one run can fill neither disk nor network."""
+
 SCRIPT_BYTES_MAX = 1024 * 1024
 """A setup or run script; more than this is data and belongs in the work folder."""
 
@@ -77,6 +82,8 @@ class RunSpec:
     shm_bytes: int
     pids_max: int = PIDS_MAX
     log_bytes_max: int
+    log_bytes_per_second: int = LOG_BYTES_PER_SECOND
+    log_burst_bytes: int = LOG_BURST_BYTES
     max_duration_seconds: float
     device_nodes: tuple[str, ...] = ()
     """Paths on the node; the run sees each at /dev/<what follows the last /dev/>."""
