@@ -97,3 +97,28 @@ def _add(rules: Any, action: Any, name: str, *arguments: Any) -> None:
     except (RuntimeError, ValueError, OSError):
         if name in ESSENTIAL:
             raise
+
+
+def oci(*, by_trace: bool = False) -> dict[str, Any]:
+    """The same rules in the words of an OCI runtime, which leaves out a call that its machine doesn't know.
+
+    `by_trace`: for a runtime that answers every refusal with EPERM; a call that is to be traced, by nobody,
+    is answered with ENOSYS (seccomp(2)).
+    """
+    absence = {"action": "SCMP_ACT_TRACE"} if by_trace else {}
+    rules = [_rule([name for names in REFUSED.values() for name in names], errno.EPERM)]
+    rules += [_rule(["clone"], errno.EPERM, (0, flag, flag)) for flag in CLONE_NEW_FLAGS]
+    rules += [_rule(["ioctl"], errno.EPERM, (1, INT_MASK, request)) for request in TERMINAL_IOCTLS]
+    for family in sorted(set(range(SOCKET_FAMILIES_END)) - set(SOCKET_FAMILIES)):
+        rules.append(_rule(["socket"], errno.EAFNOSUPPORT, (0, INT_MASK, family)))
+    rules.append(_rule(["clone3"], errno.ENOSYS) | absence)
+    return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules}
+
+
+def _rule(names: list[str], code: int, argument: tuple[int, int, int] | None = None) -> dict[str, Any]:
+    """Refuse these calls with `code`; with an argument (index, mask, value) only where it is that."""
+    rule: dict[str, Any] = {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": code}
+    if argument is not None:
+        index, mask, value = argument
+        rule["args"] = [{"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}]
+    return rule

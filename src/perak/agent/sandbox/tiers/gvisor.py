@@ -1,0 +1,116 @@
+"""The tier `gvisor`: the job's system calls go to runsc's kernel in user space, not to the node's.
+
+runsc runs as the run's own user inside the outer wall and makes its own user namespace there (--rootless).
+The job's processes aren't the node's to signal, so a small shell stands before runsc and passes SIGTERM on.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from perak.agent.sandbox import bwrap, seccomp
+from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.tiers import oci, wall
+from perak.agent.sandbox.tiers.base import Candidate, Places, Start, job_command, stages
+
+PLATFORM = "ptrace"
+"""Works on any machine; `systrap`, which is faster, is the default of newer releases, and `kvm` needs a
+/dev/kvm that the run's user may open."""
+
+_FORWARD = """
+{runsc} run --pid-file {pid_file} --bundle {bundle} {name} &
+child=$!
+trap '{runsc} kill --all {name} TERM' TERM
+while :; do
+    wait $child
+    code=$?
+    kill -0 $child 2>/dev/null || exit $code
+done
+"""
+"""`wait` also returns when a signal has come; then runsc is still there."""
+
+
+class Gvisor:
+    """runsc, rootless."""
+
+    tier = "gvisor"
+    job_uid = 0
+    own_kernel = True
+    no_devices: str | None = (
+        "gVisor hands a GPU on only through its nvproxy, by driver version, and Perak doesn't set that up yet"
+    )
+
+    def candidates(self, programs: Path) -> Iterator[Candidate]:
+        """The node's own."""
+        yield from oci.find("runsc")
+
+    def missing(self) -> str:
+        """Debian's is of 2022."""
+        return "install runsc, a release of 2023 or later (see gvisor.dev/docs/user_guide/install)"
+
+    def start(self, spec: RunSpec, at: Places, candidate: Candidate) -> Start:
+        """A sandbox for each stage; what the job writes goes straight to the node's files."""
+        arguments, job = wall.build(
+            bwrap.arguments(spec, scratch=at.scratch, own_etc=at.own_etc, scripts=at.scripts),
+            at=at,
+            runtime=candidate,
+        )
+        arguments += ["--dir", "/sys/fs/cgroup"]
+        job.uid = job.gid = self.job_uid  # the one user that runsc maps, who owns the run's files
+        names = stages(spec)
+        return Start(
+            arguments=arguments,
+            programs={stage: ["/bin/sh", "-c", _forward(stage)] for stage in names},
+            files={
+                f"{stage}/config.json": json.dumps(_config(job, job_command(spec, stage))) for stage in names
+            },
+            seccomp=False,
+            layers=0,
+            stop_by="runtime",
+            marks={stage: oci.PID_FILE.format(stage=stage) for stage in names},
+        )
+
+
+def _forward(stage: str) -> str:
+    runsc = [
+        wall.PROGRAM,
+        "--root",
+        f"{wall.STATE}/{stage}",
+        "--rootless",
+        "--ignore-cgroups",
+        "--oci-seccomp",
+    ]
+    runsc += ["--network=none", f"--platform={PLATFORM}", "--file-access-mounts=exclusive"]
+    return _FORWARD.format(
+        runsc=shlex.join(runsc),
+        pid_file=f"{wall.FILES}/{oci.PID_FILE.format(stage=stage)}",
+        bundle=f"{wall.FILES}/{stage}",
+        name=oci.CONTAINER,
+    )
+
+
+def _config(job: wall.Job, command: list[str]) -> dict[str, Any]:
+    """runsc takes writable places as mounts of their own, since the root is read-only with all below it."""
+    places = [
+        {"destination": path, "type": "bind", "source": f"{wall.ROOT}{path}", "options": ["rbind", "rw"]}
+        for path in job.writable
+    ]
+    memory = [
+        {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777", f"size={size}"]}
+        for path, size in job.tmpfs.items()
+    ]
+    return {
+        "ociVersion": oci.OCI_VERSION,
+        "process": oci.process(job, command),
+        "root": {"path": wall.ROOT, "readonly": True},
+        "hostname": job.hostname,
+        "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, *places, *memory],
+        "linux": {
+            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
+            "seccomp": seccomp.oci(by_trace=True),
+        },
+    }
