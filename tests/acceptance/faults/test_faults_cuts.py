@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks.local import quiet_environment
@@ -46,9 +47,17 @@ from perak.wire.receipts import verify_receipt
 Healed = Callable[[str, float], None]
 CLONE_NEWNET = 0x4000_0000  # linux/sched.h
 EXCHANGE, NODE = "10.213.78.1", "10.213.78.2"
-SHORT_CUT_SECONDS, LONG_CUT_SECONDS = (60, 1200) if FULL_LENGTH else (2, 4)
+SHORT_CUT_SECONDS, LONG_CUT_SECONDS = (60, 1200) if FULL_LENGTH else (5, 4)
 GRACE_SECONDS = 300 if FULL_LENGTH else 1
 """Of the runs that are to be fenced; at full length the default of every job."""
+REPORT_WITHIN_SECONDS = 3
+LIVES = {
+    # Certificates end within the short cut, instead of after a day.
+    "PERAK_CERTIFICATE_LIFE_SECONDS": "86400" if FULL_LENGTH else "4",
+    "PERAK_REPORT_WITHIN_SECONDS": str(REPORT_WITHIN_SECONDS),
+}
+NOBODY = "02:00:00:00:00:99"
+"""A hardware address that no host has: frames to it vanish, and nobody is told."""
 
 
 @dataclass
@@ -94,6 +103,7 @@ class Part:
 class Net:
     """An exchange on one host, where the test is too, a node on another, and a cable between them."""
 
+    here: str
     node: str
     target: Target
     client: Client
@@ -107,10 +117,19 @@ class Net:
     def plug_it_in(self) -> None:
         ip("-n", self.node, "link", "set", "perak1", "up")
 
-    def begin(self, name: str, *, grace_seconds: int) -> tuple[Followed, str]:
+    def lose_packets(self) -> None:
+        """From now on every packet either way vanishes without a word: no reset, no error, the link is up."""
+        for host, other in ((self.here, NODE), (self.node, EXCHANGE)):
+            ip("-n", host, "neigh", "replace", other, "lladdr", NOBODY, "dev", "perak1", "nud", "permanent")
+
+    def find_packets(self) -> None:
+        for host, other in ((self.here, NODE), (self.node, EXCHANGE)):
+            ip("-n", host, "neigh", "delete", other, "dev", "perak1")
+
+    def begin(self, name: str, *, grace_seconds: int, **more: Any) -> tuple[Followed, str]:
         """A counting job that runs and is followed, and its run, of which there is evidence."""
         self.plug_it_in()
-        job = self.client.submit(counting(name, disconnect_grace=f"{grace_seconds}s"))
+        job = self.client.submit(counting(name, disconnect_grace=f"{grace_seconds}s", **more))
         followed = Followed(self.target, job.id)
         followed.see(8)
         (run,) = self.client.job(job.id).runs
@@ -143,7 +162,7 @@ def net() -> Iterator[Net]:
             for device in ("perak1", "lo"):
                 ip("-n", name, "link", "set", device, "up")
         stack.enter_context(_on_host(here))
-        yield stack.enter_context(_parts(home, there))
+        yield stack.enter_context(_parts(home, here, there))
 
 
 @contextlib.contextmanager
@@ -162,12 +181,12 @@ def _on_host(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _parts(home: Path, node: str) -> Iterator[Net]:
+def _parts(home: Path, here: str, node: str) -> Iterator[Net]:
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(EmbeddedPostgres(home))
         key = "perak_" + secrets.token_urlsafe(32)
         serve = ("exchange", "--listen", f"{EXCHANGE}:8470", "--fund", "10", "--log-level", "warning")
-        private = {"PERAK_DATABASE_URL": database, "PERAK_OPERATOR_KEY": key}
+        private = {"PERAK_DATABASE_URL": database, "PERAK_OPERATOR_KEY": key, **LIVES}
         exchange = Part((*serve, "--state-dir", str(home / "exchange")), home, private)
         stack.callback(exchange.end)
         exchange.start()
@@ -180,7 +199,7 @@ def _parts(home: Path, node: str) -> Iterator[Net]:
         agent = Part((*dial, "--drain-on-exit", "--log-level", "warning"), home, invite, host=node)
         stack.callback(agent.end)
         agent.start()
-        yield Net(node, target, client, database, agent, home / "agent")
+        yield Net(here, node, target, client, database, agent, home / "agent")
 
 
 def ip(*arguments: str) -> None:
@@ -214,8 +233,72 @@ def test_a_cut_shorter_than_the_grace_leaves_the_run_alone(net: Net, healed: Hea
     assert is_whole(followed.shown[1])
     assert not followed.taken_back
     # Settled in full: the time of the silence too, as signed reports prove it.
-    receipt = net.client.receipt(done.runs[0].receipt).receipt
-    assert receipt["billed_seconds"] >= last_tick(followed.shown[1]) * 0.1
+    receipt = net.client.receipt(done.runs[0].receipt)
+    assert receipt.receipt["billed_seconds"] >= last_tick(followed.shown[1]) * 0.1
+    # The node's certificate ended within the cut, and what it signed then proves itself all the same.
+    verified = verify_receipt(receipt.model_dump_json())
+    assert verified.valid, [check for check in verified.checks if not check.passed]
+    check_books(net.database)
+
+
+def test_packets_that_vanish(net: Net, healed: Healed) -> None:
+    """No reset and no error: missing beats tell both ends, and a new session replaces the old one."""
+    followed, run = net.begin("lossy", grace_seconds=max(60, GRACE_SECONDS))
+    shim = shim_pid(net.agent_dir, run)
+    net.agent.said.clear()
+    net.lose_packets()
+    began_at = time.monotonic()
+    until(lambda: net.client.job(followed.job).node_silent, "that the exchange notices")
+    healed("packets vanish: the exchange has noticed", time.monotonic() - began_at)
+    until(lambda: any("the exchange was silent" in line for line in net.agent.said), "that the agent notices")
+    healed("packets vanish: the agent has noticed", time.monotonic() - began_at)
+    net.find_packets()
+    began_at = time.monotonic()
+    followed.see(last_tick(net.log_of(run)) + 1)
+    healed("packets come through again, the log goes on", time.monotonic() - began_at)
+
+    # The agent dies where its end can't be told: its session seems open, and the next agent needs it.
+    net.lose_packets()
+    net.agent.end(signal.SIGKILL)
+    net.agent.said.clear()
+    net.find_packets()
+    began_at = time.monotonic()
+    net.agent.start()
+    followed.see(last_tick(net.log_of(run)) + 1)
+    healed("a new agent behind a half-open session, the log goes on", time.monotonic() - began_at)
+    assert shim_pid(net.agent_dir, run) == shim
+    (node,) = net.client.nodes()
+    assert net.client.node(node.id).notice is None, "its owner was told of a second agent"
+    finish(net.agent_dir, run)
+    done = ended(net.client, followed.job)
+    assert (done.state, done.attempts) == ("succeeded", 1), done
+    until(lambda: followed.ended, "the follower's end")
+    assert is_whole(followed.shown[1])
+    assert not followed.taken_back
+    check_books(net.database)
+
+
+def test_a_run_whose_end_is_never_reported(net: Net, healed: Healed) -> None:
+    """Its shim hangs, and the agent beats on: the exchange ends the run, and the job is run again."""
+    followed, run = net.begin("stuck", grace_seconds=60, limits={"max_duration": "4s"})
+    shim = shim_pid(net.agent_dir, run)
+    os.kill(shim, signal.SIGSTOP)
+    began_at = time.monotonic()
+    try:
+        fenced = until(
+            lambda: now if (now := net.client.job(followed.job)).runs[0].state == "fenced" else None,
+            "the end",
+        )
+        silence = f"{REPORT_WITHIN_SECONDS} s after max_duration"
+        healed(f"a stuck shim, the exchange ends its run {silence}", time.monotonic() - began_at)
+        assert "did not report the run's end" in fenced.runs[0].detail
+        assert net.client.cancel(followed.job).state in ("cancelled", "cancelling")
+    finally:
+        os.kill(shim, signal.SIGCONT)
+    until(lambda: not Path(f"/proc/{shim}").exists(), "the end of the stale run")
+    (node,) = net.client.nodes()
+    assert "did not report the run's end" in (net.client.node(node.id).notice or "")
+    ended(net.client, followed.job)
     check_books(net.database)
 
 
