@@ -23,6 +23,7 @@ from perak.agent.identity import Identity
 from perak.agent.journal import Journal, RunRecord
 from perak.agent.link import Link
 from perak.agent.meter.energy import EnergyMeter, MeterState
+from perak.agent.network.proxy import NetworkProxy
 from perak.agent.probe.ask import NothingToOffer
 from perak.agent.probe.temperatures import Thermometer
 from perak.agent.sandbox import RunStatus, Sandbox, TierReport
@@ -35,6 +36,7 @@ from perak.domain.report import (
     Body,
     LogChunk,
     Metered,
+    NetworkUse,
     OfferPosted,
     OutputBlob,
     RunExited,
@@ -85,6 +87,7 @@ class Node:
     limits: Limits
     version: str
     ask: Callable[[], OfferAsk]
+    network: NetworkProxy
     _core: Core = field(init=False)
     _link: Link = field(init=False)
     _tails: dict[str, LogTail] = field(default_factory=dict)
@@ -125,6 +128,7 @@ class Node:
         poke = self.sandbox.open_poke_socket()
         loop.add_reader(poke.fileno(), self._on_poke, poke)
         self._find_runs()
+        self.network.listen(self.sandbox.state_dir)
         self._spawn(self._link.run())
         self._spawn(self._tick())
         self._spawn(self._watch_offer())
@@ -137,6 +141,7 @@ class Node:
         finally:
             loop.remove_reader(poke.fileno())
             poke.close()
+            self.network.stop()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -511,6 +516,15 @@ class Node:
             )
         )
 
+    def _network_use(self, order: LeaseOrder) -> NetworkUse | None:
+        """What went through the run's proxy; its way out is closed with it."""
+        if not order.network_allow:
+            return None
+        used = self.network.close(order.run)
+        return NetworkUse(
+            sent_bytes=used.sent_bytes, received_bytes=used.received_bytes, refused=used.refused
+        )
+
     def _report_exit(self, last: core.ReportExit) -> None:
         order, status = last.order, last.status
         state = self._meters.get(order.run)
@@ -538,6 +552,7 @@ class Node:
                 energy_uncertainty_percent=energy.uncertainty_percent,
                 log_bytes=tail.offset,
                 outputs=last.outputs,
+                network=self._network_use(order),
             )
         )
         log.info("run %s ended: %s", order.run, last.cause)

@@ -7,6 +7,7 @@
     prices: {gpu: 0.20/h, cpu: 0.02/h}            # per device-hour; what has no price is not offered
     hours: ["Mon-Fri 18:00-08:00", "Sat-Sun"]     # in UTC; default: always
     reserve: {cpu: 1, memory: 1GiB, disk: 5GB}    # kept for the machine itself
+    forbid: [network]                             # what no job gets here; default: nothing
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TypeVar
 import yaml
 
 from perak.domain.errors import InvalidInput
-from perak.domain.offer import Hours
+from perak.domain.offer import GRANTS, Hours
 from perak.domain.units import parse_bytes, parse_cpu, parse_price
 
 _T = TypeVar("_T")
@@ -56,6 +57,13 @@ class Provider:
     """What a small Linux and the agent need to stay alive beside full leases."""
     reserve_disk_bytes: int = 5 * 10**9
     """A full system disk takes the machine down with it."""
+    forbid: tuple[str, ...] = ()
+    """Of `perak.domain.offer.GRANTS`."""
+
+
+def granted(provider: Provider) -> tuple[str, ...]:
+    """What jobs may have on this machine."""
+    return tuple(each for each in GRANTS if each not in provider.forbid)
 
 
 def read(path: Path) -> Provider:
@@ -78,7 +86,7 @@ def parse(text: str | bytes, *, name: str) -> Provider:
     if root is None:
         return Provider()
     file = _File(name)
-    found = file.mapping(root, "", {"name", "region", "prices", "hours", "reserve"})
+    found = file.mapping(root, "", {"name", "region", "prices", "hours", "reserve", "forbid"})
     prices = file.mapping(found.get("prices"), "prices.", {"gpu", "cpu"})
     reserve = file.mapping(found.get("reserve"), "reserve.", {"cpu", "memory", "disk"})
     default = Provider()
@@ -93,6 +101,7 @@ def parse(text: str | bytes, *, name: str) -> Provider:
             reserve, "memory", parse_bytes, default.reserve_memory_bytes, "reserve."
         ),
         reserve_disk_bytes=file.value(reserve, "disk", parse_bytes, default.reserve_disk_bytes, "reserve."),
+        forbid=file.words(found.get("forbid"), "forbid", GRANTS),
     )
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import fcntl
 import json
 import os
 import resource
@@ -40,6 +42,9 @@ SIGNAL_MAX = 64
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 NEVER = float("inf")
 
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+NS_GET_USERNS = 0xB701  # linux/nsfs.h
+OUTLET_BACKLOG = 128  # connections that wait while the agent is away
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -147,6 +152,9 @@ class Shim:
         self.poke = Poke(plan["poke_folder"], plan["run_id"])
         self.wake_read, self.wake_write = os.pipe()
         self._watch_signals()
+        port = plan.get("proxy_port")
+        self.outlet = Outlet(plan["poke_folder"], plan["run_id"], port) if port else None
+        self.unwritten = bytearray()  # of the log, while the node's disk is full
         # What bubblewrap leaves behind becomes our child, so that we see it end and count what it used.
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -188,6 +196,8 @@ class Shim:
                 os.close(each)
         return stage
 
+        if self.outlet is not None:
+            self.outlet.close()
     def _wait(self, stage: Stage, linger_until: float) -> None:
         """Wait for output, news, a signal or the next deadline, and take in what came."""
         poll = select.poll()
@@ -284,6 +294,9 @@ class Shim:
     def _take_stop(self, stage: Stage) -> None:
         """SIGTERM: end the job; the agent's stop.json says why and with how much grace."""
         try:
+        if self.outlet is not None and (problem := self.outlet.open(stage.inner_pid)) is not None:
+            self._end(stage, "sandbox", f"the run can't be given its proxy: {problem}", 0.0)
+            return
             with open(os.path.join(self.folder, "stop.json"), "rb") as file:
                 reason, grace = json.load(file)
         except (OSError, ValueError, TypeError):
@@ -312,6 +325,8 @@ class Shim:
         if stage.inner_pid is None or limit is None:
             return
         resident = sum(_resident_bytes(pid) for pid in _below(stage.inner_pid))
+            if self.outlet is not None:
+                self.outlet.hand_over()
         self.memory_seen = max(self.memory_seen, resident)
         if resident > limit:
             self._end(stage, "oom", f"used {resident} bytes of memory, its limit is {limit}", 0.0)
@@ -497,6 +512,101 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
         try:
             _become(
                 name, plan, shim_pid, log=log_write, news=news_write, block=block_read, unblock=block_write
+class Outlet:
+    """Where the job finds its proxy: a listening socket on the run's own loopback, handed to the agent.
+
+    The agent may come and go: as long as none has it, connections wait in its backlog. Once this end of the
+    connection to the agent closes, so does the run's way out.
+    """
+
+    def __init__(self, folder: str, run_id: str, port: int) -> None:
+        # Through the open folder, because a socket's whole path may not exceed 107 bytes.
+        self.address = f"/proc/self/fd/{os.open(folder, os.O_PATH | os.O_CLOEXEC)}/outlets.sock"
+        self.run_id = run_id.encode()
+        self.port = port
+        self.listener: int | None = None
+        self.agent: socket.socket | None = None
+
+    def open(self, pid: int) -> str | None:
+        """Listen in the network of process `pid`, and tell the agent; what went wrong, or None."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        child = os.fork()  # to enter a user namespace has no way back
+        if child == 0:
+            try:
+                listener = _listen_inside(pid, self.port)
+                socket.send_fds(theirs, [b"ok"], [listener.fileno()])
+            except BaseException as error:
+                theirs.send(str(error).encode()[:DETAIL_BYTES])
+            finally:
+                os._exit(0)
+        theirs.close()
+        with ours:
+            said, descriptors, _, _ = socket.recv_fds(ours, DETAIL_BYTES, 1)
+        os.waitpid(child, 0)
+        if not descriptors:
+            return said.decode(errors="replace") or "no socket came"
+        self.listener = descriptors[0]
+        self.hand_over()
+        return None
+
+    def hand_over(self) -> None:
+        """See to it that the agent has the socket, also one that was started anew."""
+        if self.listener is None or self._is_held():
+            return
+        agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        try:
+            agent.connect(self.address)
+            socket.send_fds(agent, [self.run_id], [self.listener])
+        except OSError:  # no agent now; the next tick tries again
+            agent.close()
+        else:
+            self.agent = agent
+
+    def _is_held(self) -> bool:
+        """Whether the agent that has it is still there: it never says a word, it only hangs up."""
+        if self.agent is None:
+            return False
+        try:
+            self.agent.recv(1)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        self.agent.close()
+        self.agent = None
+        return False
+
+    def close(self) -> None:
+        """The stage is over: nothing of it reaches the network any more."""
+        if self.agent is not None:
+            self.agent.close()
+            self.agent = None
+        if self.listener is not None:
+            os.close(self.listener)
+            self.listener = None
+
+
+def _listen_inside(pid: int, port: int) -> socket.socket:
+    """A socket that listens in the network namespace of `pid`, which has a loopback and nothing else.
+
+    On all of its addresses, because the loopback may not have its own yet.
+    """
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    if os.geteuid() != 0:
+        _enter(fcntl.ioctl(network, NS_GET_USERNS), CLONE_NEWUSER)
+    _enter(network, CLONE_NEWNET)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("0.0.0.0", port))  # noqa: S104
+    listener.listen(OUTLET_BACKLOG)
+    return listener
+
+
+def _enter(namespace: int, kind: int) -> None:
+    if _libc.setns(namespace, kind) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
             )
         except BaseException as error:
             os.write(log_write, f"perak: the sandbox can't be started: {error}\n".encode())

@@ -30,11 +30,14 @@ from perak.agent.loop import Node
 from perak.agent.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE
 from perak.agent.meter.energy import EnergyMeter
 from perak.agent.meter.rapl import Rapl
+from perak.agent.network.book import RunBook
+from perak.agent.network.proxy import NetworkProxy
 from perak.agent.probe.ask import build_ask, unpriced
 from perak.agent.probe.machine import Machine, probe_machine
 from perak.agent.probe.nvidia import Nvidia
 from perak.agent.probe.temperatures import Thermometer
-from perak.agent.provider import Provider
+from perak.agent.provider import Provider, granted
+from perak.agent.room import RESERVE_BYTES, Room, go_on_when_there_is_room, is_full
 from perak.agent.sandbox import Sandbox, TierReport
 from perak.agent.settings import AgentSettings
 from perak.agent.work import TEMPORARY, EnvironmentMaker, Work
@@ -118,12 +121,14 @@ async def _agent(settings: AgentSettings) -> int:
         )
     finally:
         journal.close()
+            grants=lambda: granted(offer.provider()),
     return EXIT_OK
 
 
 @dataclass(slots=True, kw_only=True)
 class Offer:
     """What this node offers now: the machine as it was at the start, the provider's file as it is."""
+        network=NetworkProxy(RunBook(sandbox)),
 
     settings: AgentSettings
     nvidia: Nvidia | None = None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from perak.agent.blobs import Blobs
 from perak.agent.core import Failed
 from perak.agent.sandbox import Mount, RunSpec, Sandbox
+from perak.agent.sandbox.launch import PROXY_PORT
 from perak.domain.errors import DomainError, Unavailable
 from perak.domain.report import OutputBlob
 from perak.domain.units import format_bytes
@@ -87,9 +88,13 @@ class Work:
 
     def prepare(self, order: LeaseOrder, *, say: Say) -> None:
         """Everything up to the start. Raises WorkFailed."""
+    grants: Callable[[], tuple[str, ...]]
+    """What the provider lets jobs have, of `perak.domain.offer.GRANTS`."""
         environment = self._environment(order, say)
         archive = None
         with self._folder() as folder:
+        if order.network_allow and "network" not in self.grants():
+            raise WorkFailed("sandbox", "this node's provider lets no job out to the network")
             if order.workdir_digest is not None:
                 archive = folder / "workdir.tar.gz"
                 self._fetch(order, order.workdir_digest, archive)
@@ -190,6 +195,7 @@ class Work:
 
     def _access(self, order: LeaseOrder) -> DeviceAccess | None:
         if not order.devices:
+            network_allow=order.network_allow,
             return None
         if self.devices is None:
             raise LookupError("this node has no devices")
@@ -238,7 +244,7 @@ def _delays(attempts_max: int | None) -> Iterator[float]:
 
 def _env(order: LeaseOrder, access: DeviceAccess | None) -> dict[str, str]:
     """The job's variables under what its devices need; its own libraries stay behind the driver's."""
-    env = dict(order.env)
+    env = (_proxy_env() if order.network_allow else {}) | order.env
     if access is not None:
         own = env.get("LD_LIBRARY_PATH")
         env |= access.env
@@ -252,3 +258,10 @@ def _mounts(environment: Environment | None) -> tuple[Mount, ...]:
     if environment is None:
         return ()
     return tuple(Mount(source=str(path), target=str(path)) for path in environment.mounts)
+def _proxy_env() -> dict[str, str]:
+    """What tells programs of their proxy; some read small letters only, others only capitals."""
+    proxy = f"http://127.0.0.1:{PROXY_PORT}"
+    env = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "localhost,127.0.0.1,::1"}
+    return env | {name.upper(): value for name, value in env.items()}
+
+

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from perak.domain.isolation import choose_tier, suffices
+
+
+GRANTS = ("network",)
+"""What a provider may forbid: `network`, the addresses that a job names."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
@@ -21,6 +27,10 @@ class Device:
     driver: str | None = None
     cuda: str | None = None
     power_limit_watts: float | None = None
+
+
+TAKES = ("image", "https", "s3", "job")
+"""Container images, and inputs by where they come from; a node with no room to keep any takes none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +55,22 @@ class Hours:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxTier:
+    """A sandbox tier that a node offers: one of `perak.domain.isolation.RANKS`, and what was seen to hold in it.
+
+    `runtime`: the program and its version. `devices`: whether runs with GPUs can be in it. `checklist`: the
+    digest of the escape checklist's result in it, empty where the node sent none.
+    """
+
+    tier: str
+    runtime: str = ""
+    enforced: tuple[str, ...] = ()
+    unenforced: dict[str, str] = field(default_factory=dict)
+    devices: bool = True
+    checklist: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OfferAsk:
     """The standing, binding ask as the node posts it. Prices are micro-units per device-hour.
 
@@ -65,12 +91,38 @@ class OfferAsk:
     """Versions like ``3.11`` that job environments can be built on."""
     torch_variants: tuple[str, ...] = ()
     """CUDA variants of PyTorch, like ``cu126``, that the node may install besides PyPI's."""
+    takes: tuple[str, ...] = ()
+    """What else a job may bring along, of TAKES."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Devices that are there and not offered, by UUID, and why."""
     tier: str = "bubblewrap"
     runtime: str = ""
     enforced: tuple[str, ...] = ()
     unenforced: dict[str, str] = field(default_factory=dict)
+    tiers: tuple[SandboxTier, ...] = ()
+    """Every tier that passed, the default one first, which `tier` and the three after it describe too; empty
+    from an agent that knows only one."""
+    grants: tuple[str, ...] = ()
+    """What jobs may have here beyond their resources, of GRANTS; what the provider forbids isn't among it."""
+
+    def sandboxes(self) -> tuple[SandboxTier, ...]:
+        """The tiers, the default one first; never empty."""
+        default = SandboxTier(
+            tier=self.tier, runtime=self.runtime, enforced=self.enforced, unenforced=self.unenforced
+        )
+        return self.tiers or (default,)
+
+    def sandbox(self, tier: str | None) -> SandboxTier:
+        """The tier of that name, the default one where there is none such."""
+        found = self.sandboxes()
+        return next((each for each in found if each.tier == tier), found[0])
+
+    def tier_for(self, least: str | None, *, with_devices: bool) -> str | None:
+        """The tier for a job that asks for `least`: the default one where it suffices, else the lightest."""
+        names = tuple(each.tier for each in self.sandboxes() if each.devices or not with_devices)
+        if self.tier in names and suffices(self.tier, least):
+            return self.tier
+        return choose_tier(names, least)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,9 @@ POWER_WATTS_MAX = 10_000.0
 HOURS_MAX = 21
 """Three openings for each day of the week."""
 PYTHONS_MAX = 32
+GRANTS_MAX = 16
+TIERS_MAX = 8
+"""Sandbox tiers; there are fewer kinds."""
 LIMITS_NAMED_MAX = 64
 """Limits of a sandbox that an offer or a run names as enforced, and as not enforced."""
 NAME_CHARACTERS_MAX = 200
@@ -142,6 +145,24 @@ def check_offer(ask: OfferAsk) -> None:
     _reasons("unenforced", ask.unenforced)
 
 
+    _check_tiers(ask)
+    _names("grants", ask.grants, GRANTS_MAX)
+
+
+def _check_tiers(ask: OfferAsk) -> None:
+    _count("tiers", ask.tiers, TIERS_MAX)
+    if ask.tiers and ask.tiers[0].tier != ask.tier:
+        raise Implausible(f"tiers: the first must be the default one, {_shown(ask.tier)}")
+    if len({each.tier for each in ask.tiers}) < len(ask.tiers):
+        raise Implausible("tiers: two of them have the same name")
+    for each in ask.tiers:
+        if each.tier not in RANKS:
+            raise Implausible(f"tiers: {_shown(each.tier)} is no sandbox tier")
+        _name("tiers.runtime", each.runtime)
+        _names("tiers.enforced", each.enforced, LIMITS_NAMED_MAX)
+        _reasons("tiers.unenforced", each.unenforced)
+        if each.checklist:
+            _pattern("tiers.checklist", each.checklist, _DIGEST)
 def _check_device(device: Device) -> None:
     _number("devices.index", device.index, 0, 10 * DEVICES_MAX)
     _name("devices.kind", device.kind)
@@ -195,6 +216,10 @@ def _check_exit(body: RunExited, *, latest: int) -> None:
 
 
 def _check_outputs(outputs: OutputBlob) -> None:
+    if body.network is not None:
+        _number("network.sent_bytes", body.network.sent_bytes, 0, INTEGER_MAX)
+        _number("network.received_bytes", body.network.received_bytes, 0, INTEGER_MAX)
+        _number("network.refused", body.network.refused, 0, INTEGER_MAX)
     _pattern("outputs.digest", outputs.digest, _DIGEST)
     _number("outputs.size_bytes", outputs.size_bytes, 0, BYTES_MAX)
     _number("outputs.file_count", outputs.file_count, 0, OUTPUT_FILES_MAX)

@@ -82,6 +82,16 @@ class RunExited:
     """The run ended. `cause` is one of CAUSES; `started_at` is None when the sandbox never started."""
 
     run: str
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkUse:
+    """Bytes of a run that went out and came in through the node's proxy, and requests that it refused."""
+
+    sent_bytes: int
+    received_bytes: int
+    refused: int
     lease: str
     epoch: int
     started_at: int | None
@@ -106,6 +116,8 @@ class RunRefused:
     lease: str
     epoch: int
     cause: str
+    network: NetworkUse | None = None
+    """None: the run had no network."""
     detail: str
 
 

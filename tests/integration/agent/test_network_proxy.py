@@ -80,17 +80,35 @@ def server() -> Iterator[Server]:
     found.server_close()
 
 
+@dataclass
+class Notes:
+    """What an agent keeps of one run."""
+
+    allow: tuple[str, ...]
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def rules(self, run: str) -> Rules | None:
+        return Rules.of(self.allow) if run == RUN else None
+
+    def read(self, run: str) -> Traffic:
+        return self.traffic
+
+    def write(self, run: str, traffic: Traffic) -> None:
+        self.traffic = traffic
+
+
 @contextlib.contextmanager
 def serving(
     allow: tuple[str, ...], names: Names, *, only_public: bool = False
 ) -> Iterator[tuple[NetworkProxy, socket.socket, Traffic]]:
-    served = NetworkProxy(resolve=names.resolve, only_public=only_public)
+    notes = Notes(allow)
+    served = NetworkProxy(notes, resolve=names.resolve, only_public=only_public)
     listener = socket.create_server(("127.0.0.1", 0), backlog=proxy.BACKLOG)
-    address, traffic = listener.getsockname(), Traffic()
-    served.open(RUN, listener, rules=Rules.of(allow), traffic=traffic)
+    address = listener.getsockname()
+    served.open(RUN, listener)
     client = socket.create_connection(address, timeout=10)
     try:
-        yield served, client, traffic
+        yield served, client, notes.traffic
     finally:
         client.close()
         served.stop()

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
 
 from perak.agent.network.http import (
     DROPPED_HEADERS,
@@ -27,8 +30,7 @@ from perak.agent.network.http import (
 )  # fmt: skip
 from perak.agent.network.rules import Rules, is_public
 
-PORT = 3128
-"""Where a run finds its proxy on its own loopback; Squid's port, which people know as a proxy's."""
+SOCKET_NAME = "outlets.sock"
 CONNECTIONS_MAX = 128
 """Of one run at once: what a parallel downloader opens, and far below the node's descriptors."""
 BACKLOG = 128
@@ -38,7 +40,11 @@ IDLE_SECONDS_MAX = 300.0
 CHUNK_BYTES = 256 * 1024
 BUFFER_BYTES = 4 * HEAD_BYTES_MAX
 """Of a connection each way; the head of a request must fit, and a fast line wants more than that."""
-START_SECONDS_MAX = 5.0
+WAIT_SECONDS_MAX = 5.0
+"""For our own thread, which never does anything long."""
+KEEP_SECONDS = 2.0
+"""How often the counts of a run are written down: what an agent that is killed may lose of them."""
+RUN_ID_BYTES_MAX = 256
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -47,11 +53,23 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes of a run that went out and came in through its proxy, and how many connections were refused."""
+    """Bytes of a run that went out and came in through its proxy, and how many requests were refused."""
 
     sent_bytes: int = 0
     received_bytes: int = 0
     refused: int = 0
+
+
+class Book(Protocol):
+    """What the proxy needs to know of runs, and where it writes down what they used."""
+
+    def rules(self, run: str) -> Rules | None:
+        """What the run may reach; None: there is no such run."""
+        ...
+
+    def read(self, run: str) -> Traffic: ...
+
+    def write(self, run: str, traffic: Traffic) -> None: ...
 
 
 @dataclass(slots=True)
@@ -71,37 +89,90 @@ class NetworkProxy:
     `only_public` is False in tests alone, whose servers have no public addresses.
     """
 
-    def __init__(self, *, resolve: Resolve | None = None, only_public: bool = True) -> None:
+    def __init__(self, book: Book, *, resolve: Resolve | None = None, only_public: bool = True) -> None:
+        self._book = book
         self._resolve = resolve or _system_resolve
         self._only_public = only_public
         self._outlets: dict[str, Outlet] = {}
+        self._shims: set[socket.socket] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="network-proxy", daemon=True)
         self._thread.start()
 
-    def open(self, run: str, listener: socket.socket, *, rules: Rules, traffic: Traffic) -> None:
-        """Serve `run` on `listener`, ours from now on, and count into `traffic`. A second time: anew."""
-        listener.setblocking(False)
-        self._do(self._open(run, Outlet(listener, rules, traffic)))
+    def listen(self, folder: Path) -> None:
+        """Take the runs' sockets from their shims, on `outlets.sock` in `folder`."""
+        path = folder / SOCKET_NAME
+        path.unlink(missing_ok=True)
+        door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        # Through the open folder, because a socket's whole path may not exceed 107 bytes.
+        opened = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+        try:
+            door.bind(f"/proc/self/fd/{opened}/{SOCKET_NAME}")
+        finally:
+            os.close(opened)
+        path.chmod(0o600)
+        door.listen(BACKLOG)
+        self._shims.add(door)
+        self._loop.call_soon_threadsafe(self._loop.add_reader, door, self._on_shim, door)
 
-    def close(self, run: str) -> None:
-        """End the run's connections and its listener; harmless when it has none."""
+    def open(self, run: str, listener: socket.socket) -> None:
+        """Serve `run` on `listener`, ours from now on. A second time: anew."""
+        self._do(self._open(run, listener))
+
+    def close(self, run: str) -> Traffic:
+        """End the run's connections and its listener; all that it used, also before."""
         self._do(self._close(run))
+        return self._book.read(run)
 
     def stop(self) -> None:
-        """End everything."""
+        """End everything here; the runs' sockets live on in their shims, for the next agent."""
         for run in list(self._outlets):
-            self.close(run)
+            self._do(self._close(run))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(START_SECONDS_MAX)
+        self._thread.join(WAIT_SECONDS_MAX)
+        for each in self._shims:
+            each.close()
 
     def _do(self, work: Awaitable[None]) -> None:
-        asyncio.run_coroutine_threadsafe(_awaited(work), self._loop).result(START_SECONDS_MAX)
+        asyncio.run_coroutine_threadsafe(_awaited(work), self._loop).result(WAIT_SECONDS_MAX)
 
-    async def _open(self, run: str, outlet: Outlet) -> None:
+    def _on_shim(self, door: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            shim, _ = door.accept()
+            shim.setblocking(False)
+            self._shims.add(shim)
+            self._loop.add_reader(shim, self._on_word, shim, [])
+
+    def _on_word(self, shim: socket.socket, named: list[str]) -> None:
+        """A shim names its run and hands over the socket, once; then it is silent until the stage is over."""
+        try:
+            said, descriptors, _, _ = socket.recv_fds(shim, RUN_ID_BYTES_MAX, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            said, descriptors = b"", []
+        if said and descriptors and not named:
+            named.append(said.decode(errors="replace"))
+            listener = socket.socket(fileno=descriptors[0])
+            self._loop.create_task(self._open(named[0], listener))
+            return
+        self._loop.remove_reader(shim)
+        self._shims.discard(shim)
+        shim.close()
+        for run in named:
+            self._loop.create_task(self._close(run))
+
+    async def _open(self, run: str, listener: socket.socket) -> None:
         await self._close(run)
+        rules = self._book.rules(run)
+        if rules is None:
+            listener.close()
+            return
+        listener.setblocking(False)
+        outlet = Outlet(listener, rules, self._book.read(run))
         self._outlets[run] = outlet
         self._keep(outlet, self._accept(outlet))
+        self._keep(outlet, self._write_down(run, outlet))
 
     async def _close(self, run: str) -> None:
         outlet = self._outlets.pop(run, None)
@@ -111,6 +182,15 @@ class NetworkProxy:
             task.cancel()
         await asyncio.gather(*outlet.tasks, return_exceptions=True)
         outlet.listener.close()
+        self._book.write(run, outlet.traffic)
+
+    async def _write_down(self, run: str, outlet: Outlet) -> None:
+        written = replace(outlet.traffic)
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            if outlet.traffic != written:
+                written = replace(outlet.traffic)
+                self._book.write(run, written)
 
     def _keep(self, outlet: Outlet, work: Awaitable[None]) -> None:
         task = self._loop.create_task(_awaited(work))

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from perak.agent.probe.machine import Machine
-from perak.agent.provider import Provider
+from perak.agent.provider import Provider, granted
 from perak.domain.errors import InvalidInput
 from perak.domain.offer import Device, OfferAsk
 
@@ -69,6 +69,7 @@ def build_ask(
         unenforced=tier.unenforced,
     )
 
+        grants=granted(provider),
 
 def unpriced(provider: Provider, devices: Sequence[Device]) -> list[str]:
     """What the machine has but does not offer for want of a price, for people."""

@@ -12,6 +12,9 @@ from perak.agent.sandbox.cgroup import Group
 from perak.agent.sandbox.spec import RunSpec
 from perak.agent.sandbox.tiers.base import Start, StopBy
 
+PROXY_PORT = 3128
+"""Where a run finds its proxy on its own loopback; Squid's port, which people know as a proxy's."""
+
 FILES = "runtime"
 """The folder of `tiers.base.Places.files` in a run's own."""
 
@@ -46,6 +49,7 @@ class Launch(TypedDict):
     log_burst_bytes: int
     max_duration_seconds: float
     grace_seconds: float
+    proxy_port: int | None
     poke_folder: str
     boot_id: str
 
@@ -92,6 +96,7 @@ def plan(
         log_burst_bytes=spec.log_burst_bytes,
         max_duration_seconds=spec.max_duration_seconds,
         grace_seconds=spec.grace_seconds,
+        proxy_port=PROXY_PORT if spec.network_allow else None,
         poke_folder=str(state_folder),
         boot_id=boot_id,
     )

@@ -156,6 +156,10 @@ class Sandbox:
         """What was asked when the run was prepared; raises KeyError when there is no such run."""
         return spec_from_json((self._folder(run_id) / "run.json").read_text())
 
+    def folder(self, run_id: str) -> Path:
+        """The run's folder, for what the agent itself keeps of it; raises KeyError when there is none."""
+        return self._folder(run_id)
+
     def work_folder(self, run_id: str) -> Path:
         """The job's work folder on the host. Its content is the job's: follow no link in it."""
         return self._folder(run_id) / "scratch" / "work"

@@ -60,8 +60,8 @@ class RunSpec:
     """One run: its scripts, what it sees and its limits. Stored as run.json in the run's folder.
 
     `setup` and `command` are shell scripts, run one after the other with ``sh -e`` in the work folder,
-    both without a network; what `setup` exports does not reach `command`. Without a `command`, `image` says
-    what is started.
+    both without a network but for `network_allow`; what `setup` exports does not reach `command`. Without a
+    `command`, `image` says what is started.
     """
 
     run_id: str
@@ -90,6 +90,8 @@ class RunSpec:
     masks: tuple[str, ...] = ()
     """Folders of the kernel's that the run sees empty but for what `mounts` puts there."""
     grace_seconds: float = GRACE_SECONDS
+    network_allow: tuple[str, ...] = ()
+    """What the run may reach through its proxy, ``host:port`` or ``*.host:port``; empty: it has none."""
     tier: str | None = None
     """One of `Sandbox.tiers`; None: the default one."""
 
@@ -154,6 +156,7 @@ def spec_from_json(text: str) -> RunSpec:
     fields["path_prefix"] = tuple(fields["path_prefix"])
     fields["device_nodes"] = tuple(fields["device_nodes"])
     fields["masks"] = tuple(fields.get("masks", ()))
+    fields["network_allow"] = tuple(fields.get("network_allow", ()))
     return RunSpec(**fields)
 
 

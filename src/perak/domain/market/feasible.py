@@ -112,6 +112,9 @@ def misfits(spec: JobSpec, offer: Offer, *, now: datetime) -> tuple[Misfit, ...]
         *_gpu_misfits(spec, offer),
         *_vector_misfits(spec, offer),
         *_python_misfits(spec, offer),
+        *_bring_misfits(spec, offer),
+        *_grant_misfits(spec, offer),
+        *_isolation_misfits(spec, offer),
         *_price_misfits(spec, offer),
     )
 
@@ -201,6 +204,41 @@ def _python_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
         return ()
     has = ", ".join(offer.ask.pythons) or "none"
     return (Misfit(dimension="python", needed=spec.python.version, available=has),)
+
+
+def _grant_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    if not spec.network_allow or "network" in offer.ask.grants:
+        return ()
+    wanted = ", ".join(spec.network_allow)
+    return (Misfit(dimension="network", needed=wanted, available="the provider lets no job out"),)
+
+
+def _bring_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    """What a job brings along and the node has no place for."""
+    kinds = {each.url.partition(":")[0] for each in spec.inputs}
+    wanted = [("image", "image", "a container image")] if spec.image is not None else []
+    wanted += [("inputs", kind, f"an input by {kind}") for kind in sorted(kinds)]
+    has = ", ".join(offer.ask.takes) or "neither images nor inputs"
+    return tuple(
+        Misfit(dimension=dimension, needed=needed, available=has)
+        for dimension, kind, needed in wanted
+        if kind not in offer.ask.takes
+    )
+
+
+def _isolation_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    with_devices = spec.resources.gpu_count > 0
+    if spec.isolation is None or offer.ask.tier_for(spec.isolation, with_devices=with_devices) is not None:
+        return ()
+    has = [each.tier for each in offer.ask.sandboxes() if each.devices or not with_devices]
+    kind = " for GPU jobs" if with_devices else ""
+    return (
+        Misfit(
+            dimension="isolation",
+            needed=f"{spec.isolation} or more",
+            available=(", ".join(has) or "none") + kind,
+        ),
+    )
 
 
 def _price_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
