@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from perak.domain.isolation import choose_tier, suffices
 
-
 GRANTS = ("network",)
 """What a provider may forbid: `network`, the addresses that a job names."""
 
@@ -56,7 +55,7 @@ class Hours:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxTier:
-    """A sandbox tier that a node offers: one of `perak.domain.isolation.RANKS`, and what was seen to hold in it.
+    """A sandbox tier that a node offers, of `perak.domain.isolation.RANKS`, and what was seen to hold in it.
 
     `runtime`: the program and its version. `devices`: whether runs with GPUs can be in it. `checklist`: the
     digest of the escape checklist's result in it, empty where the node sent none.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from perak.domain.errors import InvalidInput
+from perak.domain.isolation import RANKS
 from perak.domain.offer import Device, Hours, OfferAsk
 from perak.domain.report import (
     Health,
@@ -143,8 +144,6 @@ def check_offer(ask: OfferAsk) -> None:
     _name("runtime", ask.runtime)
     _names("enforced", ask.enforced, LIMITS_NAMED_MAX)
     _reasons("unenforced", ask.unenforced)
-
-
     _check_tiers(ask)
     _names("grants", ask.grants, GRANTS_MAX)
 
@@ -152,17 +151,19 @@ def check_offer(ask: OfferAsk) -> None:
 def _check_tiers(ask: OfferAsk) -> None:
     _count("tiers", ask.tiers, TIERS_MAX)
     if ask.tiers and ask.tiers[0].tier != ask.tier:
-        raise Implausible(f"tiers: the first must be the default one, {_shown(ask.tier)}")
+        raise Implausible(f"tiers: the first must be the default one, {ask.tier[:60]!r}")
     if len({each.tier for each in ask.tiers}) < len(ask.tiers):
         raise Implausible("tiers: two of them have the same name")
     for each in ask.tiers:
         if each.tier not in RANKS:
-            raise Implausible(f"tiers: {_shown(each.tier)} is no sandbox tier")
+            raise Implausible(f"tiers: {each.tier[:60]!r} is no sandbox tier")
         _name("tiers.runtime", each.runtime)
         _names("tiers.enforced", each.enforced, LIMITS_NAMED_MAX)
         _reasons("tiers.unenforced", each.unenforced)
         if each.checklist:
             _pattern("tiers.checklist", each.checklist, _DIGEST)
+
+
 def _check_device(device: Device) -> None:
     _number("devices.index", device.index, 0, 10 * DEVICES_MAX)
     _name("devices.kind", device.kind)
@@ -213,13 +214,13 @@ def _check_exit(body: RunExited, *, latest: int) -> None:
     _number("log_bytes", body.log_bytes, 0, INTEGER_MAX)
     if body.outputs is not None:
         _check_outputs(body.outputs)
-
-
-def _check_outputs(outputs: OutputBlob) -> None:
     if body.network is not None:
         _number("network.sent_bytes", body.network.sent_bytes, 0, INTEGER_MAX)
         _number("network.received_bytes", body.network.received_bytes, 0, INTEGER_MAX)
         _number("network.refused", body.network.refused, 0, INTEGER_MAX)
+
+
+def _check_outputs(outputs: OutputBlob) -> None:
     _pattern("outputs.digest", outputs.digest, _DIGEST)
     _number("outputs.size_bytes", outputs.size_bytes, 0, BYTES_MAX)
     _number("outputs.file_count", outputs.file_count, 0, OUTPUT_FILES_MAX)
