@@ -34,17 +34,19 @@ POKE_SECONDS = 0.01  # the agent is told of news at most this often
 TICK_SECONDS = 0.5  # how often limits are looked at that the kernel doesn't hold
 LINGER_SECONDS = 2.0  # for output of what is just being killed
 DETAIL_BYTES = 400  # of the sandbox's own last words
+ROOM_LOOK_SECONDS = 0.5  # how often a shim looks whether the node's full disk has room again
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 LOG_PAUSE_SECONDS = 0.05  # how long the log's pipe is left alone at the least when a run writes too fast
 FULL_BYTES = 256 * 1024  # a scratch with less room is full: ext4 refuses to write its last 100 KiB or so
 GRACE_SECONDS = 10.0  # when a stop doesn't say
 SHELL_EXIT_SIGNAL = 128  # a shell's exit code for "killed by signal N" is 128 + N
 SIGNAL_MAX = 64
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-NEVER = float("inf")
-
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 NS_GET_USERNS = 0xB701  # linux/nsfs.h
 OUTLET_BACKLOG = 128  # connections that wait while the agent is away
+NEVER = float("inf")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -150,11 +152,11 @@ class Shim:
         self.memory_seen = 0
         self.disk_full = False
         self.poke = Poke(plan["poke_folder"], plan["run_id"])
-        self.wake_read, self.wake_write = os.pipe()
-        self._watch_signals()
         port = plan.get("proxy_port")
         self.outlet = Outlet(plan["poke_folder"], plan["run_id"], port) if port else None
         self.unwritten = bytearray()  # of the log, while the node's disk is full
+        self.wake_read, self.wake_write = os.pipe()
+        self._watch_signals()
         # What bubblewrap leaves behind becomes our child, so that we see it end and count what it used.
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -194,16 +196,19 @@ class Shim:
         for each in (stage.log, stage.news, stage.unblock):
             if each is not None:
                 os.close(each)
-        return stage
-
         if self.outlet is not None:
             self.outlet.close()
+        return stage
+
     def _wait(self, stage: Stage, linger_until: float) -> None:
         """Wait for output, news, a signal or the next deadline, and take in what came."""
         poll = select.poll()
         # What the job writes too fast stays in its pipe, so that it waits; what it left there when it ended
         # is little, and is taken.
         paused = self.log_rate.pause_seconds() if stage.code is None else 0.0
+        if self.unwritten:
+            self._log(b"")
+            paused = ROOM_LOOK_SECONDS if self.unwritten and stage.code is None else paused
         for each in (None if paused else stage.log, stage.news, self.wake_read):
             if each is not None:
                 poll.register(each, select.POLLIN)
@@ -240,12 +245,15 @@ class Shim:
         return source
 
     def _log(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
+        self.unwritten += data
+        while self.unwritten:
             try:
-                view = view[os.write(self.log_file, view) :]
-            except OSError:  # the node's own disk is full: the run goes on, its log doesn't
-                self.log_cut, self.log_room = True, 0
+                del self.unwritten[: os.write(self.log_file, self.unwritten)]
+            except OSError as error:
+                # The node's own disk is full: what the job writes waits in its pipe, and the job with it.
+                if error.errno not in NO_ROOM:
+                    self.log_cut, self.log_room = True, 0
+                    self.unwritten.clear()
                 return
             self.poke.due()
 
@@ -286,6 +294,9 @@ class Shim:
         except OSError as error:
             self._end(stage, "sandbox", f"the run can't be put under its limits: {error}", 0.0)
             return
+        if self.outlet is not None and (problem := self.outlet.open(stage.inner_pid)) is not None:
+            self._end(stage, "sandbox", f"the run can't be given its proxy: {problem}", 0.0)
+            return
         if stage.unblock is not None:
             os.write(stage.unblock, b"\0")
             os.close(stage.unblock)
@@ -294,9 +305,6 @@ class Shim:
     def _take_stop(self, stage: Stage) -> None:
         """SIGTERM: end the job; the agent's stop.json says why and with how much grace."""
         try:
-        if self.outlet is not None and (problem := self.outlet.open(stage.inner_pid)) is not None:
-            self._end(stage, "sandbox", f"the run can't be given its proxy: {problem}", 0.0)
-            return
             with open(os.path.join(self.folder, "stop.json"), "rb") as file:
                 reason, grace = json.load(file)
         except (OSError, ValueError, TypeError):
@@ -317,6 +325,8 @@ class Shim:
         if now >= self.next_tick:
             self.next_tick = now + TICK_SECONDS
             self._look(stage)
+            if self.outlet is not None:
+                self.outlet.hand_over()
 
     def _look(self, stage: Stage) -> None:
         """What the kernel doesn't hold or count for us."""
@@ -325,8 +335,6 @@ class Shim:
         if stage.inner_pid is None or limit is None:
             return
         resident = sum(_resident_bytes(pid) for pid in _below(stage.inner_pid))
-            if self.outlet is not None:
-                self.outlet.hand_over()
         self.memory_seen = max(self.memory_seen, resident)
         if resident > limit:
             self._end(stage, "oom", f"used {resident} bytes of memory, its limit is {limit}", 0.0)
@@ -423,7 +431,11 @@ class Shim:
             "log_bytes": os.fstat(self.log_file).st_size,
             "detail": self.detail,
         }
-        _write_durably(self.folder, "exit.json", record)
+        while self.unwritten:
+            time.sleep(ROOM_LOOK_SECONDS)
+            self._log(b"")
+        record["log_bytes"] = os.fstat(self.log_file).st_size
+        _write_when_there_is_room(self.folder, "exit.json", record)
         self.poke.send()
 
     def _cause(self, stage: Stage, code: int) -> str:
@@ -500,18 +512,6 @@ class Poke:
             self.socket.sendto(self.message, self.address)
 
 
-def _spawn(name: str, plan: dict[str, Any]) -> Stage:
-    """Start bubblewrap for one stage, from this (the main) thread."""
-    log_read, log_write = os.pipe()
-    news_read, news_write = os.pipe()
-    block_read, block_write = os.pipe()
-    os.set_blocking(news_read, False)
-    shim_pid = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            _become(
-                name, plan, shim_pid, log=log_write, news=news_write, block=block_read, unblock=block_write
 class Outlet:
     """Where the job finds its proxy: a listening socket on the run's own loopback, handed to the agent.
 
@@ -607,6 +607,18 @@ def _enter(namespace: int, kind: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+def _spawn(name: str, plan: dict[str, Any]) -> Stage:
+    """Start bubblewrap for one stage, from this (the main) thread."""
+    log_read, log_write = os.pipe()
+    news_read, news_write = os.pipe()
+    block_read, block_write = os.pipe()
+    os.set_blocking(news_read, False)
+    shim_pid = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(
+                name, plan, shim_pid, log=log_write, news=news_write, block=block_read, unblock=block_write
             )
         except BaseException as error:
             os.write(log_write, f"perak: the sandbox can't be started: {error}\n".encode())
@@ -762,6 +774,17 @@ def number_after(data: bytes, key: bytes) -> int | None:
     _, found, rest = data.partition(key)
     digits = rest.split(b"\n")[0].split(b",")[0].strip(b" :}")
     return int(digits) if found and digits.isdigit() else None
+
+
+def _write_when_there_is_room(folder: str, name: str, record: dict[str, Any]) -> None:
+    """Nobody but the shim knows how the run ended: on a full disk it waits."""
+    while True:
+        try:
+            return _write_durably(folder, name, record)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            time.sleep(ROOM_LOOK_SECONDS)
 
 
 def _write_durably(folder: str, name: str, record: dict[str, Any]) -> None:
