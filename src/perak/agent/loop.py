@@ -510,7 +510,7 @@ class Node:
                 epoch=order.epoch,
                 until=_ms(now),
                 cpu_seconds=state.cpu_seconds if usage.cpu_seconds is None else usage.cpu_seconds,
-                memory_bytes=usage.memory_bytes or 0,
+                memory_bytes=usage.memory_bytes,
                 energy_joules=energy.joules,
                 energy_method=energy.method,
             )
@@ -546,7 +546,7 @@ class Node:
                 cause=last.cause,
                 detail=last.detail,
                 cpu_seconds=cpu_seconds,
-                memory_peak_bytes=(status.memory_peak_bytes or 0) if status is not None else 0,
+                memory_peak_bytes=status.memory_peak_bytes if status is not None else None,
                 energy_joules=energy.joules,
                 energy_method=energy.method,
                 energy_uncertainty_percent=energy.uncertainty_percent,

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 RETRY_SECONDS = 1.0
 """Before a transfer that was cut is tried again; doubles up to RETRY_SECONDS_MAX."""
 RETRY_SECONDS_MAX = 30.0
+SKIPPED_TOLD_MAX = 20
+"""Outputs that can't be taken, told one by one: a folder of ten thousand pipes is told by its number."""
+SKIPPED_CHARACTERS_MAX = 300
 TEMPORARY = "tmp"
 
 Say = Callable[[str], None]
@@ -123,6 +126,7 @@ class Work:
             size_bytes=packed.size_bytes,
             file_count=packed.file_count,
             missing=packed.missing,
+            skipped=_told(packed.skipped),
         )
 
     def _environment(self, order: LeaseOrder, say: Say) -> Environment | None:
@@ -232,6 +236,13 @@ class Work:
         base.mkdir(mode=0o700, exist_ok=True)
         with TemporaryDirectory(dir=base) as name:
             yield Path(name)
+
+
+def _told(skipped: tuple[str, ...]) -> tuple[str, ...]:
+    """As many as a report has room for."""
+    more = len(skipped) - SKIPPED_TOLD_MAX
+    told = tuple(each[:SKIPPED_CHARACTERS_MAX] for each in skipped[:SKIPPED_TOLD_MAX])
+    return (*told, f"and {more:,} more") if more > 0 else told
 
 
 def _delays(attempts_max: int | None) -> Iterator[float]:

@@ -10,8 +10,8 @@ from perak.app.records import Heat, NodeRecord
 from perak.domain.hardware.heat import hot_now, told
 from perak.domain.report import Health
 
-TURNS_LEAST = timedelta(seconds=5)
-"""A node turns from hot to cool, or back, this long after it last turned: agents look no more often, and a
+TURNS_LEAST = timedelta(seconds=2)
+"""A node turns from hot to cool, or back, this long after it last turned: agents look less often, and a
 node that makes temperatures up does not make its owner's webhook a hose. Level-triggered, the next report
 turns it."""
 

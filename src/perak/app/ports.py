@@ -159,9 +159,6 @@ class NodeStore(Protocol):
     ) -> None: ...
     async def certified(self, id: str, *, chain: str, expires_at: datetime) -> None: ...
     async def applied(self, id: str, *, seq: int, now: datetime) -> None: ...
-    async def invited_to(self, *, secret_hash: bytes) -> str | None:
-        """The project that an invite is of, used up and expired ones included; None: there is none such."""
-
     async def seen(self, last_seen: Sequence[tuple[str, datetime]]) -> None: ...
     async def silent(self, *, before: datetime) -> list[NodeRecord]:
         """Online nodes that have not been seen since `before`, locked."""
@@ -180,6 +177,9 @@ class NodeStore(Protocol):
     async def set_mode(self, id: str, *, mode: str) -> None: ...
     async def take_invite(self, *, secret_hash: bytes, now: datetime) -> str | None:
         """Use the invite once; its project, or None where it is unknown, used up or expired."""
+
+    async def invited_to(self, *, secret_hash: bytes) -> str | None:
+        """The project that an invite is of, used up and expired ones included; None: there is none such."""
 
     async def insert_invite(
         self, *, id: str, project: str, secret_hash: bytes, uses: int, now: datetime, expires_at: datetime

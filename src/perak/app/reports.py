@@ -33,6 +33,9 @@ from perak.domain.report import (
 )
 from perak.domain.units import billed_seconds, charge, format_money
 
+OUTPUTS_CHARACTERS_MAX = 2_000
+"""Of a warning that names outputs; the job's page has them all."""
+
 
 async def apply_reports(
     tx: Transaction, *, node_id: str, reports: Sequence[Report], context: Context, now: datetime
@@ -122,6 +125,7 @@ async def _apply(
         case RunRefused():
             return await _refused(tx, engagement, node, body, now)
         case RunExited():
+            await _tell_of_outputs(tx, engagement, body, now)
             end = _run_end(body, engagement, report.jws)
             return await settle_run(tx, engagement, end, context=context, now=now)
 
@@ -180,6 +184,21 @@ async def _refused(
         detail = f"a run could not be started: {shown(body.detail[:500])}"
         await tell_refusal(tx, node=node, subject="run", detail=detail, now=now)
     return await refuse_run(tx, at, cause=cause, detail=shown(body.detail), now=now)
+
+
+async def _tell_of_outputs(tx: Transaction, at: Engagement, body: RunExited, now: datetime) -> None:
+    """Tell the renter of outputs that the job, ended by itself, did not leave, or that can't be taken."""
+    wanted = at.job.spec.outputs
+    if not wanted or body.cause != "exited":
+        return
+    found = body.outputs
+    for what, names in (
+        ("not found", wanted if found is None else found.missing),
+        ("left out", () if found is None else found.skipped),
+    ):
+        if names:
+            detail = shown(f"outputs {what}: {', '.join(names)}")[:OUTPUTS_CHARACTERS_MAX]
+            await tx.jobs.event(at.job.id, kind="warning", detail=detail, now=now)
 
 
 async def _metered(tx: Transaction, at: Engagement, body: Metered, jws: str, now: datetime) -> list[Effect]:

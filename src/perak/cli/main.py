@@ -29,7 +29,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "node": ("perak.cli.market:node", "Machines of a provider."),
         "earnings": ("perak.cli.earnings:earnings", "What a provider's nodes earned."),
         "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
-        "webhook": ("perak.cli.webhooks:webhook", "Who is told when a node is offline, back or refused."),
+        "webhook": (
+            "perak.cli.webhooks:webhook",
+            "Who is told when a node is offline, back, hot, cool or refused.",
+        ),
         "receipt": ("perak.cli.money:receipt", "Signed accounts of finished runs."),
     },
     "Access": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +76,21 @@ def job(detail: api.JobDetail, *, now: datetime) -> RenderableType:
         ("cost", detail.cost),
         ("held", detail.held),
         ("outputs", f"perak download {short_id(detail.id)}" if detail.has_outputs else None),
+        *_left_behind(detail),
     )
-    runs = _table("RUN", "NODE", "STATE", ">PRICE/h", ">TIME", ">EXIT", "ENDED BY", ">COST", "RECEIPT")
+    columns = (
+        "RUN",
+        "NODE",
+        "STATE",
+        ">PRICE/h",
+        ">TIME",
+        ">MEMORY",
+        ">EXIT",
+        "ENDED BY",
+        ">COST",
+        "RECEIPT",
+    )
+    runs = _table(*columns)
     for run in detail.runs:
         runs.add_row(
             str(run.attempt),
@@ -85,6 +98,7 @@ def job(detail: api.JobDetail, *, now: datetime) -> RenderableType:
             _state(run.state),
             run.price,
             _lasted(run.started_at, run.ended_at, now),
+            _memory(run),
             "-" if run.exit_code is None else str(run.exit_code),
             _text(run.cause or "-"),
             run.cost or "-",
@@ -95,6 +109,21 @@ def job(detail: api.JobDetail, *, now: datetime) -> RenderableType:
         steps.add_row(_at(event.at), _text(event.detail or event.kind))
     parts: list[RenderableType] = [facts, Text(), runs] if detail.runs else [facts]
     return Group(*parts, Text(), steps)
+
+
+def _memory(run: api.RunView) -> str:
+    """The most that an ended run used, or what a live one uses."""
+    known = run.memory_bytes if run.memory_peak_bytes is None else run.memory_peak_bytes
+    return "-" if known is None else format_bytes(known)
+
+
+def _left_behind(detail: api.JobDetail) -> Iterator[tuple[str, str]]:
+    """What the last run with outputs did not leave, and what of it can't be taken."""
+    last = detail.runs[-1] if detail.runs else None
+    if last is not None and last.outputs_missing:
+        yield "not found", ", ".join(last.outputs_missing)
+    for skipped in last.outputs_skipped if last is not None else ():
+        yield "left out", skipped
 
 
 def ending(detail: api.JobDetail, receipt: api.Receipt | None) -> RenderableType:
@@ -108,6 +137,7 @@ def ending(detail: api.JobDetail, receipt: api.Receipt | None) -> RenderableType
         rows += _short_receipt(detail, receipt)
     if detail.has_outputs:
         rows.append(("outputs", f"perak download {detail.name}"))
+    rows += _left_behind(detail)
     return Panel(
         _facts(*rows),
         title=_text(detail.name),
@@ -262,7 +292,7 @@ def offers(found: Iterable[api.Offer]) -> RenderableType:
             format_bytes(offer.free_memory_bytes),
             offer.price_gpu or "-",
             offer.price_cpu or "-",
-            _text(offer.tier),
+            _text(", ".join(each.tier for each in offer.tiers) or offer.tier),
         )
     return table
 
@@ -274,7 +304,13 @@ def offer(found: api.Offer) -> RenderableType:
         ("state", _state(found.state)),
         ("price per GPU-hour", found.price_gpu or "not offered"),
         ("price per core-hour", found.price_cpu or "not offered"),
+        *(("sandbox", _sandbox(each)) for each in found.tiers),
     )
+
+
+def _sandbox(tier: api.TierView) -> str:
+    missing = f"; not enforced: {', '.join(tier.unenforced)}" if tier.unenforced else ""
+    return f"{tier.tier} ({tier.runtime}){missing}{'' if tier.devices else '; not for GPU jobs'}"
 
 
 def _devices(offer: api.Offer) -> str:

@@ -101,7 +101,8 @@ def check_report(report: Report, *, now_ms: int) -> None:
         case Metered() as body:
             _number("until", body.until, 0, latest)
             _number("cpu_seconds", body.cpu_seconds, 0, CPU_SECONDS_MAX)
-            _number("memory_bytes", body.memory_bytes, 0, BYTES_MAX)
+            if body.memory_bytes is not None:
+                _number("memory_bytes", body.memory_bytes, 0, BYTES_MAX)
             _number("energy_joules", body.energy_joules, 0, ENERGY_JOULES_MAX)
             _name("energy_method", body.energy_method)
         case RunExited() as body:
@@ -207,7 +208,8 @@ def _check_exit(body: RunExited, *, latest: int) -> None:
         _number("exit_code", body.exit_code, -EXIT_CODE_MAX, EXIT_CODE_MAX)
     _name("cause", body.cause)
     _number("cpu_seconds", body.cpu_seconds, 0, CPU_SECONDS_MAX)
-    _number("memory_peak_bytes", body.memory_peak_bytes, 0, BYTES_MAX)
+    if body.memory_peak_bytes is not None:
+        _number("memory_peak_bytes", body.memory_peak_bytes, 0, BYTES_MAX)
     _number("energy_joules", body.energy_joules, 0, ENERGY_JOULES_MAX)
     _name("energy_method", body.energy_method)
     _number("energy_uncertainty_percent", body.energy_uncertainty_percent, 0, 1e6)
@@ -227,6 +229,9 @@ def _check_outputs(outputs: OutputBlob) -> None:
     _count("outputs.missing", outputs.missing, MISSING_MAX)
     for path in outputs.missing:
         _text("outputs.missing", path, PATH_CHARACTERS_MAX)
+    _count("outputs.skipped", outputs.skipped, MISSING_MAX)
+    for path in outputs.skipped:
+        _text("outputs.skipped", path, PATH_CHARACTERS_MAX)
 
 
 def _number(name: str, value: float, least: float, most: float) -> None:

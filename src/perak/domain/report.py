@@ -55,33 +55,33 @@ class LogChunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metered:
-    """Evidence that the run was alive until `until`. Money follows it."""
+    """Evidence that the run was alive until `until`. Money follows it.
+
+    `memory_bytes`: what it uses now; None where the node can't tell.
+    """
 
     run: str
     lease: str
     epoch: int
     until: int
     cpu_seconds: float
-    memory_bytes: int
+    memory_bytes: int | None
     energy_joules: float
     energy_method: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputBlob:
-    """The packed outputs of a run. `digest` is ``sha256:<hex>``."""
+    """The packed outputs of a run. `digest` is ``sha256:<hex>``.
+
+    `missing`: what the job named and did not leave; `skipped`: what it left and can't be taken, each with the
+    reason (a pipe, a link out of the work folder).
+    """
 
     digest: str
     size_bytes: int
     file_count: int
     missing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunExited:
-    """The run ended. `cause` is one of CAUSES; `started_at` is None when the sandbox never started."""
-
-    run: str
     skipped: tuple[str, ...] = ()
 
 
@@ -92,6 +92,16 @@ class NetworkUse:
     sent_bytes: int
     received_bytes: int
     refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunExited:
+    """The run ended. `cause` is one of CAUSES; `started_at` is None when the sandbox never started.
+
+    `memory_peak_bytes`: None where it never started, or the node can't tell.
+    """
+
+    run: str
     lease: str
     epoch: int
     started_at: int | None
@@ -100,12 +110,14 @@ class NetworkUse:
     cause: str
     detail: str | None
     cpu_seconds: float
-    memory_peak_bytes: int
+    memory_peak_bytes: int | None
     energy_joules: float
     energy_method: str
     energy_uncertainty_percent: float
     log_bytes: int
     outputs: OutputBlob | None = None
+    network: NetworkUse | None = None
+    """None: the run had no network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +128,6 @@ class RunRefused:
     lease: str
     epoch: int
     cause: str
-    network: NetworkUse | None = None
-    """None: the run had no network."""
     detail: str
 
 
@@ -168,6 +178,8 @@ CAUSES = {
     "disk_full": "the job filled its disk",
     "setup": "the setup script failed",
     "environment": "the Python environment could not be made",
+    "image": "the image could not be used",
+    "inputs": "an input could not be had",
     "workdir": "the work folder could not be unpacked",
     "outputs": "the outputs could not be collected",
     "cancelled": "the renter cancelled the job",

@@ -124,6 +124,14 @@ class RunView(Model):
     cause: str | None
     cost: Money | None
     receipt: str | None
+    memory_bytes: int | None = None
+    """What a live run used when it was last metered; None: not known."""
+    memory_peak_bytes: int | None = None
+    """The most that an ended run used, by the node's signed report; None: not known."""
+    outputs_missing: list[str] = []
+    """Outputs that the job file names and the run did not leave."""
+    outputs_skipped: list[str] = []
+    """What the run left and can't be taken, each with its reason."""
 
 
 class EventView(Model):
@@ -274,10 +282,23 @@ class NodeChange(Request):
     mode: Literal["accepting", "paused", "draining"]
 
 
+class TierView(Model):
+    """A sandbox tier of an offer. `devices`: whether GPU jobs can be in it; `checklist`: the digest of the
+    escape checklist's result."""
+
+    tier: str
+    runtime: str
+    enforced: list[str]
+    unenforced: dict[str, str]
+    devices: bool
+    checklist: str | None
+
+
 class Offer(Model):
     """A standing offer. Prices per device-hour; a CPU device is one core.
 
-    `left_out`: devices of the node that are not offered, by UUID, and why.
+    `left_out`: devices of the node that are not offered, by UUID, and why. `tiers`: every sandbox tier, the
+    default one first.
     """
 
     id: str
@@ -299,11 +320,13 @@ class Offer(Model):
     price_cpu: Money | None
     pythons: list[str]
     torch_variants: list[str] = []
+    takes: list[str] = []
     left_out: dict[str, str] = {}
     tier: str
     runtime: str
     enforced: list[str]
     unenforced: dict[str, str]
+    tiers: list[TierView] = []
 
 
 class OfferChange(Request):

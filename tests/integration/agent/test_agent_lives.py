@@ -169,7 +169,7 @@ async def test_work_folder_in_and_outputs_out(exchange: FakeExchange, start: Sta
     digest = f"sha256:{hashlib.sha256(packed).hexdigest()}"
     one = order(
         1,
-        "mkdir out; tr a-z A-Z <word.txt >out/loud.txt; cat out/loud.txt",
+        "mkdir out; tr a-z A-Z <word.txt >out/loud.txt; cat out/loud.txt; ln -s /etc/passwd out/link",
         workdir_digest=digest,
         outputs=("out/", "never.txt"),
     )
@@ -178,6 +178,8 @@ async def test_work_folder_in_and_outputs_out(exchange: FakeExchange, start: Sta
     (last,) = await exchange.until(lambda: exchange.bodies(RunExited, one.run))
     assert last.outputs is not None
     assert (last.outputs.file_count, last.outputs.missing) == (1, ("never.txt",))
+    (skipped,) = last.outputs.skipped
+    assert skipped.startswith("out/link: ")
     with tarfile.open(fileobj=io.BytesIO(exchange.outputs[one.lease])) as tar:
         file = tar.extractfile("out/loud.txt")
         assert file is not None

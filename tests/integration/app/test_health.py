@@ -53,7 +53,7 @@ async def test_a_node_that_flickers_turns_no_oftener_than_agents_look(world: Wor
     for celsius in (90, 10) * 20:
         await world.report(heat(celsius))
     assert len(await told(world)) == 1
-    world.wait(5)
+    world.wait(2)
     await world.report(heat(10))
     assert [event for event, _ in await told(world)] == ["node.hot", "node.cool"]
 

@@ -49,12 +49,25 @@ def test_a_machine_without_sensors_says_nothing(tmp_path: Path) -> None:
 
 def test_reports_are_few_but_for_turns() -> None:
     watch = HealthWatch(every_seconds=300, every_seconds_hot=60)
-    readings = {0: 70, 5: 80, 10: 90, 15: 88, 20: 86, 75: 91, 80: 85, 85: 84, 380: 70, 385: 71}
+    readings = {
+        0: 70,
+        5: 80,
+        10: 90,
+        15: 88,
+        20: 86,
+        75: 91,
+        80: 85,
+        85: 84,
+        140: 70,
+        145: 71,
+        440: 70,
+        445: 70,
+    }
     reported = [
         at for at, celsius in readings.items() if watch.take([card(celsius)], now=float(at)) is not None
     ]
-    assert reported == [0, 10, 75, 85, 385], (
-        "at first, as it turns, each minute while hot, as it cools, later"
+    assert reported == [0, 10, 75, 85, 145, 445], (
+        "at first, as it turns, each minute while hot, as it cools, that again, and later"
     )
 
 

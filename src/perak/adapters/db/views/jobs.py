@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from perak.domain.errors import InvalidInput
+from perak.domain.report import Metered, RunExited
 from perak.domain.units import format_money
 from perak.wire.api import EventView, Job, JobDetail, RunView
+from perak.wire.session import decode_report
+from perak.wire.signing import peek_payload
 
 EVENTS_SHOWN_MAX = 500
 """The latest steps of a job's life that its page shows; a stream shows all."""
@@ -58,7 +62,7 @@ RUNS = """
 select run.id, run.attempt, run.epoch, run.state, run.node_id as node, node.name as node_name,
     lease.offer_id as offer, run.lease_id as lease, lease.state as lease_state, lease.price, lease.devices,
     run.detail, run.tier, run.started_at, run.ended_at, run.exit_code, run.cause, run.cost,
-    receipt.id as receipt
+    receipt.id as receipt, run.outputs, run.evidence_jws
 from run join lease on lease.id = run.lease_id join node on node.id = run.node_id
 left join receipt on receipt.run_id = run.id
 where run.job_id = $1 order by run.attempt
@@ -138,7 +142,7 @@ async def get_job_detail(connection: Any, id: str, *, project: str) -> JobDetail
     return JobDetail(
         **row,
         spec=file,
-        runs=[RunView(**(dict(run) | _run_money(run))) for run in runs],
+        runs=[_run(run) for run in runs],
         events=[EventView(**event) for event in events],
     )
 
@@ -227,6 +231,29 @@ async def outputs_of(connection: Any, job: str) -> str | None:
 async def _one(connection: Any, id: str, project: str) -> Any:
     page = PAGE.format(where="id = $1 and project_id = $2", limit=1)
     return await connection.fetchrow(JOB.format(jobs=page), id, project)
+
+
+def _run(row: Mapping[str, Any]) -> RunView:
+    values = {name: value for name, value in row.items() if name not in ("outputs", "evidence_jws")}
+    outputs = row["outputs"] or {}
+    return RunView(
+        **(values | _run_money(row) | _memory(row["evidence_jws"])),
+        outputs_missing=outputs.get("missing", ()),
+        outputs_skipped=outputs.get("skipped", ()),
+    )
+
+
+def _memory(evidence_jws: str | None) -> dict[str, int | None]:
+    """What the last evidence says of memory. It was verified when it was stored."""
+    if evidence_jws is None:
+        return {}
+    try:
+        body = decode_report(peek_payload(evidence_jws), jws=evidence_jws).body
+    except InvalidInput:
+        return {}
+    if isinstance(body, RunExited):
+        return {"memory_peak_bytes": body.memory_peak_bytes}
+    return {"memory_bytes": body.memory_bytes} if isinstance(body, Metered) else {}
 
 
 def _run_money(row: Mapping[str, Any]) -> dict[str, Any]:
