@@ -66,7 +66,7 @@ async def cancel(tx: Transaction, *, caller: Caller, job_id: str, now: datetime)
         raise NotFound(f"there is no job {job_id} in this project; `perak ps -a` lists them")
     if job.state == "queued":
         held = await tx.ledger.held(job.id)
-        await tx.ledger.release(project=job.project, job=job.id, held=held, now=now)
+        await tx.ledger.release(job=job.id, held=held, now=now)
         await tx.jobs.step(
             job.id,
             state=JOB.step(job.state, "cancelled"),

@@ -19,13 +19,13 @@ from perak.app.records import (
     JobRecord,
     NewLease,
     NodeRecord,
-    RunEnd,
+    SettledRun,
+    SettlementFacts,
     SignedReceipt,
 )
 from perak.domain.job import JobSpec
 from perak.domain.market.match import PendingJob
 from perak.domain.offer import Offer, OfferAsk
-from perak.domain.outcome import Settlement
 from perak.domain.receipt import Receipt
 from perak.domain.report import Health, Metered, RunStarted
 
@@ -88,11 +88,6 @@ class LeaseStore(Protocol):
     async def started(self, run: str, started: RunStarted) -> None: ...
     async def preparing(self, run: str, *, detail: str) -> None: ...
     async def metered(self, run: str, evidence: Metered, *, jws: str) -> None: ...
-    async def end(
-        self, engagement: Engagement, end: RunEnd, *, settlement: Settlement, now: datetime
-    ) -> None:
-        """End lease and run and give their part back to the offer, in one step."""
-
     async def refuse(self, engagement: Engagement, *, cause: str, detail: str, now: datetime) -> None: ...
     async def append_log(self, run: str, *, offset: int, data: bytes) -> int:
         """Append what is new of a chunk; the log's length after it. A gap raises Conflict."""
@@ -119,21 +114,7 @@ class LedgerStore(Protocol):
         """Reserve from the wallet. Raises InsufficientFunds."""
 
     async def held(self, job: str) -> list[HeldFunds]: ...
-    async def settle(
-        self,
-        *,
-        project: str,
-        provider: str,
-        job: str,
-        run: str,
-        held: Sequence[HeldFunds],
-        settlement: Settlement,
-        keep: bool,
-        now: datetime,
-    ) -> None:
-        """Capture the cost from what is held, pay provider and fee; keep the rest held, or free it."""
-
-    async def release(self, *, project: str, job: str, held: Sequence[HeldFunds], now: datetime) -> None: ...
+    async def release(self, *, job: str, held: Sequence[HeldFunds], now: datetime) -> None: ...
     async def fund(self, *, project: str, amount: int, note: str, now: datetime) -> int: ...
 
 
@@ -213,8 +194,15 @@ class OfferStore(Protocol):
         """The least price of the open offers of the kind and size for the job, whoever uses them now."""
 
 
-class ReceiptStore(Protocol):
-    async def insert(self, signed: SignedReceipt, receipt: Receipt, *, now: datetime) -> None: ...
+class SettlementStore(Protocol):
+    async def facts(self, at: Engagement) -> SettlementFacts:
+        """What a settlement needs to know besides the engagement, which is locked."""
+
+    async def write(self, settled: SettledRun, *, now: datetime) -> None:
+        """Move the money, end lease and run, keep the receipt and step the job, in one statement.
+
+        The lease's part goes back to the offer when the transaction commits.
+        """
 
 
 class KeyStore(Protocol):
@@ -274,7 +262,7 @@ class Transaction(Protocol):
     @property
     def offers(self) -> OfferStore: ...
     @property
-    def receipts(self) -> ReceiptStore: ...
+    def settlements(self) -> SettlementStore: ...
     @property
     def keys(self) -> KeyStore: ...
     @property

@@ -7,7 +7,7 @@ from datetime import datetime
 from perak.app.records import Engagement, ExchangeFacts, RunEnd
 from perak.domain.carbon.energy import operational_carbon
 from perak.domain.carbon.intensity import yearly_intensity
-from perak.domain.offer import Offer
+from perak.domain.offer import OfferAsk
 from perak.domain.outcome import Settlement
 from perak.domain.receipt import (
     DeviceUse,
@@ -24,7 +24,7 @@ def compose(
     end: RunEnd,
     money: Settlement,
     *,
-    offer: Offer,
+    ask: OfferAsk,
     held: int,
     exchange: ExchangeFacts,
     id: str,
@@ -47,10 +47,10 @@ def compose(
         node=at.lease.node,
         offer=at.lease.offer,
         offer_version=at.lease.offer_version,
-        device=_device(at, offer),
+        device=_device(at, ask),
         sandbox=SandboxUse(
-            tier=at.run.tier or offer.ask.tier,
-            runtime=offer.ask.runtime,
+            tier=at.run.tier or ask.tier,
+            runtime=ask.sandbox(at.run.tier).runtime,
             enforced=at.run.enforced,
             unenforced=at.run.unenforced,
         ),
@@ -71,18 +71,18 @@ def compose(
             method=end.energy_method,
             uncertainty_percent=end.energy_uncertainty_percent,
         ),
-        carbon=operational_carbon(end.energy_joules, yearly_intensity(offer.ask.region)),
+        carbon=operational_carbon(end.energy_joules, yearly_intensity(ask.region)),
         logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
         outputs_digest=end.outputs.digest if end.outputs else None,
         evidence=end.evidence_jws,
     )
 
 
-def _device(at: Engagement, offer: Offer) -> DeviceUse:
-    used = [d for d in offer.ask.devices if d.uuid in at.lease.devices]
+def _device(at: Engagement, ask: OfferAsk) -> DeviceUse:
+    used = [d for d in ask.devices if d.uuid in at.lease.devices]
     return DeviceUse(
         kind=used[0].kind if used else "cpu",
-        model=used[0].model if used else offer.ask.cpu_model,
+        model=used[0].model if used else ask.cpu_model,
         uuids=at.lease.devices,
         cpu_milli=at.lease.cpu_milli,
         memory_bytes=at.lease.memory_bytes,

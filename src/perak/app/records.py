@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from perak.domain.job import JobSpec
+from perak.domain.offer import OfferAsk
+from perak.domain.outcome import Settlement
 from perak.domain.report import Metered, OutputBlob
 
 
@@ -99,6 +101,27 @@ class HeldFunds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accounts:
+    """The ledger's numbers of the accounts that a settlement moves money between."""
+
+    wallet: int
+    escrow: int
+    earnings: int
+    fees: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlementFacts:
+    """What a settlement has to know besides the engagement; read once that is locked."""
+
+    held: tuple[HeldFunds, ...]
+    """Oldest first."""
+    accounts: Accounts
+    ask: OfferAsk
+    """What the offer says now; the lease has the price."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewLease:
     """A lease and its run as the applier commits them."""
 
@@ -160,6 +183,25 @@ class SignedReceipt:
     jws: str
     energy_joules: float | None
     carbon_grams: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettledRun:
+    """All that the end of a run changes, as one write: money, lease, run, receipt and the job's step.
+
+    A job that has not ended keeps what is left of its hold, and avoids the node in its next match.
+    """
+
+    at: Engagement
+    end: RunEnd
+    facts: SettlementFacts
+    money: Settlement
+    receipt: SignedReceipt | None
+    lease_state: str
+    run_state: str
+    job_state: str
+    job_ended: bool
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from perak.app.context import Context
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Transaction
 from perak.app.receipts import compose
-from perak.app.records import Engagement, RunEnd
+from perak.app.records import Engagement, RunEnd, SettledRun, SettlementFacts, SignedReceipt
 from perak.domain.lifecycle import JOB, LEASE, RUN
 from perak.domain.outcome import Outcome, Settlement, outcome, settle
 from perak.domain.report import CAUSES
@@ -18,10 +18,10 @@ async def settle_run(
     tx: Transaction, at: Engagement, end: RunEnd, *, context: Context, now: datetime
 ) -> list[Effect]:
     """End the run as `end` says and pay for what is proven."""
-    RUN.step(at.run.state, "fenced" if end.fenced else "exited")
-    LEASE.step(at.lease.state, "fenced" if end.fenced else "ended")
-    held = await tx.ledger.held(at.job.id)
-    money = _money(at, end, held=sum(h.amount for h in held), context=context, now=now)
+    event = "fenced" if end.fenced else "ended"
+    facts = await tx.settlements.facts(at)
+    held = sum(h.amount for h in facts.held)
+    money = _money(at, end, held=held, context=context, now=now)
     what = outcome(
         state=at.job.state,
         cause=end.cause,
@@ -29,33 +29,39 @@ async def settle_run(
         attempts=at.run.attempt,
         retry=at.job.spec.retry,
     )
-    what = _within_max_cost(at, what, left=sum(h.amount for h in held) - money.cost)
-    await tx.ledger.settle(
-        project=at.job.project,
-        provider=at.lease.provider,
-        job=at.job.id,
-        run=at.run.id,
-        held=held,
-        settlement=money,
-        keep=what.event == "requeued",
-        now=now,
+    what = _within_max_cost(at, what, left=held - money.cost)
+    settled = SettledRun(
+        at=at,
+        end=end,
+        facts=facts,
+        money=money,
+        receipt=_receipt(at, end, money, facts=facts, held=held, context=context, now=now),
+        lease_state=LEASE.step(at.lease.state, event),
+        run_state=RUN.step(at.run.state, "fenced" if end.fenced else "exited"),
+        job_state=JOB.step(at.job.state, what.event),
+        job_ended=what.event != "requeued",
+        reason=what.reason,
     )
-    await tx.leases.end(at, end, settlement=money, now=now)
-    if end.evidence_jws is not None and end.started_at_ms is not None:
-        offer = await tx.offers.of_node(at.lease.node)
-        assert offer is not None, "a lease is part of an offer"
-        receipt = compose(
-            at,
-            end,
-            money,
-            offer=offer,
-            held=sum(h.amount for h in held),
-            exchange=context.exchange,
-            id=context.new_id("receipt"),
-            now=now,
-        )
-        await tx.receipts.insert(context.sign_receipt(receipt), receipt, now=now)
-    return await _step_job(tx, at, what, exit_code=end.exit_code, now=now)
+    await tx.settlements.write(settled, now=now)
+    return _changed(at)
+
+
+def _receipt(
+    at: Engagement,
+    end: RunEnd,
+    money: Settlement,
+    *,
+    facts: SettlementFacts,
+    held: int,
+    context: Context,
+    now: datetime,
+) -> SignedReceipt | None:
+    """Where there is no evidence, there is nothing to give a receipt of."""
+    if end.evidence_jws is None or end.started_at_ms is None:
+        return None
+    id, exchange = context.new_id("receipt"), context.exchange
+    receipt = compose(at, end, money, ask=facts.ask, held=held, exchange=exchange, id=id, now=now)
+    return context.sign_receipt(receipt)
 
 
 def _within_max_cost(at: Engagement, what: Outcome, *, left: int) -> Outcome:
@@ -89,21 +95,17 @@ async def refuse_run(
     await tx.leases.refuse(at, cause=cause, detail=detail, now=now)
     if what.event != "requeued":
         held = await tx.ledger.held(at.job.id)
-        await tx.ledger.release(project=at.job.project, job=at.job.id, held=held, now=now)
-    reason = Outcome(event=what.event, reason=f"{what.reason}: {detail[:1000]}")
-    return await _step_job(tx, at, reason, exit_code=None, now=now)
-
-
-async def _step_job(
-    tx: Transaction, at: Engagement, what: Outcome, *, exit_code: int | None, now: datetime
-) -> list[Effect]:
+        await tx.ledger.release(job=at.job.id, held=held, now=now)
     await tx.jobs.step(
         at.job.id,
         state=JOB.step(at.job.state, what.event),
         now=now,
-        reason=what.reason,
-        exit_code=exit_code,
+        reason=f"{what.reason}: {detail[:1000]}",
         ended=what.event != "requeued",
         avoid=at.lease.node if what.event == "requeued" else None,
     )
+    return _changed(at)
+
+
+def _changed(at: Engagement) -> list[Effect]:
     return [JobChanged(at.job.id), NodeChanged(at.lease.node), MarketChanged()]

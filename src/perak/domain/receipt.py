@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
@@ -135,6 +135,13 @@ class Receipt:
                 utc_ms(text)
 
 
+_NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(f.name for f in fields(kind))
+    for kind in (Receipt, DeviceUse, SandboxUse, Energy, Carbon, Logs)
+}
+"""The fields of what makes a receipt, listed once: every settlement needs them."""
+
+
 def payload(receipt: Receipt) -> dict[str, Json]:
     """The receipt as plain JSON values, floats rounded: what people read and what is signed."""
     plain = _plain(receipt)
@@ -230,13 +237,14 @@ def _lived_seconds(started_at: str, ended_at: str) -> int:
 
 
 def _plain(value: object) -> Json:
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if (names := _NAMES.get(type(value))) is not None:
+        return {name: _plain(getattr(value, name)) for name in names}
     if isinstance(value, float):
         return round(value, FLOAT_DECIMALS)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    assert value is None or isinstance(value, (bool, int, str)), f"{value!r} does not belong on a receipt"
-    return value
+    raise AssertionError(f"{value!r} does not belong on a receipt")

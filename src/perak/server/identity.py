@@ -31,7 +31,7 @@ from perak.wire.identity import (
     to_pem,
     verify_chain,
 )
-from perak.wire.receipts import sign_receipt
+from perak.wire.receipts import sign_payload
 from perak.wire.signing import SigningKey
 
 SEED_BYTES = 32
@@ -75,10 +75,11 @@ class Identity:
 
     def sign_receipt(self, receipt: Receipt) -> SignedReceipt:
         """Countersign a receipt."""
+        values = payload(receipt)
         return SignedReceipt(
             id=receipt.id,
-            payload=dict(payload(receipt)),
-            jws=sign_receipt(receipt, key=self.signing_key, chain=self.signing_chain),
+            payload=dict(values),
+            jws=sign_payload(values, key=self.signing_key, chain=self.signing_chain),
             energy_joules=receipt.energy.joules if receipt.energy else None,
             carbon_grams=receipt.carbon.grams if receipt.carbon else None,
         )

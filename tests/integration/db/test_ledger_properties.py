@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perak.adapters.db.leases import PgLeases
 from perak.adapters.db.ledger import PgLedger
-from perak.app.records import HeldFunds
+from perak.adapters.db.settlements import PgSettlements
+from perak.app.records import HeldFunds, RunEnd, SettledRun
 from perak.domain.errors import InsufficientFunds
 from perak.domain.outcome import Settlement
 
@@ -37,12 +39,15 @@ insert into node (id, project_id, name, sign_key, seal_key, certificate_chain, c
         now(), 'online', now());
 insert into offer (id, project_id, node_id, state, ask, region, cpu_milli, memory_bytes, disk_bytes,
         created_at, updated_at)
-    values ('offer', 'provider', 'node', 'open', '{}', 'DE', 0, 0, 0, now(), now());
+    values ('offer', 'provider', 'node', 'open',
+        '{"region": "DE", "cpu_model": "CPU", "cpu_milli": 0, "memory_bytes": 0, "disk_bytes": 0}',
+        'DE', 0, 0, 0, now(), now());
 """
 JOB = """
 with job as (
     insert into job (id, project_id, key_id, name, state, spec, file, hold_mode, created_at)
-    values ($1, $2, 'key', 'job', 'queued', '{}', '{}', 'full', now()) returning id, project_id
+    values ($1, $2, 'key', 'job', 'queued', '{"name": "job", "run": "true"}', '{}', 'full', now())
+    returning id, project_id
 ), lease as (
     insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,
         state, price, devices_milli, cpu_milli, memory_bytes, disk_bytes, max_duration_seconds,
@@ -73,6 +78,20 @@ insert into transfer (at, phase, kind, debit, credit, amount)
 select now(), 'single', 'fee', wallet.id, fees.id, $2 from account wallet, account fees
 where wallet.kind = 'wallet' and wallet.project_id = $1 and fees.kind = 'fees'
 """
+END = RunEnd(
+    cause="exited",
+    reported_cause="exited",
+    started_at_ms=0,
+    until_ms=1000,
+    exit_code=0,
+    detail=None,
+    energy_joules=0.0,
+    energy_method="test",
+    energy_uncertainty_percent=0.0,
+    log_bytes=0,
+    outputs=None,
+    evidence_jws=None,
+)
 
 
 @dataclass(frozen=True)
@@ -172,7 +191,7 @@ class Books:
                 await self._settle(step)
             case Release():
                 held = await self._held(step.job)
-                await self.ledger.release(project=JOBS[step.job], job=step.job, held=held, now=NOW)
+                await self.ledger.release(job=step.job, held=held, now=NOW)
                 self.auditor.held[step.job] = 0
             case Forge():
                 await self._forge(step)
@@ -198,16 +217,22 @@ class Books:
         self.auditor.held[step.job] = self.auditor.held[step.job] - cost if step.keep else 0
 
     async def _pay(self, step: Settle, held: list[HeldFunds], *, cost: int, fee: int) -> None:
-        await self.ledger.settle(
-            project=JOBS[step.job],
-            provider=PROVIDER,
-            job=step.job,
-            run=f"run of {step.job}",
-            held=held,
-            settlement=Settlement(billed_seconds=1, cost=cost, payout=cost - fee, fee=fee),
-            keep=step.keep,
-            now=NOW,
+        at = await PgLeases(self.db).of_run(f"run of {step.job}")
+        assert at is not None
+        settlements = PgSettlements(self.db)
+        settled = SettledRun(
+            at=at,
+            end=END,
+            facts=replace(await settlements.facts(at), held=tuple(held)),
+            money=Settlement(billed_seconds=1, cost=cost, payout=cost - fee, fee=fee),
+            receipt=None,
+            lease_state="ended",
+            run_state="exited",
+            job_state="queued" if step.keep else "succeeded",
+            job_ended=not step.keep,
+            reason=None,
         )
+        await settlements.write(settled, now=NOW)
 
     async def _forge(self, step: Forge) -> None:
         for hold in await self._held(step.job):

@@ -18,7 +18,7 @@ from perak.adapters.db.leases import PgLeases
 from perak.adapters.db.ledger import PgLedger
 from perak.adapters.db.nodes import PgNodes
 from perak.adapters.db.offers import PgOffers
-from perak.adapters.db.receipts import PgReceipts
+from perak.adapters.db.settlements import PgSettlements
 from perak.adapters.db.webhooks import PgWebhooks
 
 POOL_SIZE = 12
@@ -41,7 +41,7 @@ class PgTransaction:
         self.ledger = PgLedger(connection)
         self.nodes = PgNodes(connection)
         self.offers = PgOffers(connection)
-        self.receipts = PgReceipts(connection)
+        self.settlements = PgSettlements(connection)
         self.keys = PgKeys(connection)
         self.idempotency = PgIdempotency(connection)
         self.blobs = PgBlobs(connection)

@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 
 from perak.adapters.db.jobs import COLUMNS, job_record
-from perak.app.records import Engagement, LeaseRecord, NewLease, RunEnd, RunRecord
+from perak.app.records import Engagement, LeaseRecord, NewLease, RunRecord
 from perak.domain.errors import Conflict
 from perak.domain.lifecycle import JOB, LEASE, RUN
-from perak.domain.outcome import Settlement
 from perak.domain.report import Metered, RunStarted
 from perak.domain.units import format_money
 
@@ -63,21 +62,13 @@ select $2, $18, 'state', $22 || ' on ' || node.name || ' at ' || $24 from taken,
 returning seq
 """
 
-END = """
+REFUSE = """
 with ended_lease as (
     update lease set state = $2, ended_at = $3 where id = $1
-    returning offer_id, cpu_milli, memory_bytes, disk_bytes
-), ended_run as (
-    update run set state = $4, ended_at = $5, exit_code = $6, cause = $7, detail = $8, cost = $9,
-        outputs = $10, started_at = coalesce(run.started_at, $11),
-        evidence_until = coalesce($5, evidence_until), evidence_jws = coalesce($12, evidence_jws)
-    where lease_id = $1
 ), freed as (
-    update device set lease_id = null where lease_id = $1
+    update device set lease_id = null where offer_id = $4 and lease_id = $1
 )
-update offer set used_cpu_milli = used_cpu_milli - e.cpu_milli,
-    used_memory_bytes = used_memory_bytes - e.memory_bytes, used_disk_bytes = used_disk_bytes - e.disk_bytes
-from ended_lease e where offer.id = e.offer_id
+update run set state = $5, ended_at = $3, cause = $6, detail = $7, cost = 0 where lease_id = $1
 """
 
 
@@ -165,41 +156,16 @@ class PgLeases:
             jws,
         )
 
-    async def end(
-        self, engagement: Engagement, end: RunEnd, *, settlement: Settlement, now: datetime
-    ) -> None:
-        event = "fenced" if end.fenced else "ended"
-        await self._db.execute(
-            END,
-            engagement.lease.id,
-            LEASE.step(engagement.lease.state, event),
-            now,
-            RUN.step(engagement.run.state, "fenced" if end.fenced else "exited"),
-            from_ms(end.until_ms),
-            end.exit_code,
-            end.cause,
-            end.detail,
-            settlement.cost,
-            end.outputs,
-            None if end.started_at_ms is None else from_ms(end.started_at_ms),
-            end.evidence_jws,
-        )
-
     async def refuse(self, engagement: Engagement, *, cause: str, detail: str, now: datetime) -> None:
         await self._db.execute(
-            END,
+            REFUSE,
             engagement.lease.id,
             LEASE.step(engagement.lease.state, "ended"),
             now,
+            engagement.lease.offer,
             RUN.step(engagement.run.state, "refused"),
-            now,
-            None,
             cause,
             detail,
-            0,
-            None,
-            None,
-            None,
         )
 
     async def append_log(self, run: str, *, offset: int, data: bytes) -> int:

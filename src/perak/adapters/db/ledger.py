@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from perak.app.records import HeldFunds
+from perak.app.records import Accounts, HeldFunds, SettlementFacts
 from perak.domain.errors import InsufficientFunds, NotFound
 from perak.domain.outcome import Settlement
 
@@ -26,26 +27,31 @@ from account wallet, account escrow
 where wallet.kind = 'wallet' and wallet.project_id = $1 and escrow.kind = 'escrow'
 """
 
-RESOLVE = """
-insert into transfer (at, phase, kind, debit, credit, amount, pending_id, job_id, run_id)
-select $5, case when part.amount > 0 then 'post' else 'void' end,
-    case when part.amount > 0 then 'capture' else 'release' end,
-    hold.debit, hold.credit, part.amount, hold.id, hold.job_id, $4
-from unnest($1::bigint[], $2::bigint[]) as part (id, amount) join transfer hold on hold.id = part.id
-where hold.job_id = $3
+TRANSFERS = """
+    insert into transfer (at, phase, kind, debit, credit, amount, pending_id, job_id, run_id)
+    select $1, part.phase, part.kind, part.debit, part.credit, part.amount, part.pending_id, $2,
+        case when part.phase <> 'pending' then $3 end
+    from unnest($4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
+        as part (phase, kind, debit, credit, amount, pending_id)
+"""
+"""$1 when, $2 the job, $3 the run that is paid for, $4 to $9 the columns (`transfer_columns`)."""
+
+RELEASE = """
+insert into transfer (at, phase, kind, debit, credit, amount, pending_id, job_id)
+select $3, 'void', 'release', hold.debit, hold.credit, 0, hold.id, hold.job_id
+from transfer hold where hold.id = any ($1) and hold.job_id = $2
 order by hold.id
 """
 
-PAY = """
-insert into transfer (at, phase, kind, debit, credit, amount, job_id, run_id)
-select $6, 'single', part.kind, escrow.id, receiver.id, part.amount, $4, $5
-from (values ('payout', 'earnings', $1::text, $2::bigint), ('fee', 'fees', null, $3::bigint))
-        as part (kind, receiver, project, amount)
-    join account escrow on escrow.kind = 'escrow'
-    join account receiver on receiver.kind = part.receiver
-        and receiver.project_id is not distinct from part.project
-where part.amount > 0
-"""
+
+@dataclass(frozen=True, slots=True)
+class NewTransfer:
+    phase: str
+    kind: str
+    debit: int
+    credit: int
+    amount: int
+    pending: int | None = None
 
 
 class PgLedger:
@@ -74,53 +80,9 @@ class PgLedger:
             HeldFunds(transfer=row["id"], amount=row["amount"]) for row in await self._db.fetch(HELD, job)
         ]
 
-    async def settle(
-        self,
-        *,
-        project: str,
-        provider: str,
-        job: str,
-        run: str,
-        held: Sequence[HeldFunds],
-        settlement: Settlement,
-        keep: bool,
-        now: datetime,
-    ) -> None:
-        parts = capture_parts(held, settlement.cost)
-        if keep:
-            await self._keep_rest(project=project, job=job, run=run, held=held, parts=parts, now=now)
-        else:
-            await self._resolve(held, parts, job=job, run=run, now=now)
-        if settlement.cost:
-            paid = await self._db.execute(PAY, provider, settlement.payout, settlement.fee, job, run, now)
-            parts_paid = (settlement.payout > 0) + (settlement.fee > 0)
-            assert paid == f"INSERT 0 {parts_paid}", "every provider has an account for earnings"
-
-    async def _keep_rest(
-        self,
-        *,
-        project: str,
-        job: str,
-        run: str,
-        held: Sequence[HeldFunds],
-        parts: Sequence[int],
-        now: datetime,
-    ) -> None:
-        """Capture from the holds that the cost needs, and hold again what those had beyond it."""
-        used = [(h, part) for h, part in zip(held, parts, strict=True) if part]
-        await self._resolve([h for h, _ in used], [part for _, part in used], job=job, run=run, now=now)
-        rest = sum(h.amount - part for h, part in used)
-        if rest:
-            await self.hold(project=project, job=job, amount=rest, now=now)
-
-    async def release(self, *, project: str, job: str, held: Sequence[HeldFunds], now: datetime) -> None:
-        await self._resolve(held, [0] * len(held), job=job, run=None, now=now)
-
-    async def _resolve(
-        self, held: Sequence[HeldFunds], parts: Sequence[int], *, job: str, run: str | None, now: datetime
-    ) -> None:
+    async def release(self, *, job: str, held: Sequence[HeldFunds], now: datetime) -> None:
         if held:
-            await self._db.execute(RESOLVE, [h.transfer for h in held], list(parts), job, run, now)
+            await self._db.execute(RELEASE, [h.transfer for h in held], job, now)
 
     async def fund(self, *, project: str, amount: int, note: str, now: datetime) -> int:
         transfer: int | None = await self._db.fetchval(
@@ -136,6 +98,31 @@ class PgLedger:
         if transfer is None:
             raise NotFound(f"there is no project {project}; `perak project ls` lists them")
         return transfer
+
+
+def settlement_transfers(facts: SettlementFacts, money: Settlement, *, keep: bool) -> list[NewTransfer]:
+    """Capture the cost from what is held, pay provider and fee; `keep` the rest held, or free it."""
+    to, parts = facts.accounts, capture_parts(facts.held, money.cost)
+    resolved = [(h, part) for h, part in zip(facts.held, parts, strict=True) if part or not keep]
+    made = [_resolve(to, hold, part) for hold, part in resolved]
+    if money.payout:
+        made.append(NewTransfer("single", "payout", to.escrow, to.earnings, money.payout))
+    if money.fee:
+        made.append(NewTransfer("single", "fee", to.escrow, to.fees, money.fee))
+    rest = sum(hold.amount - part for hold, part in resolved)
+    if keep and rest:
+        made.append(NewTransfer("pending", "hold", to.wallet, to.escrow, rest))
+    return made
+
+
+def transfer_columns(transfers: Sequence[NewTransfer]) -> list[list[object]]:
+    """The transfers as TRANSFERS takes them, column by column."""
+    return [[getattr(transfer, f.name) for transfer in transfers] for f in fields(NewTransfer)]
+
+
+def _resolve(to: Accounts, hold: HeldFunds, part: int) -> NewTransfer:
+    phase, kind = ("post", "capture") if part else ("void", "release")
+    return NewTransfer(phase, kind, to.wallet, to.escrow, part, hold.transfer)
 
 
 def capture_parts(held: Sequence[HeldFunds], cost: int) -> list[int]:

@@ -1,0 +1,10 @@
+"""Settlements in fewer and shorter steps."""
+
+from perak.adapters.db.migrations import run_sql_beside
+
+revision = "0005"
+down_revision = "0004"
+
+
+def upgrade() -> None:
+    run_sql_beside(__file__)
