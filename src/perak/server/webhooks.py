@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from perak.adapters.db.webhooks import Delivery, claim, forget_deliveries, settle
+from perak.domain.addresses import is_public
 from perak.domain.errors import InvalidInput
 from perak.server import clock
 from perak.server.logging import get_logger
@@ -88,20 +89,6 @@ PRIVATE = (
     "no public address, and this exchange sends webhooks to public ones only; its operator may allow others "
     "with --webhooks-to-private"
 )
-
-
-def is_public(address: str) -> bool:
-    """Whether an address belongs to the internet, and to no network that only the exchange can reach."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        # An IPv4 address may hide in these; what is reached is that one.
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if inner or ip in NAT64:
-            return bool(inner) and is_public(str(inner))
-    return ip.is_global and not ip.is_multicast
-
-
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 async def resolve(host: str, port: int) -> list[str]:

@@ -19,6 +19,7 @@ reserve:
   cpu: 0.5
   memory: 2GiB
   disk: 10GB
+forbid: network
 """
 
 
@@ -35,6 +36,7 @@ def test_a_whole_file() -> None:
         reserve_cpu_milli=500,
         reserve_memory_bytes=2 * 2**30,
         reserve_disk_bytes=10**10,
+        forbid=("network",),
     )
 
 
@@ -53,6 +55,7 @@ def test_an_empty_file_has_no_prices() -> None:
         ("hours: [25:00-26:00]", ["line 1, hours"]),
         ("region: middle earth", ["line 1, region"]),
         ("name: a\nname: b", ["line 2, name", "twice"]),
+        ("name: a\nforbid: [the sun]", ["line 2, forbid", "network"]),
         ("a: [", ["not valid YAML"]),
         ("- a", ["line 1", "prices"]),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perak.domain.errors import InvalidInput
-from perak.server.webhooks import NotSent, Sender, check_url, is_public, new_secret, signature
+from perak.server.webhooks import NotSent, Sender, check_url, new_secret, signature
 
 
 def test_the_signature_is_that_of_the_specification_s_example() -> None:
@@ -19,23 +19,6 @@ def test_the_signature_is_that_of_the_specification_s_example() -> None:
         )
         == "v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0="
     )
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.9.9", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-        "224.0.0.1", "255.255.255.255", "::1", "fe80::1%eth0", "fd00::1", "::ffff:127.0.0.1", "2002:7f00:1::",
-        "64:ff9b::7f00:1", "ff02::1", "::",
-    ],
-)  # fmt: skip
-def test_no_address_of_a_private_network_is_public(address: str) -> None:
-    assert not is_public(address)
-
-
-@pytest.mark.parametrize("address", ["93.184.216.34", "2606:4700::1111"])
-def test_addresses_of_the_internet_are(address: str) -> None:
-    assert is_public(address)
 
 
 @pytest.mark.parametrize(

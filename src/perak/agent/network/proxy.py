@@ -28,7 +28,8 @@ from perak.agent.network.http import (
     authority,
     parse_request,
 )  # fmt: skip
-from perak.agent.network.rules import Rules, is_public
+from perak.agent.network.rules import Rules
+from perak.domain.addresses import is_public
 
 SOCKET_NAME = "outlets.sock"
 CONNECTIONS_MAX = 128

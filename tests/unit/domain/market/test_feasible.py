@@ -246,3 +246,13 @@ def test_a_driver_too_old_for_the_jobs_torch_is_a_misfit_before_money_moves() ->
     assert misfits(wanted, offer(devices=(newer,)), now=NOW) == (), (
         "known by its version where no more is told"
     )
+
+
+def test_a_node_whose_provider_lets_no_job_out_is_a_misfit_for_one_that_needs_the_network() -> None:
+    alone = replace(job(), network_allow=())
+    out = replace(alone, network_allow=("models.example.org:443",))
+
+    assert misfits(alone, offer(), now=NOW) == ()
+    assert misfits(out, offer(grants=("network",)), now=NOW) == ()
+    (misfit,) = misfits(out, offer(), now=NOW)
+    assert (misfit.dimension, misfit.needed) == ("network", "models.example.org:443")
