@@ -35,5 +35,6 @@ def order(lease: LiveLease) -> LeaseOrder:
         secrets=tuple(SecretOrder(name=each.name, kind=each.kind) for each in spec.secrets),
         inputs=tuple(InputOrder(path=each.path, url=each.url, digest=each.digest) for each in spec.inputs),
         network_allow=spec.network_allow,
+        tier=lease.tier,
         encrypt_to=spec.encrypt_to,
     )

@@ -18,7 +18,7 @@ from perak.domain.market.feasible import (
     misfits,
     price_for,
 )
-from perak.domain.offer import Device, Offer
+from perak.domain.offer import Device, Offer, SandboxTier
 from perak.domain.outcome import hold_for
 from perak.domain.units import SECONDS_PER_HOUR, charge
 
@@ -32,6 +32,8 @@ class OfferQuote:
     """
 
     offer: Offer
+    sandbox: SandboxTier
+    """The one that the job would get, the offer's default where none suffices."""
     device: str
     misfits: tuple[Misfit, ...]
     price: int | None
@@ -89,6 +91,9 @@ def _on_offer(spec: JobSpec, offer: Offer, *, currency: str, now: datetime) -> O
     carbon = None if watts is None else operational_carbon(watts * SECONDS_PER_HOUR, intensity)
     return OfferQuote(
         offer=offer,
+        sandbox=offer.ask.sandbox(
+            offer.ask.tier_for(spec.isolation, with_devices=spec.resources.gpu_count > 0)
+        ),
         device=_device_text(offer, devices),
         misfits=misfits(spec, offer, now=now),
         price=price,

@@ -57,8 +57,8 @@ def _on_offer(item: domain.OfferQuote) -> OfferQuote:
         energy_watts=item.watts,
         carbon_grams_per_hour=item.carbon_grams_per_hour,
         carbon_source=item.carbon_source,
-        tier=ask.tier,
-        unenforced=ask.unenforced,
+        tier=item.sandbox.tier,
+        unenforced=item.sandbox.unenforced,
         cloud_comparison=item.cloud_comparison,
     )
 

@@ -12,8 +12,9 @@ from perak.adapters.db.offers import SELECT as OFFER_SELECT
 from perak.adapters.db.offers import offer_of
 from perak.domain.job import JobSpec
 from perak.domain.offer import Offer as MarketOffer
+from perak.domain.offer import OfferAsk
 from perak.domain.units import format_money
-from perak.wire.api import DeviceView, Node, Offer, TemperatureView
+from perak.wire.api import DeviceView, Node, Offer, TemperatureView, TierView
 
 NODE = """
 select node.id, node.name, node.project_id as project, node.state,
@@ -29,13 +30,16 @@ from node left join offer on offer.node_id = node.id, lateral (
 LEASES = """
 select lease.id as lease, run.id as run, lease.job_id as job, lease.epoch, lease.stop_cause, lease.devices,
     lease.cpu_milli, lease.memory_bytes, lease.disk_bytes, lease.max_duration_seconds,
-    job.spec::text as spec_text
+    job.spec::text as spec_text,
+    case when job.spec->>'isolation' is not null then offer.ask::text end as ask_text
 from lease join run on run.lease_id = lease.id join job on job.id = lease.job_id
+    join offer on offer.id = lease.offer_id
 where lease.node_id = $1 and lease.state in ('active', 'suspected')
 order by lease.id
 """
 
 _spec_decoder = msgspec.json.Decoder(JobSpec)
+_ask_decoder = msgspec.json.Decoder(OfferAsk)
 
 
 async def list_nodes(connection: Any, *, project: str | None, before: str | None, limit: int) -> list[Node]:
@@ -94,6 +98,8 @@ class LiveLease:
     disk_bytes: int
     max_duration_seconds: int
     spec: JobSpec
+    tier: str | None
+    """The sandbox that the job's isolation needs there; None: it asks for none."""
 
 
 async def live_leases(connection: Any, node: str) -> list[LiveLease]:
@@ -146,8 +152,18 @@ def _node(row: Mapping[str, Any]) -> Node:
 
 
 def _live_lease(row: Mapping[str, Any]) -> LiveLease:
-    values = {name: value for name, value in row.items() if name not in ("devices", "spec_text")}
-    return LiveLease(**values, devices=tuple(row["devices"]), spec=_spec_decoder.decode(row["spec_text"]))
+    decoded = ("devices", "spec_text", "ask_text")
+    values = {name: value for name, value in row.items() if name not in decoded}
+    spec, devices = _spec_decoder.decode(row["spec_text"]), tuple(row["devices"])
+    return LiveLease(**values, devices=devices, spec=spec, tier=_tier(spec, row["ask_text"], devices))
+
+
+def _tier(spec: JobSpec, ask_text: str | None, devices: tuple[str, ...]) -> str | None:
+    """Where the offer has dropped it meanwhile, what the job asks for: the node then refuses it by name."""
+    if spec.isolation is None or ask_text is None:
+        return None
+    ask = _ask_decoder.decode(ask_text)
+    return ask.tier_for(spec.isolation, with_devices=bool(devices)) or spec.isolation
 
 
 def _offer(offer: MarketOffer) -> Offer:
@@ -188,4 +204,15 @@ def _offer(offer: MarketOffer) -> Offer:
         runtime=ask.runtime,
         enforced=list(ask.enforced),
         unenforced=ask.unenforced,
+        tiers=[
+            TierView(
+                tier=each.tier,
+                runtime=each.runtime,
+                enforced=list(each.enforced),
+                unenforced=each.unenforced,
+                devices=each.devices,
+                checklist=each.checklist or None,
+            )
+            for each in ask.sandboxes()
+        ],
     )
