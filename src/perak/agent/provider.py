@@ -181,6 +181,15 @@ class _File:
             raise self.error(node, "hours", 'here belongs a list like ["Mon-Fri 18:00-08:00", "Sat-Sun"]')
         return tuple(self.value({"hours": each}, "hours", parse_hours, None) for each in node.value)  # type: ignore[misc]
 
+    def words(self, node: yaml.Node | None, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
+        if node is None:
+            return ()
+        each = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        words = tuple(str(word.value) for word in each)
+        if not set(words) <= set(known):
+            raise self.error(node, key, f"here belong some of {', '.join(known)}")
+        return words
+
     def error(self, node: yaml.Node, key: str, why: str) -> ProviderFileError:
         return ProviderFileError(f"{self.name}, line {node.start_mark.line + 1}, {key or 'the file'}: {why}")
 

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK_NAME = "agent.lock"
+ROOM_VARIABLE = "PERAK_AGENT_ROOM_BYTES"
+"""How much of the disk is kept for the day when it is full; tests have small disks."""
 INSTALL_UID = 60_590
 """Who installs packages when the agent is root: in the range that systemd keeps free (UIDS-GIDS.md), below
 the runs' own."""
@@ -77,9 +79,22 @@ def start(settings: AgentSettings) -> int:
         return _complain(error.detail, EXIT_CONFIG)
     except KeyboardInterrupt:
         return EXIT_OK
-    except Exception:
+    except Exception as error:
+        if is_full(error):
+            go_on_when_there_is_room(_room(settings.state_dir), _start_anew)
         log.exception("the agent failed; its runs live on and the next start finds them")
         return EXIT_FAILED
+
+
+def _room(state_dir: Path) -> Room:
+    return Room(state_dir, int(os.environ.get(ROOM_VARIABLE, RESERVE_BYTES)))
+
+
+def _start_anew() -> None:
+    """Be a new process of the same command: threads that were at work end with the old one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - our own command line
 
 
 async def _agent(settings: AgentSettings) -> int:
@@ -106,12 +121,14 @@ async def _agent(settings: AgentSettings) -> int:
             devices=offer.nvidia,
             log_bytes_max=limits.log_bytes_max,
             transfer_attempts_max=limits.transfer_attempts_max,
+            grants=lambda: granted(offer.provider()),
         ),
         meter=EnergyMeter(rapl=Rapl.open(), nvidia=offer.nvidia),
         thermometer=Thermometer(nvidia=offer.nvidia),
         limits=limits,
         version=version("perak"),
         ask=offer.ask,
+        network=NetworkProxy(RunBook(sandbox)),
     )
     try:
         await node.run(
@@ -121,14 +138,12 @@ async def _agent(settings: AgentSettings) -> int:
         )
     finally:
         journal.close()
-            grants=lambda: granted(offer.provider()),
     return EXIT_OK
 
 
 @dataclass(slots=True, kw_only=True)
 class Offer:
     """What this node offers now: the machine as it was at the start, the provider's file as it is."""
-        network=NetworkProxy(RunBook(sandbox)),
 
     settings: AgentSettings
     nvidia: Nvidia | None = None
@@ -163,15 +178,17 @@ class Offer:
         assert self._machine is not None
         assert self._tier is not None
         devices, left_out = self._devices()
-        return build_ask(
+        full = _room(self.settings.state_dir).keep()
+        ask = build_ask(
             self._machine,
             self.provider(),
             devices=devices,
             tier=self._tier,
             pythons=self._pythons,
             torch_variants=self._torch_variants,
-            left_out=left_out,
+            left_out=left_out if full is None else {**left_out, "disk": full},
         )
+        return ask if full is None else replace(ask, devices=(), price_cpu=None, price_gpu=None)
 
     def _devices(self) -> tuple[list[Device], dict[str, str]]:
         """(those that are fit, why the others are not); a new one is checked in the background."""

@@ -88,16 +88,16 @@ class Work:
     devices: Devices | None
     log_bytes_max: int
     transfer_attempts_max: int
+    grants: Callable[[], tuple[str, ...]]
+    """What the provider lets jobs have, of `perak.domain.offer.GRANTS`."""
 
     def prepare(self, order: LeaseOrder, *, say: Say) -> None:
         """Everything up to the start. Raises WorkFailed."""
-    grants: Callable[[], tuple[str, ...]]
-    """What the provider lets jobs have, of `perak.domain.offer.GRANTS`."""
+        if order.network_allow and "network" not in self.grants():
+            raise WorkFailed("sandbox", "this node's provider lets no job out to the network")
         environment = self._environment(order, say)
         archive = None
         with self._folder() as folder:
-        if order.network_allow and "network" not in self.grants():
-            raise WorkFailed("sandbox", "this node's provider lets no job out to the network")
             if order.workdir_digest is not None:
                 archive = folder / "workdir.tar.gz"
                 self._fetch(order, order.workdir_digest, archive)
@@ -199,7 +199,7 @@ class Work:
 
     def _access(self, order: LeaseOrder) -> DeviceAccess | None:
         if not order.devices:
-            network_allow=order.network_allow,
+            network_allow = (order.network_allow,)
             return None
         if self.devices is None:
             raise LookupError("this node has no devices")
@@ -269,10 +269,10 @@ def _mounts(environment: Environment | None) -> tuple[Mount, ...]:
     if environment is None:
         return ()
     return tuple(Mount(source=str(path), target=str(path)) for path in environment.mounts)
+
+
 def _proxy_env() -> dict[str, str]:
     """What tells programs of their proxy; some read small letters only, others only capitals."""
     proxy = f"http://127.0.0.1:{PROXY_PORT}"
     env = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "localhost,127.0.0.1,::1"}
     return env | {name.upper(): value for name, value in env.items()}
-
-

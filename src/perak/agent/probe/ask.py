@@ -67,9 +67,9 @@ def build_ask(
         runtime=tier.runtime,
         enforced=tier.enforced,
         unenforced=tier.unenforced,
+        grants=granted(provider),
     )
 
-        grants=granted(provider),
 
 def unpriced(provider: Provider, devices: Sequence[Device]) -> list[str]:
     """What the machine has but does not offer for want of a price, for people."""
