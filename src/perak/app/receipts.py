@@ -74,6 +74,7 @@ def compose(
         carbon=operational_carbon(end.energy_joules, yearly_intensity(ask.region)),
         logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
         outputs_digest=end.outputs.digest if end.outputs else None,
+        network=end.network,
         evidence=end.evidence_jws,
     )
 

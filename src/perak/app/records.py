@@ -8,7 +8,7 @@ from datetime import datetime
 from perak.domain.job import JobSpec
 from perak.domain.offer import OfferAsk
 from perak.domain.outcome import Settlement
-from perak.domain.report import Metered, OutputBlob
+from perak.domain.report import Metered, NetworkUse, OutputBlob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +149,7 @@ class RunEnd:
     log_bytes: int | None
     outputs: OutputBlob | None
     evidence_jws: str | None
+    network: NetworkUse | None = None
     fenced: bool = False
 
 

@@ -265,5 +265,6 @@ def _run_end(body: RunExited, at: Engagement, jws: str) -> RunEnd:
         energy_uncertainty_percent=body.energy_uncertainty_percent,
         log_bytes=body.log_bytes,
         outputs=body.outputs,
+        network=body.network,
         evidence_jws=jws,
     )

@@ -399,6 +399,7 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("carbon source", _source(carbon)),
         ("log", format_bytes(int(logs.get("size_bytes") or 0))),
         ("outputs", _optional(said.get("outputs_digest")) or "none"),
+        ("network", _traffic(_block(said, "network"))),
         ("evidence", "signed by the node" if said.get("evidence") else "none: nothing may be billed"),
     ]
     return _facts(*((name.replace("_", " "), value) for name, value in rows))
@@ -413,6 +414,14 @@ def checks(found: Sequence[Any]) -> RenderableType:
             _text(check.name), marks.get(check.passed, Text("not made", style="yellow")), _text(check.detail)
         )
     return table
+
+
+def _traffic(network: Mapping[str, Any]) -> str:
+    if not network:
+        return "none"
+    out, back = (format_bytes(int(network.get(name) or 0)) for name in ("sent_bytes", "received_bytes"))
+    refused = network.get("refused")
+    return f"{out} out, {back} in" + (f", {refused} requests refused" if refused else "")
 
 
 def _energy(said: Mapping[str, Any]) -> str:

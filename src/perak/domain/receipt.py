@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from perak.domain.errors import InvalidInput
-from perak.domain.report import Metered, RunExited
+from perak.domain.report import Metered, NetworkUse, RunExited
 from perak.domain.units import billed_seconds, charge
 
 VERSION = 1
@@ -124,6 +124,8 @@ class Receipt:
     logs: Logs
     outputs_digest: str | None
     evidence: str | None
+    network: NetworkUse | None = None
+    """None: the run had no network."""
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -137,9 +139,13 @@ class Receipt:
 
 _NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind))
-    for kind in (Receipt, DeviceUse, SandboxUse, Energy, Carbon, Logs)
+    for kind in (Receipt, DeviceUse, SandboxUse, Energy, Carbon, Logs, NetworkUse)
 }
 """The fields of what makes a receipt, listed once: every settlement needs them."""
+
+_LATER = frozenset({"network"})
+"""Fields that came after the first receipts were signed. Where one says nothing it is left out, so that older
+receipts keep the very bytes that were signed; a new field belongs here, with a default that says nothing."""
 
 
 def payload(receipt: Receipt) -> dict[str, Json]:
@@ -174,6 +180,7 @@ def disagreements(receipt: Receipt, body: RunExited | Metered) -> list[str]:
     else:
         claimed |= {"started_at": receipt.started_at, "exit_code": receipt.exit_code, "cause": receipt.cause}
         claimed |= {"log_bytes": receipt.logs.size_bytes, "outputs_digest": receipt.outputs_digest}
+        claimed["network"], proven["network"] = receipt.network, body.network
         claimed["energy_uncertainty"] = receipt.energy and receipt.energy.uncertainty_percent
         proven |= {"ended_at": utc_text(body.ended_at), "exit_code": body.exit_code, "cause": body.cause}
         proven["started_at"] = None if body.started_at is None else utc_text(body.started_at)
@@ -240,7 +247,8 @@ def _plain(value: object) -> Json:
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if (names := _NAMES.get(type(value))) is not None:
-        return {name: _plain(getattr(value, name)) for name in names}
+        plain = {name: _plain(getattr(value, name)) for name in names}
+        return {name: each for name, each in plain.items() if each or name not in _LATER}
     if isinstance(value, float):
         return round(value, FLOAT_DECIMALS)
     if isinstance(value, tuple):

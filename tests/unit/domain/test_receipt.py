@@ -1,5 +1,6 @@
 """The receipt's exact bytes, times and sums."""
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from perak.domain.receipt import (
     utc_ms,
     utc_text,
 )
+from perak.domain.report import NetworkUse
 from perak.domain.units import charge, split_charge
 
 RECEIPT = Receipt(
@@ -56,6 +58,9 @@ RECEIPT = Receipt(
     evidence="proof",
 )
 
+FIRST_DIGEST = "a5fb6eda50ce9b38bafbe3885965eb9d0a1785fa2ac0705dcf550eaa56ae67f7"
+"""Of RECEIPT's signed bytes, as the first version wrote them."""
+
 
 def test_the_bytes_are_sorted_and_without_spaces() -> None:
     text = canonical_bytes(payload(RECEIPT)).decode()
@@ -63,6 +68,15 @@ def test_the_bytes_are_sorted_and_without_spaces() -> None:
         '{"attempt":1,"billed_seconds":60,"carbon":null,"cause":"exited","cost_micros":1000,'
     )
     assert '"model":"Größe"' in text
+
+
+def test_the_first_receipts_keep_the_bytes_that_were_signed() -> None:
+    """A field that came later and says nothing must not be there: verifiers compare byte by byte."""
+    first = canonical_bytes(payload(RECEIPT))
+
+    assert hashlib.sha256(first).hexdigest() == FIRST_DIGEST
+    used = replace(RECEIPT, network=NetworkUse(sent_bytes=0, received_bytes=7, refused=0))
+    assert payload(used)["network"] == {"sent_bytes": 0, "received_bytes": 7, "refused": 0}
 
 
 @given(at_ms=st.integers(min_value=0, max_value=4_000_000_000_000))
