@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from perak.agent.sandbox import Sandbox, TierReport
+from perak.agent.sandbox import Sandbox, TierReport, checks
 from perak.agent.sandbox import bwrap as bwrap_module
+from perak.agent.sandbox.probe import probe
+from perak.domain.checklist import CHECKS, CheckResult
 
 _WEAK = """#!/bin/sh
 for each; do
@@ -55,7 +57,7 @@ def _program(folder: Path, name: str, text: str) -> Path:
         ("--share-net", "network"),
         ("--cap-add CAP_SYS_ADMIN", "capabilities"),
         ("--dev-bind / /root", "root"),
-        ("--tmpfs /etc", "write_/etc"),
+        ("--tmpfs /etc", "/etc can be written to"),
     ],
 )
 def test_a_weakened_sandbox_is_refused(
@@ -103,14 +105,36 @@ def test_no_bubblewrap_at_all_says_what_to_install(state_dir: Path, monkeypatch:
     assert "apt install bubblewrap" in (report.reason or "")
 
 
-def test_without_the_filter_the_gap_is_named(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_filter_nothing_is_offered_and_the_cause_comes_first(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("perak.agent.sandbox.seccomp.write_filter", lambda _: "pyseccomp is missing")
     sandbox, report = Sandbox.probe(state_dir)
-    if sandbox is None:
-        pytest.skip(f"no sandbox on this machine: {report.reason}")
-    sandbox.close()
-    assert "pyseccomp is missing" in report.unenforced["seccomp"]
-    assert "seccomp" not in report.enforced
+    assert sandbox is None
+    assert "no filter of system calls, because pyseccomp is missing" in (report.reason or "")
+    assert "io-uring" in (report.reason or "")
+
+
+def test_an_answer_is_remembered_until_something_changes_or_it_is_asked_afresh(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def attack(_: Sandbox, **__: str | None) -> checks.Findings:
+        tried.append("tried")
+        return checks.Findings(tuple(CheckResult(name=check.name, outcome="passed") for check in CHECKS))
+
+    monkeypatch.setattr(checks, "attack", attack)
+    monkeypatch.setattr("perak.agent.sandbox.probe.CACHE_FOLDER", state_dir / "checked")
+    counts = []
+    for fresh, boot in ((False, "one"), (False, "one"), (True, "one"), (False, "two")):
+        monkeypatch.setattr("perak.agent.sandbox.process.boot_id", lambda boot=boot: boot)
+        sandbox, report = probe(state_dir, fresh=fresh)
+        assert sandbox is not None
+        sandbox.close()
+        assert len(report.checks) == len(CHECKS)
+        counts.append(len(tried))
+    assert counts == [1, 1, 2, 3]
 
 
 def test_without_loop_devices_the_disk_is_only_watched(

@@ -1,7 +1,7 @@
 """Which sandbox this machine can give: the first bubblewrap that withstands our checks.
 
-The answer is kept in the state folder, for as long as the kernel has not been restarted and neither
-bubblewrap nor our own code has changed.
+The answer is kept until the machine restarts, and is good for as long as neither bubblewrap nor our own code
+nor what the machine lets us limit has changed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from pathlib import Path
 from perak.agent.sandbox import bwrap, cgroup, checks, process, scratch, seccomp, shims
 from perak.agent.sandbox.sandbox import Host, Sandbox
 from perak.agent.sandbox.tier import Tier, TierReport
+from perak.domain.checklist import CheckResult
 
-CACHE_NAME = "sandbox-probe.json"
+CACHE_FOLDER = Path("/run/perak/checked")
+"""As root: emptied at every boot, and nobody else writes there. Otherwise it is in the state folder."""
+CACHED_MAX = 32
+"""Answers kept: one for each binary, version and set of circumstances of late."""
+REASON_CHARACTERS_MAX = 1_500
+"""A reason is read by people, and travels with the offer."""
 SCRATCH_CHECK_BYTES = 4 * scratch.MIB
 SCRATCH_CHECK_NAME = "probe-scratch@local"
 
@@ -30,11 +36,12 @@ ALLOW_NAMESPACES = (
 )
 
 
-def probe(state_dir: Path) -> tuple[Sandbox | None, TierReport]:
+def probe(state_dir: Path, *, fresh: bool = False) -> tuple[Sandbox | None, TierReport]:
     """The sandbox of this machine, checked, or None and a report that says why there is none.
 
     `state_dir` is made when it isn't there. As root it is opened for passing through (0711), because each
     run's own user must reach its scratch; everything in it that holds secrets is for its owner only.
+    `fresh`: check again, whatever is remembered.
     """
     as_root = os.geteuid() == 0
     tier: Tier = "bubblewrap" if as_root else "bubblewrap-userns"
@@ -45,45 +52,67 @@ def probe(state_dir: Path) -> tuple[Sandbox | None, TierReport]:
             f"{closed} is closed to other users, so runs can't reach {state_dir} under users of their own"
         )
         return None, TierReport(tier=tier, available=False, reason=f"{reason}; choose another state folder")
-    refused: list[str] = []
+    refused: list[TierReport] = []
     for candidate in bwrap.candidates(state_dir / "bin"):
-        sandbox, report = _try(candidate, state_dir, tier)
+        sandbox, report = _try(candidate, state_dir, tier, fresh=fresh)
         if sandbox is not None and report.available:
             sandbox.tiers = {report.tier: report}
             return sandbox, report
-        refused.append(f"{candidate.runtime}: {report.reason}")
-    reason = f"{'; '.join(refused)}. {ALLOW_NAMESPACES}" if refused else f"there is no bubblewrap: {INSTALL}"
-    return None, TierReport(tier=tier, available=False, reason=reason)
+        refused.append(report)
+    if not refused:
+        return None, TierReport(tier=tier, available=False, reason=f"there is no bubblewrap: {INSTALL}")
+    reason = "; ".join(f"{report.runtime}: {report.reason}" for report in refused)
+    if any(all(each.outcome == "not_run" for each in report.checks) for report in refused):
+        reason = f"{reason}. {ALLOW_NAMESPACES}"
+    return None, replace(refused[0], reason=reason)
 
 
-def _try(candidate: bwrap.Candidate, state_dir: Path, tier: Tier) -> tuple[Sandbox | None, TierReport]:
-    key = _key(candidate)
-    cached = _read_cache(state_dir, key)
-    host = _host(candidate, state_dir, cached, as_root=tier == "bubblewrap")
+def _try(
+    candidate: bwrap.Candidate, state_dir: Path, tier: Tier, *, fresh: bool
+) -> tuple[Sandbox | None, TierReport]:
+    host = _host(candidate, state_dir, as_root=tier == "bubblewrap")
+    cache, key = _cache_folder(state_dir), _key(candidate, host)
     sandbox = Sandbox(state_dir, host)
     sandbox.warm_up()
     sandbox.clear_leftovers()
-    if cached is not None and cached[1] == sorted(host.missing_groups):
-        return sandbox, cached[0]
+    if not fresh and (remembered := _remembered(cache, key)) is not None:
+        return sandbox, replace(remembered, runtime=candidate.runtime)
     try:
         findings = checks.attack(sandbox)
     except (OSError, RuntimeError) as error:
         sandbox.close()
-        return None, TierReport(tier=tier, available=False, reason=f"a run can't be prepared: {error}")
+        why = f"a run can't be prepared: {error}"
+        return None, TierReport(tier=tier, available=False, reason=why, runtime=candidate.runtime)
     if findings.unsafe:
         sandbox.close()
-        reason = "; ".join(dict.fromkeys(findings.unsafe.values()))
-        return None, TierReport(tier=tier, available=False, reason=reason, runtime=candidate.runtime)
-    unenforced = dict(findings.failed)
-    enforced = tuple(findings.enforced)
-    if tier == "bubblewrap-userns":
-        enforced = tuple(each for each in enforced if each != "uid")
-        unenforced["uid"] = "the agent is not root, so all runs share its user outside their sandboxes"
+        return None, TierReport(
+            tier=tier,
+            available=False,
+            reason=_reason(findings, host),
+            runtime=candidate.runtime,
+            checks=findings.results,
+        )
     report = TierReport(
-        tier=tier, available=True, enforced=enforced, unenforced=unenforced, runtime=candidate.runtime
+        tier=tier,
+        available=True,
+        enforced=findings.enforced,
+        unenforced=findings.failed,
+        runtime=candidate.runtime,
+        checks=findings.results,
     )
-    _write_cache(state_dir, key, report, host)
+    _remember(cache, key, report)
     return sandbox, report
+
+
+def _reason(findings: checks.Findings, host: Host) -> str:
+    """Which checks failed, the cause first where they share one."""
+    whys: dict[str, list[str]] = {}
+    for name, why in findings.unsafe.items():
+        whys.setdefault(why, []).append(name)
+    said = [f"{', '.join(names[:4])}{' ...' if len(names) > 4 else ''}: {why}" for why, names in whys.items()]
+    if host.seccomp_missing:
+        said.insert(0, f"there is no filter of system calls, because {host.seccomp_missing}")
+    return "; ".join(said)[:REASON_CHARACTERS_MAX]
 
 
 def _lay_out(state_dir: Path, *, as_root: bool) -> None:
@@ -103,22 +132,13 @@ def _closed_to_others(state_dir: Path) -> Path | None:
     return None
 
 
-def _host(
-    candidate: bwrap.Candidate,
-    state_dir: Path,
-    cached: tuple[TierReport, list[str]] | None,
-    *,
-    as_root: bool,
-) -> Host:
-    filter_path = state_dir / f"seccomp-{_key(candidate)[:16]}.bpf"
+def _host(candidate: bwrap.Candidate, state_dir: Path, *, as_root: bool) -> Host:
+    filter_path = state_dir / f"seccomp-{_software(candidate)[:16]}.bpf"
     no_filter = None
     if not filter_path.exists():
         no_filter = seccomp.write_filter(filter_path)
     groups, missing = cgroup.detect(hashlib.sha256(os.fsencode(state_dir)).hexdigest()[:12])
-    if cached is None:
-        disk_problem = _disk_problem(state_dir) if as_root else "only root can mount a capped scratch"
-    else:
-        disk_problem = cached[0].unenforced.get("disk")
+    disk_problem = _disk_problem(state_dir) if as_root else "only root can mount a capped scratch"
     return Host(
         binary=candidate.path,
         seccomp=None if no_filter else filter_path,
@@ -145,27 +165,42 @@ def _disk_problem(state_dir: Path) -> str | None:
     return None
 
 
-def _key(candidate: bwrap.Candidate) -> str:
+def _key(candidate: bwrap.Candidate, host: Host) -> str:
     """Changes with whatever a check's outcome may depend on."""
+    limited = (str(host.seccomp_missing), str(host.disk_problem), repr(sorted(host.missing_groups)))
+    circumstances = (_software(candidate), *limited, str(host.own_uids))
+    return hashlib.sha256("\n".join(circumstances).encode()).hexdigest()
+
+
+def _software(candidate: bwrap.Candidate) -> str:
+    """The kernel's boot, the binary, and our own code."""
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     parts = (os.uname().release, process.boot_id(), str(os.geteuid()), shims.program_name())
     digest.update("\n".join((*parts, str(candidate.path), bwrap.digest(candidate.path))).encode())
     return digest.hexdigest()
 
 
-def _read_cache(state_dir: Path, key: str) -> tuple[TierReport, list[str]] | None:
+def _cache_folder(state_dir: Path) -> Path:
+    return CACHE_FOLDER if os.geteuid() == 0 else state_dir / "checked"
+
+
+def _remembered(folder: Path, key: str) -> TierReport | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        record = json.loads((state_dir / CACHE_NAME).read_text())
-        if record["key"] == key:
-            report = TierReport(**record["report"])
-            return replace(report, enforced=tuple(report.enforced)), record["missing_groups"]
+        record = json.loads((folder / key).read_text())
+        results = tuple(CheckResult(**each) for each in record["checks"])
+        return replace(TierReport(**record), enforced=tuple(record["enforced"]), checks=results)
     return None
 
 
-def _write_cache(state_dir: Path, key: str, report: TierReport, host: Host) -> None:
-    record = {"key": key, "report": asdict(report), "missing_groups": sorted(host.missing_groups)}
-    draft = state_dir / f".{CACHE_NAME}"
-    draft.write_text(json.dumps(record, indent=1))
-    draft.rename(state_dir / CACHE_NAME)
+def _remember(folder: Path, key: str, report: TierReport) -> None:
+    """Nothing is lost where that fails but the next start's time."""
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        older = sorted(folder.iterdir(), key=lambda each: each.stat().st_mtime)
+        for each in older[: max(0, len(older) - CACHED_MAX + 1)]:
+            each.unlink(missing_ok=True)
+        draft = folder / f".{key[:16]}.{os.getpid()}"
+        draft.write_text(json.dumps(asdict(report)))
+        draft.rename(folder / key)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Tier = Literal["bubblewrap", "bubblewrap-userns", "crun", "runc", "gvisor", "microvm"]
+from perak.domain.checklist import CheckResult
 
-LIMITS = (
-    "privileges", "uid", "filesystem", "processes", "network", "seccomp", "memory", "cpu", "pids", "disk",
-)  # fmt: skip
-"""Everything a tier may enforce; each stands either in `enforced` or in `unenforced`."""
+Tier = Literal["bubblewrap", "bubblewrap-userns", "crun", "runc", "gvisor", "microvm"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierReport:
     """The tier, whether it may be offered, and each limit either enforced (verified) or not (why).
 
-    `reason` says, when nothing safe works, what is wrong and what to install or change.
+    The limits are those of `perak.domain.checklist.LIMITS`. `reason` says, when nothing safe works, what is
+    wrong and what to install or change.
     """
 
     tier: Tier
@@ -26,3 +24,5 @@ class TierReport:
     enforced: tuple[str, ...] = ()
     unenforced: dict[str, str] = field(default_factory=dict)
     runtime: str = ""
+    checks: tuple[CheckResult, ...] = ()
+    """The escape checklist in this tier; empty where it could not even be tried."""

@@ -1,0 +1,143 @@
+"""Runs that attack: ordinary runs, prepared, started and cleared like any other."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import time
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from perak.agent.sandbox.sandbox import PROBE_PREFIX, Sandbox
+from perak.agent.sandbox.spec import Mount, RunSpec, RunStatus
+
+MIB = 1 << 20
+RUN_SECONDS = 20.0
+"""A check takes some 0.5 s; a machine that needs this long has other troubles."""
+POLL_SECONDS = 0.01
+LOG_BYTES = 256 * 1024
+OUTPUT_CHARACTERS = 300
+"""Of what a run said that failed."""
+SYSTEM_PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
+
+
+class CannotTry(Exception):
+    """A run of ours could not be made, or ended early; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Python:
+    """The Python that attacks, and what must be mounted for it."""
+
+    path: str
+    mounts: tuple[Mount, ...] = ()
+
+
+def find_python() -> Python | None:
+    """A Python that runs see: the system's in /usr, else one in /opt; None when there is none."""
+    for path in SYSTEM_PYTHONS:
+        if Path(path).is_file():
+            return Python(path=path)
+    from perak.agent.environments import interpreters
+
+    for found in interpreters():
+        prefix = str(found.prefix)
+        outside = not prefix.startswith("/usr")
+        return Python(path=str(found.path), mounts=(Mount(source=prefix, target=prefix),) if outside else ())
+    return None
+
+
+@dataclass(slots=True)
+class Lab:
+    """The runs of one round; `close` clears every one away."""
+
+    sandbox: Sandbox
+    tier: str | None
+    python: Python
+    _runs: list[str] = field(default_factory=list)
+
+    def prepare(self, name: str, program: str, *arguments: str, **limits: Any) -> str:
+        """A run of one of our programs, prepared; its id. Raises CannotTry."""
+        fields: dict[str, Any] = {
+            "cpu_milli": 2000,
+            "memory_bytes": 96 * MIB,
+            "disk_bytes": 8 * MIB,
+            "shm_bytes": MIB,
+            "pids_max": 48,
+            "log_bytes_max": LOG_BYTES,
+            "max_duration_seconds": RUN_SECONDS,
+            "grace_seconds": 0.2,
+        }
+        command = shlex.join([self.python.path, "-I", "-S", f"/work/{program}", *arguments])
+        try:
+            spec = RunSpec(
+                run_id=f"{PROBE_PREFIX}-{name}@local",
+                lease_id="",
+                job_id="",
+                epoch=0,
+                setup=None,
+                command=f"exec {command}",
+                mounts=self.python.mounts,
+                tier=self.tier,
+                **(fields | limits),
+            )
+            self.sandbox.clear(spec.run_id)
+            folder = self.sandbox.prepare(spec)
+            self._runs.append(spec.run_id)
+            text = resources.files("perak.agent.sandbox.escape").joinpath(program).read_text()
+            (folder.work / program).write_text(text)
+        except (OSError, RuntimeError, ValueError, LookupError) as error:
+            raise CannotTry(f"a run can't be prepared: {error}") from None
+        return spec.run_id
+
+    def start(self, run_id: str, bait: dict[str, Any]) -> None:
+        """Start it, with bait.json beside its program. Raises CannotTry."""
+        try:
+            (self.sandbox.work_folder(run_id) / "bait.json").write_text(json.dumps(bait))
+            self.sandbox.start(run_id)
+        except (OSError, RuntimeError, LookupError) as error:
+            raise CannotTry(f"a run can't be started: {error}") from None
+
+    def said(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """The JSON lines that the run has written so far, by check."""
+        found: dict[str, dict[str, Any]] = {}
+        for line in self.sandbox.read_log(run_id, 0, LOG_BYTES).splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                record = json.loads(line)
+                found[record["check"]] = record
+        return found
+
+    def await_said(self, run_id: str, check: str) -> dict[str, Any]:
+        """The line of that check. Raises CannotTry when the run ends without it."""
+        deadline = time.monotonic() + RUN_SECONDS
+        while True:
+            status = self.sandbox.status(run_id)
+            if (said := self.said(run_id).get(check)) is not None:
+                return said
+            if status.state in ("exited", "lost") or time.monotonic() >= deadline:
+                raise CannotTry(self.why(status))
+            time.sleep(POLL_SECONDS)
+
+    def await_end(self, run_id: str) -> RunStatus:
+        """Its status when it has ended, or as it is after RUN_SECONDS and a little."""
+        deadline = time.monotonic() + RUN_SECONDS + 2
+        while True:
+            status = self.sandbox.status(run_id)
+            if status.state in ("exited", "lost") or time.monotonic() >= deadline:
+                return status
+            time.sleep(POLL_SECONDS)
+
+    def why(self, status: RunStatus) -> str:
+        """Why a run did not do what it was to."""
+        text = self.sandbox.read_log(status.run_id, 0, LOG_BYTES).decode(errors="replace").strip()
+        said = [line for line in text.splitlines() if not line.startswith("{")]
+        words = status.detail or " ".join(said)[-OUTPUT_CHARACTERS:] or f"it ended as {status.cause}"
+        return f"a run doesn't work in the sandbox: {words}"
+
+    def close(self) -> None:
+        """Clear every run away."""
+        for run_id in self._runs:
+            self.sandbox.clear(run_id)
