@@ -14,10 +14,11 @@ from perak.domain.errors import Unavailable
 from perak.server import clock
 from perak.server.app import create_app
 from perak.server.bootstrap import FirstStart
-from perak.server.certificates import tls_files
+from perak.server.certificates import TlsFiles, tls_files
 from perak.server.patience import protocol
 from perak.server.services import Services, open_services
 from perak.server.settings import Settings
+from perak.server.tls import Listener
 from perak.wire.session import FRAME_BYTES_MAX
 
 KEEP_ALIVE_SECONDS = 75
@@ -74,9 +75,28 @@ async def prepared(
                 ssl_certfile=tls.certificate if tls else None,
                 ssl_keyfile=tls.key if tls else None,
             )
-            yield _Server(config, services, on_ready), [listener], services, first
+            config.load()
+            async with _fresh_certificate(settings, services, config, tls):
+                yield _Server(config, services, on_ready), [listener], services, first
     finally:
         listener.close()
+
+
+@contextlib.asynccontextmanager
+async def _fresh_certificate(
+    settings: Settings, services: Services, config: uvicorn.Config, files: TlsFiles | None
+) -> AsyncIterator[None]:
+    """Keep the listener's certificate fresh until the block ends."""
+    if files is None or config.ssl is None:
+        yield
+        return
+    listener = Listener(settings, services.identity.authority, files)
+    task = asyncio.create_task(listener.keep(config.ssl))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def bind(host: str, port: int) -> socket.socket:
