@@ -11,7 +11,6 @@ from perak.agent import shim
 from perak.agent.sandbox import bwrap, process, seccomp, uids
 from perak.agent.sandbox.scratch import mounted_under
 from perak.agent.sandbox.spec import Mount, RunSpec
-from perak.agent.sandbox.tier import LIMITS
 
 
 def _arguments(**changes: object) -> list[str]:
@@ -138,10 +137,6 @@ def test_this_process_is_itself_and_nobody_else() -> None:
     )
     assert not process.is_alive(process.ProcessId(pid=me.pid, start_ticks=me.start_ticks, boot_id="another"))
     assert process.real_uid(os.getpid()) == os.getuid()
-
-
-def test_limits_are_named_once() -> None:
-    assert len(LIMITS) == len(set(LIMITS))
 
 
 @pytest.mark.parametrize(
