@@ -1,9 +1,9 @@
 """2,000 agents on one exchange process: its processor time, its memory, and the storm after it was killed.
 
-The agents are scripted (`benchmarks.fleet_agents`): real keys, frames, signatures and back-off, over loopback
-without TLS, in a process of their own. Each has an offer; RUNS of them hold a lease whose run they meter every
-5 s. They are enrolled in one transaction by the product's own database functions, because 2,000 invites would
-take longer than the measurement. PERAK_BENCH_AGENTS sets another number of them.
+The agents are scripted (`benchmarks.fleet_agents`): real keys, frames, signatures and back-off, over
+loopback without TLS, in a process of their own. Each has an offer; RUNS of them hold a lease whose run they
+meter every 5 s. They are enrolled in one transaction by the product's own database functions, because 2,000
+invites would take longer than the measurement. PERAK_BENCH_AGENTS sets another number of them.
 """
 
 from __future__ import annotations

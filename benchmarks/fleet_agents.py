@@ -1,8 +1,9 @@
 """The load of `benchmarks.fleet`: thousands of scripted agents in one lean process.
 
-Each holds a real key, dials as `perak.agent.link` does (its own back-off with jitter), signs its Hello, beats,
-posts its offer, reports its run as started and meters it; only sandbox, journal and disk are left out. Reads the
-fleet from the file that it is given; writes a `Tally` as a line of JSON several times a second, until it is ended.
+Each holds a real key, dials as `perak.agent.link` does (its own back-off with jitter), signs its Hello,
+beats, posts its offer, reports its run as started and meters it; only sandbox, journal and disk are left
+out. Reads the fleet from the file that it is given; writes a `Tally` as a line of JSON several times a
+second, until it is ended.
 """
 
 from __future__ import annotations
