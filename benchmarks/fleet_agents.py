@@ -170,7 +170,8 @@ class Agent(asyncio.Protocol):
                     nonce=nonce, node=self.node, agent_version="fleet", boot_id="boot",
                     agent_id=self.agent_id, at=now_ms(),
                 )  # fmt: skip
-                self._send(wire.Hello(jws=sign(self.key, wire.encode(body), typ=wire.HELLO_TYPE)))
+                jws = sign(self.key, wire.encode(body), typ=wire.HELLO_TYPE, chain=self.chain)
+                self._send(wire.Hello(jws=jws))
             case wire.Welcome(ack=ack, beat_interval_seconds=beat):
                 self._on_welcome(ack, beat)
             case wire.Ack(seq=seq):

@@ -1,11 +1,10 @@
-"""Invite, enrol and connect nodes; set their offers."""
+"""Invite, enrol, pause and revoke nodes; set their offers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from perak.app.alerts import tell
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
 from perak.app.records import Caller, NodeRecord
@@ -58,30 +57,6 @@ async def enrol(tx: Transaction, *, node: NewNode, secret_hash: bytes, now: date
         certificate_expires_at=node.certificate_expires_at,
         now=now,
     )
-
-
-async def connect(
-    tx: Transaction, *, node_id: str, agent_id: str, agent_version: str, boot_id: str, now: datetime
-) -> tuple[NodeRecord, list[Effect]]:
-    """A node opened its session: it is online, and its suspected leases are its own again."""
-    node = await tx.nodes.lock(node_id)
-    if node is None or node.state == "revoked":
-        raise NotAuthenticated(f"the node {node_id} is not enrolled here, or was revoked")
-    await tx.nodes.connected(
-        node_id,
-        state=NODE.step(node.state, "connected"),
-        agent_id=agent_id,
-        agent_version=agent_version,
-        boot_id=boot_id,
-        now=now,
-    )
-    if node.state == "offline":
-        await tell(tx, node=node, event="node.online", detail=f"{node.name} is back", now=now)
-    effects: list[Effect] = [MarketChanged()]
-    for job in await tx.leases.restore(node=node_id, now=now):
-        await tx.jobs.event(job, kind="state", detail=f"node {node.name} is back; the run goes on", now=now)
-        effects.append(JobChanged(job))
-    return node, effects
 
 
 async def set_mode(tx: Transaction, *, node_id: str, project: str | None, mode: str) -> list[Effect]:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from perak.app.records import (
     Caller,
+    Connected,
     Engagement,
     Heat,
     HeldFunds,
@@ -19,6 +20,7 @@ from perak.app.records import (
     JobRecord,
     NewLease,
     NodeRecord,
+    SessionHold,
     SettledRun,
     SettlementFacts,
     SignedReceipt,
@@ -95,9 +97,6 @@ class LeaseStore(Protocol):
     async def suspect(self, *, node: str, now: datetime) -> list[str]:
         """Suspect the live leases of a node; their jobs."""
 
-    async def restore(self, *, node: str, now: datetime) -> list[str]:
-        """Take suspicion from the leases of a node that returned; their jobs."""
-
     async def unreported(
         self, *, start_within_seconds: float, report_within_seconds: float, now: datetime, limit: int
     ) -> list[tuple[str, str]]:
@@ -135,12 +134,8 @@ class NodeStore(Protocol):
     ) -> None:
         """Raises Conflict where the project has a node of that name, or the key is known."""
 
-    async def connected(
-        self, id: str, *, state: str, agent_id: str, agent_version: str, boot_id: str, now: datetime
-    ) -> None: ...
     async def certified(self, id: str, *, chain: str, expires_at: datetime) -> None: ...
     async def applied(self, id: str, *, seq: int, now: datetime) -> None: ...
-    async def seen(self, last_seen: Sequence[tuple[str, datetime]]) -> None: ...
     async def silent(self, *, before: datetime) -> list[NodeRecord]:
         """Online nodes that have not been seen since `before`, locked."""
 
@@ -170,6 +165,28 @@ class NodeStore(Protocol):
 
     async def renew_windows(self, *, away_seconds: float, now: datetime) -> None:
         """Forget every node's silence, as it was the exchange that was away."""
+
+
+class SessionStore(Protocol):
+    """The nodes' sessions, of many nodes at once. A session is known by its node and the number it drew."""
+
+    async def lock(self, nodes: Sequence[str]) -> list[tuple[NodeRecord, SessionHold]]:
+        """Those of the nodes that there are, locked in the order of their ids."""
+
+    async def live_replicas(self, *, since: datetime) -> set[int]:
+        """The replicas that are connected to the database now and were alive since then."""
+
+    async def connected(self, nodes: Sequence[Connected], *, replica: int, now: datetime) -> None: ...
+    async def restore(self, nodes: Sequence[str], *, now: datetime) -> list[tuple[str, str]]:
+        """Take suspicion from the leases of nodes that returned; (node, job) of each."""
+
+    async def seen(self, last_seen: Sequence[tuple[str, int, datetime]]) -> set[str]:
+        """Note when each (node, session) was last heard of; the nodes whose session it still is."""
+
+    async def released(self, sessions: Sequence[tuple[str, int]]) -> None:
+        """These sessions ended; a newer one of the same node stays."""
+
+    async def replica_alive(self, replica: int, *, now: datetime) -> None: ...
 
 
 class OfferStore(Protocol):
@@ -259,6 +276,8 @@ class Transaction(Protocol):
     def ledger(self) -> LedgerStore: ...
     @property
     def nodes(self) -> NodeStore: ...
+    @property
+    def sessions(self) -> SessionStore: ...
     @property
     def offers(self) -> OfferStore: ...
     @property

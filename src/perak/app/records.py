@@ -167,6 +167,26 @@ class NodeRecord:
     agent_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class SessionHold:
+    """Which replica has a node's session, if any, and when that last heard of the node."""
+
+    replica: int | None
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """What a node's new session changes on it. `session`: a number of this session alone."""
+
+    node: str
+    state: str
+    agent: str
+    agent_version: str
+    boot: str
+    session: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heat:
     """Which sensors of a node count as hot, and since when the node is as it is, hot or cool."""

@@ -7,15 +7,12 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from starlette.routing import WebSocketRoute
 
 from perak.server import loops
 from perak.server.envelope import Envelope
 from perak.server.problems import add_handlers
 from perak.server.routes import ROUTERS
 from perak.server.services import Services
-from perak.server.sessions import node_session
-from perak.wire import session
 from perak.wire.api import Problem
 
 DESCRIPTION = "An exchange for second-life GPUs: jobs, offers, money and receipts."
@@ -44,8 +41,6 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for router in ROUTERS:
         app.include_router(router)
-    # A plain Starlette route: the agents' frames are msgspec's business, not the framework's.
-    app.router.routes.append(WebSocketRoute(session.PATH, node_session))
     app.add_middleware(Envelope, metrics=services.metrics, patience=services.patience)
     add_handlers(app)
     return app

@@ -26,6 +26,8 @@ OUTBOX_MAX = 10_000
 
 KEYS = "keys"
 """The hint that a key was revoked."""
+NODE = "node"
+"""The hint that a node's leases changed, or the node was revoked."""
 
 Hint = tuple[str, str]
 
@@ -66,15 +68,11 @@ class Hub:
         self._outbox: dict[Hint, None] = {}
         self._outbox_filled = asyncio.Event()
         self._on_keys: list[Callable[[], None]] = []
+        self._on_node: list[Callable[[str], None]] = []
 
     @contextlib.contextmanager
     def market(self) -> Iterator[Wakeup]:
         with self._subscribed(("market", "")) as wakeup:
-            yield wakeup
-
-    @contextlib.contextmanager
-    def node(self, node: str) -> Iterator[Wakeup]:
-        with self._subscribed(("node", node)) as wakeup:
             yield wakeup
 
     @contextlib.contextmanager
@@ -84,6 +82,10 @@ class Hub:
 
     def on_keys_changed(self, callback: Callable[[], None]) -> None:
         self._on_keys.append(callback)
+
+    def on_node_changed(self, callback: Callable[[str], None]) -> None:
+        """Called with the node: one for all of them, where thousands would wait."""
+        self._on_node.append(callback)
 
     def publish(self, effects: Iterable[Effect]) -> None:
         """Wake who waits here, and pass it on. Call it after the commit."""
@@ -124,6 +126,9 @@ class Hub:
         if hint[0] == KEYS:
             for callback in self._on_keys:
                 callback()
+        if hint[0] == NODE:
+            for told in self._on_node:
+                told(hint[1])
         for wakeup in self._waiting.get(hint, ()):
             wakeup.set()
 
@@ -144,7 +149,7 @@ def _hint(effect: Effect) -> Hint:
         case MarketChanged():
             return ("market", "")
         case NodeChanged(node):
-            return ("node", node)
+            return (NODE, node)
         case JobChanged(job):
             return ("job", job)
 

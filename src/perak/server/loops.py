@@ -38,6 +38,8 @@ async def running(services: Services) -> AsyncIterator[None]:
     loops = {
         "market": clear_market,
         "watch": watch_nodes,
+        "sessions": hang_up_silent,
+        "orders": look_at_orders,
         "forget": forget_old,
         "hints": forward_hints,
         "webhooks": deliver,
@@ -101,9 +103,26 @@ async def _watch(services: Services, tx: PgTransaction) -> tuple[None, list[Effe
     now = clock.now()
     if await watch.keep_alive(tx, periods=services.periods, now=now):
         _log.warning("the exchange was away; every node's silence is forgotten")
+    await tx.sessions.replica_alive(services.replica, now=now)
     if seen := services.presence.take_seen():
-        await tx.nodes.seen(seen)
+        services.presence.hang_up_lost(seen, held=await tx.sessions.seen(seen))
     return None, await watch.suspect_silent(tx, periods=services.periods, now=now)
+
+
+async def hang_up_silent(services: Services) -> None:
+    """End the sessions whose agents have gone silent; one task for all, as thousands of timers cost more."""
+    while True:
+        for session in services.presence.silent(services.periods.hang_up_after_seconds):
+            _log.warning("a session is silent and is closed", node=session.node)
+            session.hang_up()
+        await asyncio.sleep(services.periods.watch_seconds)
+
+
+async def look_at_orders(services: Services) -> None:
+    """Once a beat: tell the nodes whose leases changed without a hint."""
+    while True:
+        await asyncio.sleep(services.periods.beat_seconds)
+        await services.orders.look()
 
 
 async def _fence(services: Services, tx: PgTransaction, run: str) -> tuple[None, list[Effect]]:

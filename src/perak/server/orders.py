@@ -1,9 +1,103 @@
-"""What a node should have now, in the words of its session."""
+"""What each node in a session here should have now: read for many at once, and sent where it changed."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from itertools import islice
+from typing import Protocol
+
+import asyncpg
+
+from perak.adapters.db.database import Database
 from perak.adapters.db.views.market import LiveLease
+from perak.adapters.db.views.orders import Mark, leases_of, mark, marks, revoked
+from perak.server.logging import get_logger
 from perak.wire.session import InputOrder, LeaseOrder, SecretOrder
+
+AT_ONCE = 256
+"""Nodes whose leases are read in one statement."""
+
+_log = get_logger(__name__)
+
+
+class Ordered(Protocol):
+    """A session, which tells its node what to have."""
+
+    node: str
+    ordered: Mark | None
+    """What the node was told last; None: nothing yet."""
+
+    def on_orders(self, leases: Sequence[LeaseOrder], told: Mark) -> None: ...
+
+    def on_revoked(self) -> None: ...
+
+
+class Orders:
+    """The sessions of one replica that have to be told. Hints come at once; `look` finds what they missed."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._sessions: dict[str, Ordered] = {}
+        self._wanted: dict[str, None] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    def enter(self, session: Ordered) -> None:
+        """Tell a new session, now and whenever something changes."""
+        self._sessions[session.node] = session
+        self.want(session.node)
+
+    def leave(self, session: Ordered) -> None:
+        if self._sessions.get(session.node) is session:
+            del self._sessions[session.node]
+
+    def want(self, node: str) -> None:
+        """Something may have changed for the node."""
+        if node not in self._sessions:
+            return
+        self._wanted[node] = None
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_wanted())
+
+    async def look(self) -> None:
+        """Compare what every node here was told with what is true, as hints may be lost."""
+        nodes = list(self._sessions)
+        if not nodes:
+            return
+        async with self._db.connection() as connection:
+            found, gone = await marks(connection, nodes), await revoked(connection, nodes)
+        for node in nodes:
+            session = self._sessions.get(node)
+            if session is not None and (node in gone or session.ordered != found.get(node, ())):
+                self.want(node)
+
+    async def _read_wanted(self) -> None:
+        try:
+            while self._wanted:
+                nodes = list(islice(self._wanted, AT_ONCE))
+                for node in nodes:
+                    del self._wanted[node]
+                await self._tell(nodes)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self._wanted.clear()
+            _log.warning("orders could not be read; the next look does it again", error=str(error))
+        finally:
+            self._reading = None
+
+    async def _tell(self, nodes: Sequence[str]) -> None:
+        async with self._db.connection() as connection:
+            found, gone = await leases_of(connection, nodes), await revoked(connection, nodes)
+        for node in nodes:
+            session = self._sessions.get(node)
+            if session is None:
+                continue
+            if node in gone:
+                session.on_revoked()
+                continue
+            leases = found.get(node, [])
+            told = mark(leases)
+            if told != session.ordered:
+                session.on_orders([order(lease) for lease in leases], told)
 
 
 def order(lease: LiveLease) -> LeaseOrder:

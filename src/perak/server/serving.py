@@ -17,17 +17,16 @@ from perak.server.bootstrap import FirstStart
 from perak.server.certificates import TlsFiles, tls_files
 from perak.server.patience import protocol
 from perak.server.services import Services, open_services
+from perak.server.sessions import NodeSession
 from perak.server.settings import Settings
+from perak.server.sockets import agent_sockets
 from perak.server.tls import Listener
-from perak.wire.session import FRAME_BYTES_MAX
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep idle connections, so that none is closed under a request on its way."""
 STOP_SECONDS = 5
 """Requests on their way get this long when the exchange stops."""
 BACKLOG = 2048
-FRAMES_QUEUED_MAX = 8
-"""Frames of a session that wait to be read; a quiet agent has none, a busy one is slowed by TCP."""
 
 
 class _Server(uvicorn.Server):
@@ -60,11 +59,7 @@ async def prepared(
             config = uvicorn.Config(
                 create_app(services),
                 http=protocol(settings.patience),
-                ws="websockets-sansio",
-                ws_max_size=FRAME_BYTES_MAX,
-                ws_max_queue=FRAMES_QUEUED_MAX,
-                ws_ping_interval=None,  # Agents beat by themselves.
-                ws_per_message_deflate=False,
+                ws=agent_sockets(lambda socket: NodeSession(socket, services)),
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,

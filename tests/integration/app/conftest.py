@@ -12,9 +12,10 @@ import pytest
 
 from perak.adapters.db.database import Database
 from perak.adapters.db.exchange import ExchangeRow, create_exchange
-from perak.app import jobs, market, nodes, reports
+from perak.app import jobs, market, nodes, reports, sessions
 from perak.app.context import Context
 from perak.app.effects import Effect
+from perak.app.periods import Periods
 from perak.app.records import Caller, ExchangeFacts, SignedReceipt
 from perak.domain.ids import new_id
 from perak.domain.job import JobSpec, Limits
@@ -108,9 +109,10 @@ class World:
 
     async def connect(self) -> None:
         async with self.db.transaction() as tx:
-            await nodes.connect(
-                tx, node_id=self.node, agent_id="a", agent_version="0", boot_id="b", now=self.now
+            greeting = sessions.Greeting(
+                node=self.node, agent="a", agent_version="0", boot="b", session=1, arrived_at=self.now
             )
+            await sessions.connect(tx, greetings=[greeting], replica=1, periods=Periods(), now=self.now)
 
     async def one(self, query: str, *values: object) -> dict[str, Any]:
         async with self.db.connection() as connection:

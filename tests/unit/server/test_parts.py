@@ -29,27 +29,36 @@ def test_ids_of_one_process_grow() -> None:
 
 def test_the_same_agent_takes_over_and_another_waits() -> None:
     presence = Presence(suspect_after_seconds=15)
-    first = presence.enter("node", "agent-1")
+    hung_up: list[str] = []
+    first = presence.enter("node", "agent-1", lambda: hung_up.append("first"))
     assert first is not None
-    assert presence.enter("node", "agent-2") is None
-    again = presence.enter("node", "agent-1")
+    assert presence.enter("node", "agent-2", lambda: hung_up.append("second")) is None
+    assert hung_up == []
+    again = presence.enter("node", "agent-1", lambda: hung_up.append("again"))
     assert again is not None
-    assert first.replaced
+    assert hung_up == ["first"]
     presence.leave(first)  # The old session ends late: the new one stays.
     assert len(presence) == 1
     again.spoke_at -= 60
-    assert presence.enter("node", "agent-2") is not None
+    assert list(presence.silent(15)) == [again]
+    assert presence.enter("node", "agent-2", lambda: None) is not None
 
 
-def test_last_seen_times_are_taken_once() -> None:
+def test_last_seen_times_are_taken_once_and_lost_sessions_end() -> None:
     presence = Presence(suspect_after_seconds=15)
     at = datetime(2026, 11, 2, tzinfo=UTC)
+    hung_up: list[str] = []
+    sessions = []
     for node in ("b", "a"):
-        session = presence.enter(node, "agent")
+        session = presence.enter(node, "agent", lambda node=node: hung_up.append(node))  # type: ignore[misc]
         assert session is not None
         presence.spoke(session, at)
-    assert presence.take_seen() == [("a", at), ("b", at)]
+        sessions.append((node, session.number, at))
+    seen = presence.take_seen()
+    assert seen == sorted(sessions)
     assert presence.take_seen() == []
+    presence.hang_up_lost(seen, held={"b"})  # The row of the other node has another session's number.
+    assert hung_up == ["a"]
 
 
 @given(st.integers(1, 10**9 - 1), st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))

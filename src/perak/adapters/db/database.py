@@ -18,6 +18,7 @@ from perak.adapters.db.leases import PgLeases
 from perak.adapters.db.ledger import PgLedger
 from perak.adapters.db.nodes import PgNodes
 from perak.adapters.db.offers import PgOffers
+from perak.adapters.db.sessions import REPLICA_LOCK, PgSessions
 from perak.adapters.db.settlements import PgSettlements
 from perak.adapters.db.webhooks import PgWebhooks
 
@@ -41,6 +42,7 @@ class PgTransaction:
         self.ledger = PgLedger(connection)
         self.nodes = PgNodes(connection)
         self.offers = PgOffers(connection)
+        self.sessions = PgSessions(connection)
         self.settlements = PgSettlements(connection)
         self.keys = PgKeys(connection)
         self.idempotency = PgIdempotency(connection)
@@ -93,19 +95,25 @@ class Database:
     async def notify(self, channel: str, payload: str) -> None:
         await self._pool.execute("select pg_notify($1, $2)", channel, payload)
 
-    async def listen(self, channel: str, callback: Callable[[str], None]) -> None:
-        """Call back with each notification on `channel`, reconnecting as needed; some may be lost."""
+    async def listen(self, channel: str, callback: Callable[[str], None], *, replica: int) -> None:
+        """Call back with each notification on `channel`, reconnecting as needed; some may be lost.
+
+        The same connection shows that the replica lives: its lock goes when the process does.
+        """
         ready = asyncio.Event()
-        self._listeners.append(asyncio.create_task(self._listen(channel, callback, ready)))
+        self._listeners.append(asyncio.create_task(self._listen(channel, callback, replica, ready)))
         await ready.wait()
 
-    async def _listen(self, channel: str, callback: Callable[[str], None], ready: asyncio.Event) -> None:
+    async def _listen(
+        self, channel: str, callback: Callable[[str], None], replica: int, ready: asyncio.Event
+    ) -> None:
         while True:
             connection = None
             try:
                 connection = await asyncpg.connect(self._url)
                 lost = asyncio.Event()
                 connection.add_termination_listener(lambda *_, lost=lost: lost.set())
+                await connection.execute("select pg_advisory_lock_shared($1, $2)", REPLICA_LOCK, replica)
                 await connection.add_listener(channel, lambda *args: callback(args[3]))
                 ready.set()
                 await lost.wait()

@@ -194,17 +194,6 @@ class PgLeases:
         )
         return [row["job_id"] for row in rows]
 
-    async def restore(self, *, node: str, now: datetime) -> list[str]:
-        rows = await self._db.fetch(
-            """update lease set state = $2, suspected_at = null, unheard_seconds = unheard_seconds
-                + greatest(0, extract(epoch from $3 - suspected_at))
-            where node_id = $1 and state = 'suspected' returning job_id""",
-            node,
-            LEASE.step("suspected", "returned"),
-            now,
-        )
-        return [row["job_id"] for row in rows]
-
     async def unreported(
         self, *, start_within_seconds: float, report_within_seconds: float, now: datetime, limit: int
     ) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -32,11 +32,11 @@ class PgNodes:
 
     async def lock(self, id: str) -> NodeRecord | None:
         row = await self._db.fetchrow(f"select {COLUMNS} from node where id = $1 for no key update", id)
-        return _record(row) if row else None
+        return node_record(row) if row else None
 
     async def get(self, id: str) -> NodeRecord | None:
         row = await self._db.fetchrow(f"select {COLUMNS} from node where id = $1", id)
-        return _record(row) if row else None
+        return node_record(row) if row else None
 
     async def insert(
         self,
@@ -70,20 +70,6 @@ class PgNodes:
                 TAKEN.get(error.constraint_name or "", TAKEN["node_name"]).format(name=name)
             ) from None
 
-    async def connected(
-        self, id: str, *, state: str, agent_id: str, agent_version: str, boot_id: str, now: datetime
-    ) -> None:
-        await self._db.execute(
-            """update node set state = $2, agent_id = $3, agent_version = $4, boot_id = $5, last_seen = $6
-            where id = $1""",
-            id,
-            state,
-            agent_id,
-            agent_version,
-            boot_id,
-            now,
-        )
-
     async def certified(self, id: str, *, chain: str, expires_at: datetime) -> None:
         await self._db.execute(
             "update node set certificate_chain = $2, certificate_expires_at = $3 where id = $1",
@@ -94,14 +80,6 @@ class PgNodes:
 
     async def applied(self, id: str, *, seq: int, now: datetime) -> None:
         await self._db.execute("update node set report_seq = $2, last_seen = $3 where id = $1", id, seq, now)
-
-    async def seen(self, last_seen: Sequence[tuple[str, datetime]]) -> None:
-        await self._db.execute(
-            """update node set last_seen = greatest(node.last_seen, seen.at)
-            from unnest($1::text[], $2::timestamptz[]) as seen (id, at) where node.id = seen.id""",
-            [id for id, _ in last_seen],
-            [at for _, at in last_seen],
-        )
 
     async def silent(self, *, before: datetime) -> list[NodeRecord]:
         return await self._unseen("online", before)
@@ -115,7 +93,7 @@ class PgNodes:
             state,
             before,
         )
-        return [_record(row) for row in rows]
+        return [node_record(row) for row in rows]
 
     async def notice(self, id: str, *, text: str, now: datetime) -> None:
         """One that says the same as before is written once a minute: its cause may try again and again."""
@@ -196,7 +174,7 @@ class PgNodes:
         )
 
 
-def _record(row: Mapping[str, Any]) -> NodeRecord:
+def node_record(row: Mapping[str, Any]) -> NodeRecord:
     return NodeRecord(
         id=row["id"],
         project=row["project_id"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +28,13 @@ from node left join offer on offer.node_id = node.id, lateral (
 """
 
 LEASES = """
-select lease.id as lease, run.id as run, lease.job_id as job, lease.epoch, lease.stop_cause, lease.devices,
-    lease.cpu_milli, lease.memory_bytes, lease.disk_bytes, lease.max_duration_seconds,
-    job.spec::text as spec_text,
+select lease.node_id as node, lease.id as lease, run.id as run, lease.job_id as job, lease.epoch,
+    lease.stop_cause, lease.devices, lease.cpu_milli, lease.memory_bytes, lease.disk_bytes,
+    lease.max_duration_seconds, job.spec::text as spec_text,
     case when job.spec->>'isolation' is not null then offer.ask::text end as ask_text
 from lease join run on run.lease_id = lease.id join job on job.id = lease.job_id
     join offer on offer.id = lease.offer_id
-where lease.node_id = $1 and lease.state in ('active', 'suspected')
+where lease.node_id = any ($1) and lease.state in ('active', 'suspected')
 order by lease.id
 """
 
@@ -87,6 +87,7 @@ async def offers_to_quote(connection: Any) -> list[MarketOffer]:
 class LiveLease:
     """A lease that a node should have now, with its job."""
 
+    node: str
     lease: str
     run: str
     job: str
@@ -102,8 +103,8 @@ class LiveLease:
     """The sandbox that the job's isolation needs there; None: it asks for none."""
 
 
-async def live_leases(connection: Any, node: str) -> list[LiveLease]:
-    return [_live_lease(row) for row in await connection.fetch(LEASES, node)]
+async def live_leases(connection: Any, nodes: Sequence[str]) -> list[LiveLease]:
+    return [_live_lease(row) for row in await connection.fetch(LEASES, list(nodes))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
