@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from perak.agent.sandbox.bwrap import Candidate
 from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.tier import Tier
 
 __all__ = ["Candidate", "Places", "Runtime", "Start"]
 
@@ -57,7 +58,7 @@ class Runtime(Protocol):
     why runs with devices of the node can't be in this tier, None where they can.
     """
 
-    tier: str
+    tier: Tier
     job_uid: int
     own_kernel: bool
     no_devices: str | None

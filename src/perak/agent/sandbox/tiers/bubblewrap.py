@@ -7,13 +7,14 @@ from pathlib import Path
 
 from perak.agent.sandbox import bwrap
 from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.tier import Tier
 from perak.agent.sandbox.tiers.base import Candidate, Places, Start, job_command, stages
 
 
 class Bubblewrap:
     """bubblewrap alone: nothing lies between it and the job."""
 
-    tier = "bubblewrap"
+    tier: Tier = "bubblewrap"
     job_uid = bwrap.JOB_UID
     own_kernel = False
     no_devices: str | None = None

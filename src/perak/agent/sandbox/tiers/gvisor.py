@@ -14,6 +14,7 @@ from typing import Any
 
 from perak.agent.sandbox import bwrap, seccomp
 from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.tier import Tier
 from perak.agent.sandbox.tiers import oci, wall
 from perak.agent.sandbox.tiers.base import Candidate, Places, Start, job_command, stages
 
@@ -37,7 +38,7 @@ done
 class Gvisor:
     """runsc, rootless."""
 
-    tier = "gvisor"
+    tier: Tier = "gvisor"
     job_uid = 0
     own_kernel = True
     no_devices: str | None = (
@@ -84,7 +85,7 @@ def _forward(stage: str) -> str:
         "--ignore-cgroups",
         "--oci-seccomp",
     ]
-    runsc += ["--network=none", f"--platform={PLATFORM}", "--file-access-mounts=exclusive"]
+    runsc += ["--network=none", f"--platform={PLATFORM}"]
     return _FORWARD.format(
         runsc=shlex.join(runsc),
         pid_file=f"{wall.FILES}/{oci.PID_FILE.format(stage=stage)}",

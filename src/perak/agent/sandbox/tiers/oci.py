@@ -16,6 +16,7 @@ from typing import Any
 
 from perak.agent.sandbox import bwrap, seccomp
 from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.tier import Tier
 from perak.agent.sandbox.tiers import wall
 from perak.agent.sandbox.tiers.base import Candidate, Places, Start, job_command, stages
 
@@ -38,7 +39,7 @@ SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 class Crun:
     """crun: written in C, starts in some 10 ms."""
 
-    tier = "crun"
+    tier: Tier = "crun"
     job_uid = bwrap.JOB_UID
     own_kernel = False
     no_devices: str | None = None
@@ -59,7 +60,7 @@ class Crun:
 class Runc:
     """runc: the reference, written in Go. Its containers must have a user 0, so that is who the job is."""
 
-    tier = "runc"
+    tier: Tier = "runc"
     job_uid = 0
     own_kernel = False
     no_devices: str | None = None

@@ -1,0 +1,180 @@
+"""Every tier keeps the promises of a run: its log, its end, its limits, and nothing left behind.
+
+A tier whose runtime isn't on this machine, or that the machine refuses, is skipped with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_runs import MIB, Runs
+
+from perak.agent.sandbox import RunStatus, Sandbox, TierReport, process
+from perak.agent.sandbox.sandbox import _read_shim
+from perak.agent.sandbox.scratch import mounted_under
+from perak.agent.sandbox.tiers import RUNTIMES
+from perak.agent.sandbox.tiers.probe import find_runtime, why_not_here
+
+OTHERS = tuple(RUNTIMES)
+MEMORY = {"gvisor": 256 * MIB}
+"""runsc's own kernel lives in the run's memory too."""
+
+
+@pytest.fixture(params=["bubblewrap", *OTHERS])
+def tier(request: pytest.FixtureRequest, probed: tuple[Sandbox, TierReport]) -> str:
+    """A tier whose runtime starts here, whether it is good enough to be offered or not."""
+    name: str = request.param
+    if name in RUNTIMES:
+        sandbox = probed[0]
+        candidate = find_runtime(sandbox, RUNTIMES[name])
+        if candidate is None:
+            pytest.skip(RUNTIMES[name].missing())
+        if reason := why_not_here(sandbox, RUNTIMES[name]):
+            pytest.skip(reason)
+    return name
+
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start(runs: Runs, tier: str) -> Start:
+    """Start a run in the tier."""
+
+    def begin(command: str, **changes: Any) -> str:
+        memory = MEMORY.get(tier, 128 * MIB)
+        return runs.start(command, **{"tier": tier, "memory_bytes": memory, **changes})
+
+    return begin
+
+
+def ended(runs: Runs, run_id: str) -> tuple[RunStatus, str]:
+    status = runs.until(run_id, lambda status: status.state in ("exited", "lost"))
+    return status, runs.log(run_id)
+
+
+def test_a_run_has_its_files_its_log_and_its_exit_code(runs: Runs, start: Start, tier: str) -> None:
+    run_id = start(
+        "cat /work/made; echo $GREETING; pwd; echo kept > /tmp/x; echo err >&2; cat /proc/version; exit 7",
+        setup="echo by setup > /work/made",
+        env={"GREETING": "hello, tier"},
+    )
+    status, log = ended(runs, run_id)
+    assert (status.state, status.cause, status.exit_code) == ("exited", "exited", 7), (status, log)
+    assert log.splitlines()[:4] == ["by setup", "hello, tier", "/work", "err"]
+    own_kernel = tier in RUNTIMES and RUNTIMES[tier].own_kernel
+    assert (os.uname().release in log) != own_kernel
+    assert (runs.sandbox.work_folder(run_id) / "made").read_text() == "by setup\n"
+    assert status.cpu_seconds is None or status.cpu_seconds > 0
+
+
+def test_a_run_is_confined(runs: Runs, start: Start) -> None:
+    script = f"""
+    for path in /etc/shadow /root {runs.sandbox.state_dir} /sys/fs/cgroup/memory /bundle /program; do
+        if [ -e $path ]; then echo "sees $path"; fi
+    done
+    for folder in / /usr /etc /job /proc/sys/kernel; do
+        if touch $folder/perak-check 2>/dev/null; then echo "writes to $folder"; fi
+    done
+    grep -E '^Cap(Prm|Eff|Bnd):' /proc/self/status | grep -v 0000000000000000 || true
+    sed -n '3,$s/:.*//p' /proc/net/dev | grep -v lo || true
+    if unshare -U true 2>/dev/null; then echo "makes a user namespace"; fi
+    echo done
+    """
+    status, log = ended(runs, start(script))
+    assert (status.exit_code, log) == (0, "done\n")
+
+
+def test_a_stop_asks_first_and_then_kills(runs: Runs, start: Start) -> None:
+    asked = start("trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.1; done")
+    stubborn = start("trap '' TERM; echo up; while :; do sleep 0.1; done")
+    for run_id in (asked, stubborn):
+        runs.until_logged(run_id, "up")
+    runs.sandbox.stop(asked, reason="enough", grace_seconds=10)
+    runs.sandbox.stop(stubborn, reason="enough", grace_seconds=0.3)
+    status, log = ended(runs, asked)
+    assert (status.cause, status.exit_code, "bye" in log) == ("stopped", 3, True), status
+    status, log = ended(runs, stubborn)
+    assert (status.cause, status.signal) == ("stopped", signal.SIGKILL), status
+    assert runs.sandbox.job_pids(stubborn) == set()
+
+
+def test_limits_hold(runs: Runs, start: Start, probed: tuple[Sandbox, TierReport], tier: str) -> None:
+    enforced = probed[1].enforced
+    limit = MEMORY.get(tier, 64 * MIB)
+    hog = start(f"head -c {2 * limit} /dev/zero | tail -c {2 * limit} >/dev/null", memory_bytes=limit)
+    filler = start("head -c 64M /dev/zero > /work/fill", disk_bytes=8 * MIB)
+    forker = start("for i in $(seq 300); do sleep 5 & done; echo all of them", pids_max=100)
+    endless = start("echo on; sleep 60", max_duration_seconds=1.0, grace_seconds=0.1)
+    if "memory" in enforced:
+        status, _ = ended(runs, hog)
+        assert status.cause == "oom", status
+    if "disk" in enforced:
+        status, _ = ended(runs, filler)
+        assert status.cause == "disk_full", status
+    if "pids" in enforced:
+        _, log = ended(runs, forker)
+        assert "all of them" not in log
+    status, _ = ended(runs, endless)
+    assert status.cause == "max_duration"
+
+
+def test_nothing_is_left_of_a_run_that_is_released(runs: Runs, start: Start) -> None:
+    run_id = start("sleep 100 & setsid sleep 100 & echo hidden > /dev/shm/x || true; echo done")
+    ended(runs, run_id)
+    folder = runs.sandbox.folder(run_id)
+    owner = runs.sandbox.work_folder(run_id).stat().st_uid
+    assert process.owned_by(owner) == set()
+    runs.sandbox.release(run_id)
+    assert not folder.exists()
+    assert mounted_under(folder) == []
+    groups = runs.sandbox.host.groups
+    assert groups is None or run_id not in groups.names()
+
+
+def test_nothing_is_left_of_a_run_whose_shim_is_killed(runs: Runs, start: Start) -> None:
+    run_id = start("setsid sleep 100 & echo up; sleep 100")
+    runs.until_logged(run_id, "up")
+    owner = runs.sandbox.work_folder(run_id).stat().st_uid
+    assert process.owned_by(owner)
+    shim, _ = _read_shim(runs.sandbox.folder(run_id))
+    assert shim is not None
+    process.kill(shim)
+    status = runs.until(run_id, lambda status: not process.owned_by(owner))
+    assert status.state == "lost"
+
+
+def test_an_agent_that_restarts_finds_the_run(runs: Runs, start: Start) -> None:
+    run_id = start("echo up; while [ ! -e /work/go ]; do sleep 0.05; done; exit 5")
+    runs.until_logged(run_id, "up")
+    again = Sandbox(runs.sandbox.state_dir, replace(runs.sandbox.host, runtimes={}))
+    assert [status.state for status in again.find() if status.run_id == run_id] == ["running"]
+    pid = again.entry_pid(run_id)
+    assert pid is not None
+    assert os.readlink(f"/proc/{pid}/ns/pid") != os.readlink("/proc/self/ns/pid")
+    (again.work_folder(run_id) / "go").touch()
+    status, _ = ended(runs, run_id)
+    assert status.exit_code == 5
+
+
+def test_a_runtime_that_fails_is_not_taken_for_the_job(
+    runs: Runs, start: Start, tier: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if tier not in RUNTIMES:
+        pytest.skip("bubblewrap has no runtime inside it")
+    runtime, candidate = runs.sandbox.host.runtimes[tier]
+    broken = replace(candidate, path=Path("/bin/false"))
+    monkeypatch.setitem(runs.sandbox.host.runtimes, tier, (runtime, broken))
+    status, _ = ended(runs, start("exit 0"))
+    assert status.cause == "sandbox"
+
+
+def test_a_tier_that_is_not_there_is_refused(runs: Runs) -> None:
+    with pytest.raises(RuntimeError, match="wishful, which this node doesn't have"):
+        runs.start("true", tier="wishful")
