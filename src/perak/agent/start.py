@@ -99,7 +99,7 @@ def _start_anew() -> None:
 
 async def _agent(settings: AgentSettings) -> int:
     stop = _stop_on_signals()
-    offer = Offer(settings=settings)
+    offer = Offer(settings=settings, returns=(settings.state_dir / FILE_NAME).exists())
     offer.provider()  # A mistake in the file is told before anything else is done.
     sandbox, tier = _sandbox(settings.state_dir)
     node_id = _identity(settings, offer.provider())
@@ -146,6 +146,8 @@ class Offer:
     """What this node offers now: the machine as it was at the start, the provider's file as it is."""
 
     settings: AgentSettings
+    returns: bool = False
+    """Whether this node has worked here before: then it comes back, with or without anything to offer."""
     nvidia: Nvidia | None = None
     _fitness: Fitness | None = None
     _check: threading.Thread | None = None
@@ -178,10 +180,18 @@ class Offer:
         assert self._machine is not None
         assert self._tier is not None
         devices, left_out = self._devices()
+        provider = self.provider()
         full = _room(self.settings.state_dir).keep()
+        if self._machine.disk_bytes <= provider.reserve_disk_bytes:
+            self._machine = probe_machine(self.settings.state_dir)
+        machine = self._machine
+        if self.returns and machine.disk_bytes <= provider.reserve_disk_bytes:
+            # It may have runs, and evidence to report: that comes before the offer.
+            full = full or f"the disk of {self.settings.state_dir} has no more free than is reserved"
+            machine = replace(machine, disk_bytes=provider.reserve_disk_bytes + 1)
         ask = build_ask(
-            self._machine,
-            self.provider(),
+            machine,
+            provider,
             devices=devices,
             tier=self._tier,
             pythons=self._pythons,

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,10 +116,13 @@ class Followed:
 class Up:
     """`perak up` on a state folder, with quick beats."""
 
-    def __init__(self, state_dir: Path, *options: str) -> None:
+    def __init__(
+        self, state_dir: Path, *options: str, env: dict[str, str], inside: Sequence[str] = ()
+    ) -> None:
         self.state_dir = state_dir
         self.said: list[str] = []
         command = [
+            *inside,
             sys.executable,
             "-m",
             "perak",
@@ -134,7 +137,7 @@ class Up:
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**quiet_environment(), **QUICK},
+            env={**quiet_environment(), **QUICK, **env},
             text=True,
         )
         threading.Thread(target=self._listen, daemon=True).start()
@@ -183,8 +186,8 @@ class Up:
 
 
 @contextlib.contextmanager
-def up(state_dir: Path, *options: str) -> Iterator[Up]:
-    running = Up(state_dir, *options)
+def up(state_dir: Path, *options: str, env: dict[str, str] | None = None) -> Iterator[Up]:
+    running = Up(state_dir, *options, env=env or {})
     try:
         yield running
     finally:

@@ -12,21 +12,23 @@ from acceptance.faults.faults import (
     check_books,
     counting,
     ended,
-    finish,
     is_whole,
     job_pid,
     last_tick,
+    patiently,
+    rows,
     run_folder,
     shim_pid,
     until,
     up,
 )
+from perak.wire.receipts import verify_receipt
 
 Healed = Callable[[str, float], None]
 
 
 def test_kill_9_of_every_part_in_turn(state_dir: Path, healed: Healed) -> None:
-    """The first three leave the job alone; the shim's death costs one attempt, the job's own is its end."""
+    """All during one job: four leave it alone, the shim's costs one attempt, and its own is its end."""
     with up(state_dir, "--fund", "10") as perak:
         agent_dir = state_dir / "agent"
         job = perak.client.submit(counting("survivor"))
@@ -41,34 +43,36 @@ def test_kill_9_of_every_part_in_turn(state_dir: Path, healed: Healed) -> None:
             followed.see(written + 1)  # written after the kill, and shown all the same
             healed(f"kill -9 of the {part}, the log goes on", time.monotonic() - began_at)
             assert shim_pid(agent_dir, run.id) == shim
-        finish(agent_dir, run.id)
-        done = ended(perak.client, job.id)
-        assert (done.state, done.attempts) == ("succeeded", 1), done
-        until(lambda: followed.ended, "the follower's end")
-        assert is_whole(log := b"".join(perak.client.logs(job.id)))
-        assert followed.shown == {1: log}
-        assert not followed.taken_back
 
-        again = perak.client.submit(counting("again"))
-        followed = perak.follow(again.id)
-        followed.see(2)
-        os.kill(shim_pid(agent_dir, perak.client.job(again.id).runs[0].id), signal.SIGKILL)
+        os.kill(shim, signal.SIGKILL)
         began_at = time.monotonic()
         followed.see(1, attempt=2)
-        healed("kill -9 of a shim, the job runs again", time.monotonic() - began_at)
-        finish(agent_dir, perak.client.job(again.id).runs[1].id)
-        done = ended(perak.client, again.id)
-        assert (done.state, done.attempts) == ("succeeded", 2), done
-        assert [(run.state, run.cause) for run in done.runs] == [("exited", "sandbox"), ("exited", "exited")]
-        assert b"".join(perak.client.logs(again.id, attempt=1)).startswith(followed.shown[1])
-        assert is_whole(b"".join(perak.client.logs(again.id)))
-
-        alone = perak.client.submit(counting("alone"))
-        perak.follow(alone.id).see(2)
-        os.kill(job_pid(agent_dir, perak.client.job(alone.id).runs[0].id), signal.SIGKILL)
+        healed("kill -9 of the shim, the job runs again", time.monotonic() - began_at)
+        again = patiently(perak.client, job.id).runs[1]
+        os.kill(job_pid(agent_dir, again.id), signal.SIGKILL)
         began_at = time.monotonic()
-        done = ended(perak.client, alone.id)
-        healed("kill -9 of a job, it is settled", time.monotonic() - began_at)
-        assert (done.state, done.attempts) == ("failed", 1), "a job's own death is not repeated"
-        assert done.runs[0].cause == "signal"
+        done = ended(perak.client, job.id)
+        healed("kill -9 of the job, it is settled", time.monotonic() - began_at)
+        assert (done.state, done.attempts) == ("failed", 2), "a job's own death is not repeated"
+        assert [(run.state, run.cause) for run in done.runs] == [("exited", "sandbox"), ("exited", "signal")]
+        until(lambda: followed.ended, "the follower's end")
+        assert not followed.taken_back
+        for run in done.runs:
+            log = b"".join(perak.client.logs(job.id, attempt=run.attempt))
+            assert is_whole(log), "lines are lost or doubled"
+            assert log == followed.shown[run.attempt]
+            receipts = rows(perak.database, f"select id from receipt where run_id = '{run.id}'")
+            assert [receipt["id"] for receipt in receipts] == [run.receipt]
+            verified = verify_receipt(perak.client.receipt(run.receipt).model_dump_json())
+            assert verified.valid, [check for check in verified.checks if not check.passed]
         check_books(perak.database)
+        (sums,) = rows(perak.database, LEDGER)
+        assert sums == {"balances": 0, "held": 0}
+
+
+LEDGER = """
+select coalesce(sum(case when credit = account.id then amount else -amount end), 0)::bigint as balances,
+    (select coalesce(sum(pending), 0)::bigint from account) as held
+from account join transfer on account.id in (debit, credit) and phase in ('single', 'post')
+"""
+"""All accounts together, and what is held: zero once every job has ended."""
