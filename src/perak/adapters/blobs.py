@@ -106,12 +106,14 @@ class Blobs:
             ) from None
         return checked.size_bytes, True
 
-    async def get(self, digest: str) -> StoredBlob:
-        """The blob, to be read in pieces. Raises NotFound."""
+    async def get(self, digest: str, *, offset: int = 0) -> StoredBlob:
+        """The blob, to be read in pieces from `offset` (below its size) on. Raises NotFound."""
         import obstore
 
         try:
-            found = await obstore.get_async(self._store, _path(digest))
+            found = await obstore.get_async(
+                self._store, _path(digest), options={"range": {"offset": offset}} if offset else None
+            )
         except FileNotFoundError:
             raise NotFound(f"there is no blob {digest}; upload it with PUT /v1/blobs/{digest}") from None
         return StoredBlob(

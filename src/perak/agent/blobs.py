@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import http.client
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from perak.agent.fetch.download import range_header, web_chunks
 from perak.agent.identity import ANSWER_BYTES_MAX, Identity, connection, problem
 from perak.domain.errors import InvalidInput, NotFound, TooLarge, Unavailable
 
@@ -51,6 +54,21 @@ class Blobs:
             link.close()
         if f"sha256:{hashed.hexdigest()}" != digest:
             raise Unavailable("the work folder arrived damaged: its digest does not fit")
+
+    @contextmanager
+    def open_input(self, lease: str, digest: str, offset: int) -> Iterator[tuple[Iterator[bytes], int]]:
+        """Outputs of an earlier job that the lease's job names, from `offset` on: a download's source."""
+        link, path = self._connect(f"/v1/node/leases/{lease}/inputs/{digest}")
+        try:
+            try:
+                link.request("GET", path, headers=self._headers("GET", path) | range_header(offset))
+                response = link.getresponse()
+                _check(response)
+            except (OSError, http.client.HTTPException) as error:
+                raise Unavailable(f"the exchange does not answer: {error!r}") from None
+            yield web_chunks(response, offset)
+        finally:
+            link.close()
 
     def send_outputs(self, lease: str, digest: str, source: Path) -> None:
         """Hand over the outputs' archive. Errors as of `fetch_workdir`; a repeat is harmless."""

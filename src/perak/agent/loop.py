@@ -256,9 +256,9 @@ class Node:
                 self._spawn(self._release(run))
 
     async def _prepare(self, order: LeaseOrder) -> None:
-        slow = order.python_version is not None or order.workdir_digest is not None
+        slow = _slow_parts(order)
         if slow:
-            detail = "the Python environment" if order.python_version else "the work folder"
+            detail = slow[0]
             self._report(
                 RunPreparing(
                     run=order.run, lease=order.lease, epoch=order.epoch, detail=f"getting {detail} ready"
@@ -622,6 +622,17 @@ class Node:
 
     async def _in_thread(self, pool: ThreadPoolExecutor, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _slow_parts(order: LeaseOrder) -> list[str]:
+    """What takes long to get ready, the longest first, in words."""
+    parts = [
+        (order.image, "the image"),
+        (order.inputs, "the inputs"),
+        (order.python_version, "the Python environment"),
+        (order.workdir_digest, "the work folder"),
+    ]
+    return [words for part, words in parts if part]
 
 
 def _unforeseen(run: str, error: Exception) -> core.Failed:

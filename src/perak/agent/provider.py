@@ -7,6 +7,9 @@
     prices: {gpu: 0.20/h, cpu: 0.02/h}            # per device-hour; what has no price is not offered
     hours: ["Mon-Fri 18:00-08:00", "Sat-Sun"]     # in UTC; default: always
     reserve: {cpu: 1, memory: 1GiB, disk: 5GB}    # kept for the machine itself
+    cache: {images: 40GB, inputs: 20GB}           # disk for what jobs bring along; 0: none are taken
+    private_hosts: ["registry.lan:5000"]          # of your own network; images and inputs may come from there
+    s3: {endpoint: https://s3.example.org, region: eu-1}   # where s3:// inputs are read; default: Amazon's
     forbid: [network]                             # what no job gets here; default: nothing
 """
 
@@ -30,9 +33,13 @@ _T = TypeVar("_T")
 FILE_BYTES_MAX = 64 * 1024
 """A provider file has ten lines."""
 HOURS_MAX = 50
+HOSTS_MAX = 100
+"""Of the provider's own network; more would be the network."""
+MORE_KEYS = ("cache", "private_hosts", "s3")
 
 _REGION = re.compile(r"[A-Z][A-Z0-9-]{1,15}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _TIME = re.compile(r"([01][0-9]|2[0-4]):([0-5][0-9])")
 
@@ -57,6 +64,12 @@ class Provider:
     """What a small Linux and the agent need to stay alive beside full leases."""
     reserve_disk_bytes: int = 5 * 10**9
     """A full system disk takes the machine down with it."""
+    cache_images_bytes: int | None = None
+    """None: by the room that there is. 0: no images."""
+    cache_inputs_bytes: int | None = None
+    private_hosts: tuple[str, ...] = ()
+    s3_endpoint: str | None = None
+    s3_region: str | None = None
     forbid: tuple[str, ...] = ()
     """Of `perak.domain.offer.GRANTS`."""
 
@@ -86,9 +99,11 @@ def parse(text: str | bytes, *, name: str) -> Provider:
     if root is None:
         return Provider()
     file = _File(name)
-    found = file.mapping(root, "", {"name", "region", "prices", "hours", "reserve", "forbid"})
+    found = file.mapping(root, "", {"name", "region", "prices", "hours", "reserve", "forbid", *MORE_KEYS})
     prices = file.mapping(found.get("prices"), "prices.", {"gpu", "cpu"})
     reserve = file.mapping(found.get("reserve"), "reserve.", {"cpu", "memory", "disk"})
+    cache = file.mapping(found.get("cache"), "cache.", {"images", "inputs"})
+    s3 = file.mapping(found.get("s3"), "s3.", {"endpoint", "region"})
     default = Provider()
     return Provider(
         name=file.value(found, "name", _name, None),
@@ -101,6 +116,11 @@ def parse(text: str | bytes, *, name: str) -> Provider:
             reserve, "memory", parse_bytes, default.reserve_memory_bytes, "reserve."
         ),
         reserve_disk_bytes=file.value(reserve, "disk", parse_bytes, default.reserve_disk_bytes, "reserve."),
+        cache_images_bytes=file.value(cache, "images", _cache_bytes, None, "cache."),
+        cache_inputs_bytes=file.value(cache, "inputs", _cache_bytes, None, "cache."),
+        private_hosts=file.texts(found.get("private_hosts"), "private_hosts", _private_host),
+        s3_endpoint=file.value(s3, "endpoint", _endpoint, None, "s3."),
+        s3_region=file.value(s3, "region", _s3_region, None, "s3."),
         forbid=file.words(found.get("forbid"), "forbid", GRANTS),
     )
 
@@ -181,6 +201,13 @@ class _File:
             raise self.error(node, "hours", 'here belongs a list like ["Mon-Fri 18:00-08:00", "Sat-Sun"]')
         return tuple(self.value({"hours": each}, "hours", parse_hours, None) for each in node.value)  # type: ignore[misc]
 
+    def texts(self, node: yaml.Node | None, key: str, parse: Callable[[str], str]) -> tuple[str, ...]:
+        if node is None:
+            return ()
+        if not isinstance(node, yaml.SequenceNode) or len(node.value) > HOSTS_MAX:
+            raise self.error(node, key, "here belongs a list of at most a hundred")
+        return tuple(self.value({key: each}, key, parse, "") for each in node.value)
+
     def words(self, node: yaml.Node | None, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
         if node is None:
             return ()
@@ -202,6 +229,28 @@ def _name(text: str) -> str:
 
 def _reserved_cpu(text: str) -> int:
     return 0 if text.strip() in ("0", "0m") else parse_cpu(text)
+
+
+def _cache_bytes(text: str) -> int:
+    return 0 if text.strip() == "0" else parse_bytes(text)
+
+
+def _private_host(text: str) -> str:
+    if not _HOST.fullmatch(text.lower()):
+        raise InvalidInput(f"{text[:60]!r} is no host; write it like registry.lan:5000 or 192.168.1.10")
+    return text.lower()
+
+
+def _endpoint(text: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]_-]+/?", text):
+        raise InvalidInput(f"{text[:60]!r} is no endpoint; write it like https://s3.example.org")
+    return text.rstrip("/")
+
+
+def _s3_region(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]{1,40}", text):
+        raise InvalidInput(f"{text[:60]!r} is no region of S3; write it like eu-central-1")
+    return text
 
 
 def _minute(text: str, whole: str) -> int:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 from perak.agent import identity as identities
 from perak.agent import provider as providers
 from perak.agent.blobs import Blobs
+from perak.agent.brought import Brought
+from perak.agent.fetch.download import Downloads
 from perak.agent.identity import Identity
 from perak.agent.journal import FILE_NAME, Journal
 from perak.agent.link import SessionRefused
@@ -38,7 +40,7 @@ from perak.agent.probe.nvidia import Nvidia
 from perak.agent.probe.temperatures import Thermometer
 from perak.agent.provider import Provider, granted
 from perak.agent.room import RESERVE_BYTES, Room, go_on_when_there_is_room, is_full
-from perak.agent.sandbox import Sandbox, TierReport
+from perak.agent.sandbox import RunSpec, Sandbox, TierReport
 from perak.agent.settings import AgentSettings
 from perak.agent.work import TEMPORARY, EnvironmentMaker, Work
 from perak.domain.errors import DomainError, InvalidInput, Unavailable
@@ -47,6 +49,8 @@ from perak.domain.units import parse_price
 from perak.wire.invite import Invite
 
 if TYPE_CHECKING:
+    from perak.agent.images.images import Images
+    from perak.agent.inputs.inputs import Inputs
     from perak.agent.probe.fitness import Fitness
 
 log = logging.getLogger(__name__)
@@ -54,6 +58,8 @@ log = logging.getLogger(__name__)
 LOCK_NAME = "agent.lock"
 ROOM_VARIABLE = "PERAK_AGENT_ROOM_BYTES"
 """How much of the disk is kept for the day when it is full; tests have small disks."""
+UNPACK_UID = 60_591
+"""Who unpacks images and archives when the agent is root; in the same range."""
 INSTALL_UID = 60_590
 """Who installs packages when the agent is root: in the range that systemd keeps free (UIDS-GIDS.md), below
 the runs' own."""
@@ -103,11 +109,13 @@ async def _agent(settings: AgentSettings) -> int:
     offer.provider()  # A mistake in the file is told before anything else is done.
     sandbox, tier = _sandbox(settings.state_dir)
     node_id = _identity(settings, offer.provider())
-    offer.complete(sandbox, tier, environments := _environments(settings.state_dir, sandbox))
+    brought = Brought.of(offer.provider(), settings)
+    offer.complete(sandbox, tier, environments := _environments(settings.state_dir, sandbox), brought)
     offer.ask()
     offer.tell()
     journal = Journal(settings.state_dir / FILE_NAME, sign=node_id.sign_report)
     limits = settings.limits
+    blobs = Blobs(node_id, limits.http_timeout_seconds)
     node = Node(
         identity=node_id,
         journal=journal,
@@ -116,7 +124,9 @@ async def _agent(settings: AgentSettings) -> int:
         work=Work(
             state_dir=settings.state_dir,
             sandbox=sandbox,
-            blobs=Blobs(node_id, limits.http_timeout_seconds),
+            blobs=blobs,
+            images=_images(settings, sandbox, brought),
+            inputs=_inputs(settings, sandbox, brought, blobs),
             environments=environments,
             devices=offer.nvidia,
             log_bytes_max=limits.log_bytes_max,
@@ -152,15 +162,21 @@ class Offer:
     _fitness: Fitness | None = None
     _check: threading.Thread | None = None
     _torch_variants: tuple[str, ...] = ()
+    _takes: tuple[str, ...] = ()
     _machine: Machine | None = None
     _tier: TierReport | None = None
     _pythons: tuple[str, ...] = ()
     _file: tuple[int, Provider] | None = field(default=None)
     """(time of its last change, content)"""
 
-    def complete(self, sandbox: Sandbox, tier: TierReport, environments: EnvironmentMaker | None) -> None:
+    def complete(
+        self, sandbox: Sandbox, tier: TierReport, environments: EnvironmentMaker | None, brought: Brought
+    ) -> None:
         """Take in what the machine has, and try every device in the sandbox, which takes some seconds."""
-        self._machine = probe_machine(self.settings.state_dir)
+        machine = probe_machine(self.settings.state_dir)
+        # What the caches may still grow by is no job's scratch.
+        self._machine = replace(machine, disk_bytes=max(0, machine.disk_bytes - brought.to_grow_bytes))
+        self._takes = brought.takes
         self._tier = tier
         self._pythons = environments.versions if environments is not None else ()
         self._torch_variants = environments.torch_variants if environments is not None else ()
@@ -196,6 +212,7 @@ class Offer:
             tier=self._tier,
             pythons=self._pythons,
             torch_variants=self._torch_variants,
+            takes=self._takes,
             left_out=left_out if full is None else {**left_out, "disk": full},
         )
         return ask if full is None else replace(ask, devices=(), price_cpu=None, price_gpu=None)
@@ -245,6 +262,67 @@ def _with_flags(provider: Provider, settings: AgentSettings) -> Provider:
         price_cpu=price(settings.price_cpu, provider.price_cpu),
         price_gpu=price(settings.price_gpu, provider.price_gpu),
     )
+
+
+def _images(settings: AgentSettings, sandbox: Sandbox, brought: Brought) -> Images | None:
+    """None, with the reason in the log, where jobs can bring no images."""
+    from perak.agent.images.images import ImageLimits, Images
+
+    if not brought.images_bytes:
+        log.warning("no images are taken: too little room for them; see `cache:` in the provider file")
+        return None
+
+    def in_use() -> set[str]:
+        return {Path(spec.image.root).name for spec in _specs(sandbox) if spec.image is not None}
+
+    try:
+        return Images(
+            settings.state_dir,
+            uid=UNPACK_UID if os.geteuid() == 0 else None,
+            reach=brought.reach,
+            downloads=Downloads(attempts_max=settings.limits.transfer_attempts_max),
+            limits=ImageLimits(cache_bytes=brought.images_bytes),
+            in_use=in_use,
+        )
+    except OSError as error:
+        log.warning("no images are taken: %s", error)
+        return None
+
+
+def _inputs(settings: AgentSettings, sandbox: Sandbox, brought: Brought, blobs: Blobs) -> Inputs | None:
+    """None, with the reason in the log, where jobs can bring no inputs."""
+    from perak.agent.inputs.inputs import InputLimits, Inputs
+
+    if not brought.inputs_bytes:
+        log.warning("no inputs are taken: too little room for them; see `cache:` in the provider file")
+        return None
+
+    def in_use() -> set[str]:
+        folder = str(settings.state_dir / "inputs")
+        sources = (mount.source for spec in _specs(sandbox) for mount in spec.inputs)
+        return {Path(each).relative_to(folder).parts[0] for each in sources if each.startswith(f"{folder}/")}
+
+    try:
+        return Inputs(
+            settings.state_dir,
+            uid=UNPACK_UID if os.geteuid() == 0 else None,
+            reach=brought.reach,
+            downloads=Downloads(attempts_max=settings.limits.transfer_attempts_max),
+            limits=InputLimits(cache_bytes=brought.inputs_bytes),
+            outputs=blobs,
+            s3_settings=brought.s3,
+            in_use=in_use,
+        )
+    except OSError as error:
+        log.warning("no inputs are taken: %s", error)
+        return None
+
+
+def _specs(sandbox: Sandbox) -> Iterator[RunSpec]:
+    """What the runs that are here were asked to be."""
+    for status in sandbox.find():
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            yield sandbox.load(status.run_id)
 
 
 def _sandbox(state_dir: Path) -> tuple[Sandbox, TierReport]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from perak.agent.blobs import Blobs
 from perak.agent.core import Failed
-from perak.agent.sandbox import Mount, RunSpec, Sandbox
+from perak.agent.sandbox import ImageRoot, Mount, RunSpec, Sandbox
 from perak.agent.sandbox.launch import PROXY_PORT
 from perak.domain.errors import DomainError, Unavailable
 from perak.domain.report import OutputBlob
@@ -21,6 +21,8 @@ from perak.wire.session import LeaseOrder
 
 if TYPE_CHECKING:
     from perak.agent.environments import Environment
+    from perak.agent.images.images import Images
+    from perak.agent.inputs.inputs import Inputs
     from perak.agent.probe.driver import DeviceAccess
     from perak.domain.hardware.torch import TorchChoice
 
@@ -72,6 +74,11 @@ class WorkFailed(Exception):
         return Failed(run=run, cause=self.cause, detail=self.detail)
 
 
+def no_secrets(order: LeaseOrder, name: str) -> str:
+    """Stands where a node can't be given secrets."""
+    raise WorkFailed("image", f"this node can't be given the secret {name}, which the image needs")
+
+
 WORTH_A_LINE_BYTES = 64 * 10**6
 """A work folder that takes a second or more to unpack is spoken of in the log; the others are just there."""
 
@@ -88,6 +95,11 @@ class Work:
     devices: Devices | None
     log_bytes_max: int
     transfer_attempts_max: int
+    images: Images | None = None
+    """None: this node takes no images."""
+    inputs: Inputs | None = None
+    secret: Callable[[LeaseOrder, str], str] = no_secrets
+    """The value of a secret that the order names."""
     grants: Callable[[], tuple[str, ...]]
     """What the provider lets jobs have, of `perak.domain.offer.GRANTS`."""
 
@@ -96,12 +108,14 @@ class Work:
         if order.network_allow and "network" not in self.grants():
             raise WorkFailed("sandbox", "this node's provider lets no job out to the network")
         environment = self._environment(order, say)
+        image = self._image(order, say)
+        inputs = self._inputs(order, say)
         archive = None
         with self._folder() as folder:
             if order.workdir_digest is not None:
                 archive = folder / "workdir.tar.gz"
                 self._fetch(order, order.workdir_digest, archive)
-            work = self._sandbox_folder(order, environment)
+            work = self._sandbox_folder(order, environment, image, inputs)
             if archive is not None:
                 self._unpack(order, archive, work, say)
 
@@ -128,6 +142,28 @@ class Work:
             missing=packed.missing,
             skipped=_told(packed.skipped),
         )
+
+    def _image(self, order: LeaseOrder, say: Say) -> ImageRoot | None:
+        if order.image is None:
+            return None
+        if self.images is None:
+            raise WorkFailed("image", "this node takes no images")
+        name = order.image_credentials
+        credentials = self.secret(order, name) if name is not None else None
+        try:
+            return self.images.ensure(order.image, credentials=credentials, say=say)
+        except (DomainError, OSError) as error:
+            raise WorkFailed("image", str(error)) from None
+
+    def _inputs(self, order: LeaseOrder, say: Say) -> tuple[Mount, ...]:
+        if not order.inputs:
+            return ()
+        if self.inputs is None:
+            raise WorkFailed("inputs", "this node takes no inputs")
+        try:
+            return self.inputs.ensure(order.lease, order.inputs, say=say)
+        except (DomainError, OSError) as error:
+            raise WorkFailed("inputs", str(error)) from None
 
     def _environment(self, order: LeaseOrder, say: Say) -> Environment | None:
         if order.python_version is None:
@@ -166,16 +202,28 @@ class Work:
                 raise WorkFailed("workdir", str(error)) from None
         raise WorkFailed("workdir", f"{why}; tried {self.transfer_attempts_max} times")
 
-    def _sandbox_folder(self, order: LeaseOrder, environment: Environment | None) -> Path:
+    def _sandbox_folder(
+        self,
+        order: LeaseOrder,
+        environment: Environment | None,
+        image: ImageRoot | None,
+        inputs: tuple[Mount, ...],
+    ) -> Path:
         try:
             with contextlib.suppress(KeyError):
                 # What an earlier life of this agent had begun to prepare; begin anew.
                 self.sandbox.release(order.run)
-            return self.sandbox.prepare(self._spec(order, environment)).work
+            return self.sandbox.prepare(self._spec(order, environment, image, inputs)).work
         except (OSError, RuntimeError, ValueError, LookupError) as error:
             raise WorkFailed("sandbox", f"the sandbox could not be made: {error}") from None
 
-    def _spec(self, order: LeaseOrder, environment: Environment | None) -> RunSpec:
+    def _spec(
+        self,
+        order: LeaseOrder,
+        environment: Environment | None,
+        image: ImageRoot | None,
+        inputs: tuple[Mount, ...],
+    ) -> RunSpec:
         access = self._access(order)
         return RunSpec(
             run_id=order.run,
@@ -184,6 +232,8 @@ class Work:
             epoch=order.epoch,
             setup=order.setup,
             command=order.command,
+            image=image,
+            inputs=inputs,
             env=_env(order, access),
             mounts=(*_mounts(environment), *(access.mounts if access else ())),
             path_prefix=(str(environment.bin),) if environment else (),
@@ -195,11 +245,11 @@ class Work:
             max_duration_seconds=order.max_duration_seconds,
             device_nodes=access.nodes if access else (),
             masks=access.masks if access else (),
+            network_allow=order.network_allow,
         )
 
     def _access(self, order: LeaseOrder) -> DeviceAccess | None:
         if not order.devices:
-            network_allow = (order.network_allow,)
             return None
         if self.devices is None:
             raise LookupError("this node has no devices")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
 from perak.app.records import Caller
 from perak.domain.errors import InsufficientFunds, InvalidInput, NotFound
-from perak.domain.job import JobSpec
+from perak.domain.job import Image, Input, JobSpec
 from perak.domain.lifecycle import JOB
 from perak.domain.outcome import hold_for
 from perak.domain.units import format_money
@@ -25,17 +26,46 @@ async def submit(
 ) -> tuple[str, list[Effect]]:
     """Queue a job and hold its money. The new job's id, and what to wake.
 
-    Raises InvalidInput where the work folder was not uploaded, InsufficientFunds where the wallet does not
-    cover the hold.
+    Raises InvalidInput where the work folder was not uploaded or an image is not pinned, NotFound where an
+    input is no output of an earlier job, InsufficientFunds where the wallet does not cover the hold.
     """
     if spec.workdir_digest and not await tx.blobs.known(project=caller.project, digest=spec.workdir_digest):
         raise InvalidInput(f"the work folder {spec.workdir_digest} was not uploaded; PUT /v1/blobs/… first")
+    _check_pinned(spec.image)
+    spec = replace(spec, inputs=tuple([await _pinned(tx, caller.project, each) for each in spec.inputs]))
     job = new_id("job")
     amount, mode = await _hold(tx, caller.project, spec)
     await tx.jobs.insert(id=job, caller=caller, spec=spec, tree=tree, hold_mode=mode, now=now)
     if amount:
         await tx.ledger.hold(project=caller.project, job=job, amount=amount, now=now)
     return job, [MarketChanged()]
+
+
+def _check_pinned(image: Image | None) -> None:
+    """The tag of an image may mean something else tomorrow, and we never ask a registry ourselves."""
+    if image is not None and image.digest is None:
+        raise InvalidInput(
+            f"the image {image.name} is not pinned; name it by digest, as {image.name}@sha256:… "
+            "(`perak run` and the SDK do so by asking the registry; `skopeo inspect` shows it, too)",
+            code="image_not_pinned",
+        )
+
+
+async def _pinned(tx: Transaction, project: str, wanted: Input) -> Input:
+    """An earlier job's outputs by what they are now; other inputs as they are."""
+    if not wanted.url.startswith("job:"):
+        return wanted
+    named = wanted.url.removeprefix("job:").partition("/")[0]
+    digest = await tx.jobs.outputs(named, project=project)
+    # A node names the digest: only what was uploaded for this project is given to it.
+    if digest is None or not await tx.blobs.known(project=project, digest=digest):
+        raise NotFound(
+            f"the input {wanted.path} names outputs of {named[:80]}, and this project has no such job with "
+            "outputs; `perak ps -a` lists its jobs"
+        )
+    if wanted.digest not in (None, digest):
+        raise InvalidInput(f"the input {wanted.path} names {wanted.digest}, and the outputs are {digest}")
+    return replace(wanted, digest=digest)
 
 
 async def _hold(tx: Transaction, project: str, spec: JobSpec) -> tuple[int, str]:

@@ -71,6 +71,9 @@ class JobStore(Protocol):
 
     async def started(self, id: str, *, state: str, now: datetime) -> None: ...
     async def event(self, id: str, *, kind: str, detail: str, now: datetime) -> None: ...
+    async def outputs(self, id: str, *, project: str) -> str | None:
+        """The digest of the outputs of the job's last run that has some; None: no such job, or none."""
+
     async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
         """Queued jobs in their order, locked, without those that another transaction holds."""
 

@@ -124,7 +124,7 @@ def pages(
 
 def submit(source: JobSource, *, url: str, progress: Progress | None) -> Flow[api.Job]:
     """Send the work folder unless the exchange has it, then the job. One request if there is no folder."""
-    tree, folder = yield Work(lambda: as_job(source))
+    tree, folder = yield Work(lambda: _ready(source))
     digest = None
     if folder is not None:
         digest = yield from _send_workdir(folder, url=url, progress=progress)
@@ -199,6 +199,16 @@ def as_job(source: JobSource) -> tuple[dict[str, Any], Path | None]:
         return tree, Path(named).absolute() if named else None
     file = source if isinstance(source, JobFile) else load_job_file(source)
     return file.tree, file.workdir
+
+
+def _ready(source: JobSource) -> tuple[dict[str, Any], Path | None]:
+    """The tree with its image pinned, and the folder to pack."""
+    tree, folder = as_job(source)
+    if "image" in tree:
+        from perak.client.images import pin_image
+
+        tree = pin_image(tree)
+    return tree, folder
 
 
 def backoff_seconds(failures: int) -> float:

@@ -102,10 +102,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """A validated job file. `workdir_digest` is ``sha256:<hex>`` of the packed work folder, if any."""
+    """A validated job file. `workdir_digest` is ``sha256:<hex>`` of the packed work folder, if any.
+
+    `run` None: what the image says is run.
+    """
 
     name: str
-    run: str
+    run: str | None
     setup: str | None = None
     env: dict[str, str] = field(default_factory=dict)
     python: PythonEnvironment | None = None

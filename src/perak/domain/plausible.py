@@ -140,6 +140,7 @@ def check_offer(ask: OfferAsk) -> None:
     _count("torch_variants", ask.torch_variants, PYTHONS_MAX)
     for variant in ask.torch_variants:
         _pattern("torch_variants", variant, _TORCH_VARIANT)
+    _names("takes", ask.takes, PYTHONS_MAX)
     _reasons("left_out", ask.left_out)
     _name("tier", ask.tier)
     _name("runtime", ask.runtime)

@@ -58,6 +58,11 @@ FUND_DEFAULT = "100.00"
 @click.option(
     "--region", help="Where this machine stands, like DE; it decides the carbon of its electricity."
 )
+@click.option(
+    "--provider-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True, resolve_path=True),
+    help="What this machine offers besides: hours, reserve, caches; see the provider's guide.",
+)
 @click.option("--name", help="The exchange's name; fixed at the first start.")
 @click.option("--currency", help=f"Fixed at the first start.  [default: {CURRENCY_DEFAULT}]")
 @click.option(
@@ -75,6 +80,7 @@ def command(
     price_cpu: str,
     price_gpu: str,
     region: str | None,
+    provider_file: Path | None,
     name: str | None,
     currency: str | None,
     fund: str,
@@ -94,6 +100,7 @@ def command(
         with_agent=not no_agent,
         prices={"--price-cpu": price_cpu, "--price-gpu": price_gpu},
         region=region,
+        provider_file=provider_file,
         name=name,
         currency=currency,
         fund=fund,
@@ -117,6 +124,7 @@ class Options:
     with_agent: bool
     prices: dict[str, str]
     region: str | None
+    provider_file: Path | None
     name: str | None
     currency: str | None
     fund: str
@@ -270,6 +278,7 @@ class Supervisor:
         arguments += ["--drain-on-exit", "--log-level", options.log_level]
         arguments += [word for pair in options.prices.items() for word in pair]
         arguments += ["--region", options.region] if options.region else []
+        arguments += ["--provider-file", str(options.provider_file)] if options.provider_file else []
         return Plan("agent", tuple(arguments), invite)
 
     def _tell(self) -> None:

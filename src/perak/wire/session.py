@@ -131,7 +131,8 @@ class LeaseOrder(msgspec.Struct, frozen=True, kw_only=True):
     """One lease that the node should have now. `wanted` "stop": end the run, for the cause given.
 
     `devices`: UUIDs of the GPUs that belong to this lease alone. `image`: ``name@sha256:...``, its closed
-    registry's secret in `image_credentials`. `tier`: the sandbox to use, None the node's default.
+    registry's secret in `image_credentials`; its own program is run where `command` is None. `tier`: the
+    sandbox to use, None the node's default.
     """
 
     lease: str
@@ -141,7 +142,7 @@ class LeaseOrder(msgspec.Struct, frozen=True, kw_only=True):
     wanted: Literal["run", "stop"]
     stop_cause: str | None = None
     name: str
-    command: str
+    command: str | None
     setup: str | None = None
     env: dict[str, str] = {}
     python_version: str | None = None

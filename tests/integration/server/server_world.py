@@ -36,6 +36,7 @@ OFFER = OfferAsk(
     disk_bytes=50 * 10**9,
     price_cpu=360_000,
     pythons=("3.11",),
+    takes=("image", "https", "s3", "job"),
 )
 PATIENCE_SECONDS = 30.0
 """Only a failing test waits this long; a machine that is busy with others takes seconds."""

@@ -109,6 +109,7 @@ CASES = {
     "GET /v1/projects": Case(role=OPERATOR),
     "POST /v1/projects": Case(role=OPERATOR, body={"name": "new"}),
     "GET /v1/node/leases/{lease}/workdir": Case(role=NODE),
+    "GET /v1/node/leases/{lease}/inputs/{digest}": Case(role=NODE, ids={"digest": "outputs_digest"}),
     "PUT /v1/node/leases/{lease}/outputs/{digest}": Case(role=NODE, content=b"other bytes"),
     # Last: the owner's own question ends its node.
     "DELETE /v1/nodes/{node}": Case(role=PROVIDER),
@@ -240,7 +241,8 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
             chunk(order, 0, log),
             exited(order, started_at=at, log_bytes=len(log), outputs=blob),
         )
-        live = (await client.post("/v1/jobs", json=body)).json()["id"]
+        reads_it = body | {"job": file | {"inputs": {"before": f"job:{job}"}}}
+        live = (await client.post("/v1/jobs", json=reads_it)).json()["id"]
         live_order = await node.lease_of(live)
         await node.report(started(live_order))
         (receipt,) = (await client.get("/v1/receipts")).json()["items"]

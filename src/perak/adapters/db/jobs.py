@@ -114,6 +114,16 @@ class PgJobs:
             "insert into job_event (job_id, at, kind, detail) values ($1, $2, $3, $4)", id, now, kind, detail
         )
 
+    async def outputs(self, id: str, *, project: str) -> str | None:
+        digest: str | None = await self._db.fetchval(
+            """select run.outputs->>'digest' from run join job on job.id = run.job_id
+            where job.id = $1 and job.project_id = $2 and jsonb_typeof(run.outputs) = 'object'
+            order by run.attempt desc limit 1""",
+            id,
+            project,
+        )
+        return digest
+
     async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
         rows = await self._db.fetch(PENDING, after, limit)
         return [

@@ -32,6 +32,7 @@ def build_ask(
     tier: TierReport,
     pythons: tuple[str, ...],
     torch_variants: tuple[str, ...] = (),
+    takes: tuple[str, ...] = (),
     left_out: Mapping[str, str] = NOTHING_LEFT_OUT,
 ) -> OfferAsk:
     """The ask to post; `left_out`: devices that are not in `devices`, and why. Raises NothingToOffer."""
@@ -62,6 +63,7 @@ def build_ask(
         hours=provider.hours,
         pythons=pythons,
         torch_variants=torch_variants if devices else (),
+        takes=takes,
         left_out=dict(left_out),
         tier=tier.tier,
         runtime=tier.runtime,

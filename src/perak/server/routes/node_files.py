@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
@@ -71,6 +72,28 @@ async def get_workdir(lease: str, request: Request, node: SigningNode) -> Respon
     return StreamingResponse(blob.chunks, media_type="application/gzip", headers=headers)
 
 
+@router.get("/{lease}/inputs/{digest}", response_class=StreamingResponse)
+async def get_input(lease: str, digest: str, request: Request, node: SigningNode) -> Response:
+    """Outputs of an earlier job that the lease's job names; `Range: bytes=N-` goes on after a cut."""
+    services = services_of(request)
+    job = await _job(request, lease, node)
+    async with services.db.transaction() as tx:
+        known = digest in job.input_digests and await tx.blobs.known(project=job.project, digest=digest)
+    if not known:
+        raise NotFound(f"the job of the lease {lease[:80]} has no such input", code="no_input")
+    size = await services.blobs.size(digest)
+    offset = _offset(request.headers.get("range", ""))
+    if size is None or offset >= max(size, 1):
+        return Response(status_code=416, headers={"Content-Range": f"bytes */{size or 0}"})
+    blob = await services.blobs.get(digest, offset=offset)
+    headers = {"Content-Length": str(size - offset)}
+    if offset:
+        headers["Content-Range"] = f"bytes {offset}-{size - 1}/{size}"
+    return StreamingResponse(
+        blob.chunks, status_code=206 if offset else 200, media_type="application/gzip", headers=headers
+    )
+
+
 @router.put("/{lease}/outputs/{digest}", status_code=201, response_model=BlobView)
 async def put_outputs(lease: str, digest: str, request: Request, node: SigningNode) -> Response:
     """Store the packed outputs of the lease's run; the report of its end names their digest."""
@@ -82,6 +105,12 @@ async def put_outputs(lease: str, digest: str, request: Request, node: SigningNo
     async with services.db.transaction() as tx:
         await tx.blobs.note(project=job.project, digest=digest, size_bytes=size, now=clock.now())
     return reply(BlobView(digest=digest, size_bytes=size), status=201)
+
+
+def _offset(header: str) -> int:
+    """Where ``bytes=N-`` begins; anything else asks for all (RFC 9110, 14.2)."""
+    match = re.fullmatch(r"bytes=(\d{1,18})-", header)
+    return int(match[1]) if match else 0
 
 
 async def _job(request: Request, lease: str, node: str) -> LeasedJob:

@@ -38,14 +38,10 @@ ERRORS_SHOWN_MAX = 20
 
 NOT_BUILT_YET = frozenset(
     {
-        "image",
         "secrets",
-        "inputs",
-        "network",
         "checkpoint",
         "start",
         "prefer",
-        "placement.isolation",
         "placement.regions",
         "placement.min_grade",
         "interruptible",
@@ -111,11 +107,13 @@ def parse_job(
         raise JobFileError([field_error(file, None, "", f"must be a block of keys, such as {EXAMPLE}")])
     where = Where(file=file, positions=positions or {})
     unbuilt, rest = _split_unbuilt(tree, where)
+    wrong = _wrong_together(rest, where)
     try:
         model = Job.model_validate(rest)
     except ValidationError as error:
-        wrong = [as_field_error(details, where) for details in error.errors(include_url=False)]
-        raise JobFileError(sorted(unbuilt + wrong, key=by_line)[:ERRORS_SHOWN_MAX]) from None
+        wrong += [as_field_error(details, where) for details in error.errors(include_url=False)]
+    if wrong:
+        raise JobFileError(sorted(unbuilt + wrong, key=by_line)[:ERRORS_SHOWN_MAX])
     if unbuilt:
         raise JobFileNotSupportedYet(unbuilt)
     return spec_of(model, workdir_digest)
@@ -128,6 +126,22 @@ def json_schema() -> dict[str, Any]:
     schema["$id"] = SCHEMA_ID
     schema["title"] = "Perak job file"
     return schema
+
+
+def _wrong_together(tree: Mapping[str, Any], where: Where) -> list[FieldError]:
+    """Keys that are missing or too many beside others."""
+    errors = []
+    if "run" not in tree and "image" not in tree:
+        errors.append(where.error(("run",), f"is missing; a job file needs at least {EXAMPLE}"))
+    elif "run" not in tree and "setup" in tree:
+        errors.append(
+            where.error(("run",), "is missing: `setup` prepares for a script, not for an image's program")
+        )
+    if "python" in tree and "image" in tree:
+        errors.append(
+            where.error(("python",), "is the node's, and an image brings its own; leave one of them out")
+        )
+    return errors
 
 
 def _split_unbuilt(tree: Mapping[str, Any], where: Where) -> tuple[list[FieldError], dict[str, Any]]:

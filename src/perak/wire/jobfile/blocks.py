@@ -151,7 +151,7 @@ class Placement(Block):
 
 
 class Job(Block):
-    """What a job is and what it needs. Only `name` and `run` are required."""
+    """What a job is and what it needs. Only `name`, and `run` or `image`, are required."""
 
     name: Annotated[str, BeforeValidator(name_of, json_schema_input_type=str)] = Field(
         description="The job's name, for people; it need not be unique.", pattern=NAME_PATTERN
@@ -164,7 +164,11 @@ class Job(Block):
         examples=["."],
     )
     setup: Script | None = Field(default=None, description="Shell script that runs first, offline.")
-    run: Script = Field(description="Shell script that is the job.", examples=["python train.py"])
+    run: Script | None = Field(
+        default=None,
+        description="Shell script that is the job. Only an image has a program of its own to run without.",
+        examples=["python train.py"],
+    )
     env: Annotated[
         dict[str, str], BeforeValidator(env_of, json_schema_input_type=dict[str, str | int] | None)
     ] = Field(default_factory=dict, description="Environment variables.", examples=[{"EPOCHS": "5"}])

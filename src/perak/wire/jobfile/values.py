@@ -337,8 +337,19 @@ def inputs_of(value: object) -> dict[str, str]:
         raise refuse("must be a block of folders and sources, such as {data/: https://...@sha256:...}")
     if len(value) > INPUTS_MAX:
         raise refuse(f"has {len(value)} entries; at most {INPUTS_MAX} are allowed")
+    places: set[str] = set()
     for path, source in value.items():
-        _input_path(path)
+        place = _input_path(path)
+        if near := next(
+            (
+                each
+                for each in places
+                if f"{each}/".startswith(f"{place}/") or f"{place}/".startswith(f"{each}/")
+            ),
+            None,
+        ):
+            raise refuse(f"lies in the place of another input, {near}", at=path)
+        places.add(place)
         if not isinstance(source, str) or len(source) > INPUT_LENGTH_MAX or parse_input(source) is None:
             raise refuse(
                 f"{str(source)[:80]!r} is not a source; write it like https://host/file@sha256:..., "
@@ -348,10 +359,12 @@ def inputs_of(value: object) -> dict[str, str]:
     return dict(value)
 
 
-def _input_path(path: object) -> None:
-    if not isinstance(path, str) or path in ("", ".", "./"):
+def _input_path(path: object) -> str:
+    """The place without its last slash."""
+    parts = path.removesuffix("/").split("/") if isinstance(path, str) else [""]
+    if any(part in ("", ".") for part in parts):
         raise refuse("must name a place below the work folder, such as data/", at=str(path)[:80])
-    output(path)
+    return output(path).removesuffix("/")
 
 
 _INPUT = re.compile(

@@ -109,21 +109,32 @@ async def live_leases(connection: Any, nodes: Sequence[str]) -> list[LiveLease]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedJob:
-    """Whose job a node's live lease is, and its work folder."""
+    """Whose job a node's live lease is, its work folder, and the earlier outputs that it reads."""
 
     project: str
     workdir_digest: str | None
+    input_digests: frozenset[str]
 
 
 async def leased_job(connection: Any, lease: str, *, node: str) -> LeasedJob | None:
     """The job of a live lease of the node; None where the node has no such lease."""
     row = await connection.fetchrow(
-        """select job.project_id, job.workdir_digest from lease join job on job.id = lease.job_id
+        """select job.project_id, job.workdir_digest, job.spec::text as spec_text
+        from lease join job on job.id = lease.job_id
         where lease.id = $1 and lease.node_id = $2 and lease.state in ('active', 'suspected')""",
         lease,
         node,
     )
-    return LeasedJob(project=row["project_id"], workdir_digest=row["workdir_digest"]) if row else None
+    if row is None:
+        return None
+    inputs = _spec_decoder.decode(row["spec_text"]).inputs
+    return LeasedJob(
+        project=row["project_id"],
+        workdir_digest=row["workdir_digest"],
+        input_digests=frozenset(
+            each.digest for each in inputs if each.url.startswith("job:") and each.digest
+        ),
+    )
 
 
 async def node_sign_key(connection: Any, node: str) -> bytes | None:
@@ -200,6 +211,7 @@ def _offer(offer: MarketOffer) -> Offer:
         price_cpu=None if ask.price_cpu is None else format_money(ask.price_cpu),
         pythons=list(ask.pythons),
         torch_variants=list(ask.torch_variants),
+        takes=list(ask.takes),
         left_out=ask.left_out,
         tier=ask.tier,
         runtime=ask.runtime,

@@ -1,0 +1,1 @@
+"""Container images for jobs: pulled, verified, unpacked by an unprivileged process, and shared read-only."""

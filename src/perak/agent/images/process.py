@@ -1,0 +1,102 @@
+"""Starts `perak.agent.images.unpacker`, the process that touches what strangers packed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from perak.agent.images.trees import Refused
+
+SECONDS_MAX = 1800.0
+"""20 GiB at a slow disk's 20 MB/s."""
+LAST_WORDS_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Of one image, or one archive of data."""
+
+    bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacker:
+    """`uid`: who unpacks, None for the agent's own user, which may not be root then."""
+
+    uid: int | None
+    limits: Limits
+
+    def __post_init__(self) -> None:
+        assert self.uid is not None or os.geteuid() != 0, "nothing is unpacked as root"
+
+    def unpack(
+        self, packed: Path, target: Path, *, diff_id: str | None, plain: bool = False
+    ) -> dict[str, Any]:
+        """Unpack into the empty folder `target`. Raises Refused; `target` is the caller's to clear then."""
+        with packed.open("rb") as stream:
+            return self._run(
+                {
+                    "action": "unpack",
+                    "root": str(target.parent),
+                    "target": target.name,
+                    "diff_id": diff_id,
+                    "plain": plain,
+                    "packed_bytes": packed.stat().st_size,
+                },
+                stream,
+            )
+
+    def merge(
+        self, store: Path, layers: list[str], target: Path, *, user: str, working_dir: str
+    ) -> dict[str, Any]:
+        """Make one root of layers in `store`/layers in `target`, below `store`. Raises Refused."""
+        return self._run(
+            {
+                "action": "merge",
+                "root": str(store),
+                "target": str(target.relative_to(store)),
+                "layers": layers,
+                "user": user,
+                "working_dir": working_dir,
+            }
+        )
+
+    def own(self, folder: Path) -> Path:
+        """`folder`, made for the unpacking user to write in."""
+        folder.mkdir(mode=0o755)
+        if self.uid is not None:
+            os.chown(folder, self.uid, self.uid)
+        return folder
+
+    def _run(self, request: dict[str, Any], stream: BinaryIO | None = None) -> dict[str, Any]:
+        request |= {"uid": self.uid, "limit_bytes": self.limits.bytes, "limit_files": self.limits.files}
+        command = [sys.executable, "-I", "-m", "perak.agent.images.unpacker", json.dumps(request)]
+        try:
+            done = subprocess.run(
+                command,
+                stdin=stream if stream is not None else subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=SECONDS_MAX,
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+                cwd="/",
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise Refused(f"it was not unpacked within {SECONDS_MAX:g} s") from None
+        try:
+            answer = json.loads(done.stdout)
+        except ValueError:
+            words = done.stderr.strip()[-LAST_WORDS_CHARACTERS:]
+            raise Refused(f"what unpacks it ended with {done.returncode}: {words}") from None
+        if "error" in answer:
+            raise Refused(answer["error"])
+        result: dict[str, Any] = answer["ok"]
+        return result
