@@ -11,6 +11,7 @@ import click
 from perak.app.periods import Periods
 from perak.domain.errors import DomainError
 from perak.domain.units import parse_money
+from perak.server.connections import PER_ADDRESS_MAX, TOTAL_MAX, ConnectionLimits
 from perak.server.settings import (
     CURRENCY_DEFAULT,
     FEE_BASIS_POINTS_DEFAULT,
@@ -121,6 +122,22 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     help="Let webhooks reach private addresses, and go without TLS: where every provider is trusted.",
 )
 @click.option(
+    "--connections",
+    envvar="PERAK_CONNECTIONS",
+    default=TOTAL_MAX,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Connections that are served at once, agents' sessions among them.",
+)
+@click.option(
+    "--connections-per-address",
+    envvar="PERAK_CONNECTIONS_PER_ADDRESS",
+    default=PER_ADDRESS_MAX,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Of one address (IPv6: network); behind a proxy, which has one, as many as in all.",
+)
+@click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
 def command(
@@ -144,6 +161,8 @@ def command(
     start_within_seconds: float,
     report_within_seconds: float,
     certificate_seconds: float,
+    connections: int,
+    connections_per_address: int,
     log_level: str,
 ) -> None:
     """Serve an exchange on a PostgreSQL database. Several may serve the same one.
@@ -173,6 +192,7 @@ def command(
             operator_key=os.environ.pop(OPERATOR_KEY_VARIABLE, None),
             fund=parse_money(fund),
             webhooks_to_private=webhooks_to_private,
+            connections=ConnectionLimits(total=connections, per_address=connections_per_address),
             periods=Periods(
                 beat_seconds=beat_seconds,
                 lost_after_seconds=lost_after_seconds,

@@ -8,6 +8,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from perak.server.connections import RETRY_AFTER_SECONDS, Connections, Full, Seat
+
 HEAD_BYTES_MAX = 64 * 1024
 """A request's line and headers; ours have 2 kB, and a node's signature in one some 10 kB."""
 
@@ -32,17 +34,35 @@ class PatientProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1 with bounds on a head's time and size, which it lacks, and on an unread body."""
 
     patience = Patience()
+    counted: Connections
+    seat: Seat | Full
+    """Where the connection is counted. A protocol that it is handed to at an upgrade gives the seat back."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn's own narrowing
+        self.seat = self.counted.enter(self.client[0] if self.client else "")
         self._timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
         self._in_head, self._in_body = True, False
         self._cut_after(self.patience.head_seconds)
+        if isinstance(self.seat, Full):
+            self._refuse(self.seat)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._keep()
+        if isinstance(self.seat, Seat):
+            self.seat.leave()
         super().connection_lost(exc)
+
+    def _refuse(self, full: Full) -> None:
+        """Answer before the request is read, as reading it is what there is no room for."""
+        body = f"{full.reason}\n".encode()
+        head = (
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            f"content-length: {len(body)}\r\nretry-after: {RETRY_AFTER_SECONDS}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -89,6 +109,6 @@ class PatientProtocol(HttpToolsProtocol):
             self.transport.abort()
 
 
-def protocol(patience: Patience) -> type[Any]:
-    """The protocol with this patience, as uvicorn takes it."""
-    return type("PatientProtocol", (PatientProtocol,), {"patience": patience})
+def protocol(patience: Patience, counted: Connections) -> type[Any]:
+    """The protocol with this patience, as uvicorn takes it; its connections are counted together."""
+    return type("PatientProtocol", (PatientProtocol,), {"patience": patience, "counted": counted})

@@ -15,6 +15,7 @@ from perak.server import clock
 from perak.server.app import create_app
 from perak.server.bootstrap import FirstStart
 from perak.server.certificates import TlsFiles, tls_files
+from perak.server.connections import Connections
 from perak.server.patience import protocol
 from perak.server.services import Services, open_services
 from perak.server.sessions import NodeSession
@@ -58,7 +59,7 @@ async def prepared(
             tls = tls_files(settings, services.identity.authority, now=clock.now())
             config = uvicorn.Config(
                 create_app(services),
-                http=protocol(settings.patience),
+                http=protocol(settings.patience, Connections(settings.connections, files_max=_files_max())),
                 ws=agent_sockets(lambda socket: NodeSession(socket, services)),
                 log_config=None,
                 access_log=False,
@@ -124,8 +125,11 @@ def public_url(settings: Settings, listener: socket.socket) -> str:
 
 def _allow_connections() -> None:
     """As many open files as the system lets us have: the usual 1,024 are fewer than the nodes of a fleet."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_files_max(), _files_max()))
+
+
+def _files_max() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 
 
 async def serve(

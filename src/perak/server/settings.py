@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perak.app.periods import Periods
 from perak.domain.errors import InvalidInput
+from perak.server.connections import ConnectionLimits
 from perak.server.patience import Patience
 
 HOST_DEFAULT = "127.0.0.1"
@@ -44,6 +45,7 @@ class Settings:
     webhooks_to_private: bool = False
     """Whether webhooks may reach the exchange's own networks: only where every provider is trusted."""
     patience: Patience = field(default_factory=Patience)
+    connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     periods: Periods = field(default_factory=Periods)
 
     @property

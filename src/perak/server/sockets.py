@@ -17,6 +17,8 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from perak.server.connections import Full, Seat
+from perak.server.patience import PatientProtocol
 from perak.wire import session as wire
 
 UNREAD_BYTES_MAX = 4 * 2**20
@@ -45,7 +47,7 @@ class Talk(Protocol):
 class AgentSocket(asyncio.Protocol):
     """One connection, from the request for an upgrade to its end; made by uvicorn, with its own arguments."""
 
-    __slots__ = ("_closing", "_connections", "_parts", "_protocol", "_talk", "_tasks", "_transport")
+    __slots__ = ("_closing", "_connections", "_parts", "_protocol", "_seat", "_talk", "_tasks", "_transport")
 
     talk: ClassVar[Callable[[AgentSocket], Talk]]
 
@@ -57,12 +59,16 @@ class AgentSocket(asyncio.Protocol):
         self._parts: list[bytes] | None = None
         self._closing: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
+        self._seat: Seat | Full | None = None
 
     # What uvicorn and the event loop call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
+        handed_over_by = self._transport.get_protocol()
+        if isinstance(handed_over_by, PatientProtocol):
+            self._seat = handed_over_by.seat
 
     def data_received(self, data: bytes) -> None:
         self._protocol.receive_data(data)
@@ -77,6 +83,8 @@ class AgentSocket(asyncio.Protocol):
         self._connections.discard(self)
         if self._closing is not None:
             self._closing.cancel()
+        if isinstance(self._seat, Seat):
+            self._seat.leave()
         if self._talk is not None:
             self._talk.on_closed()
             self._talk = None  # Each holds the other.
