@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 SEND_BATCH = 32
 """Reports read from the journal at a time."""
 QUICK_SECONDS = 5.0
-"""An exchange that was away for seconds has all nodes again some seconds later; if delays went on to double, half
-of them would be ten seconds late. 2,000 agents then dial 500 times a second, which costs it little."""
+"""An exchange that was away for seconds has all nodes again some seconds later; if delays went on to double,
+half of them would be ten seconds late. 2,000 agents then dial 500 times a second, which costs it little."""
 
 
 class SessionRefused(DomainError):
