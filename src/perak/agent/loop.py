@@ -477,15 +477,16 @@ class Node:
 
     def _report_started(self, order: LeaseOrder, status: RunStatus) -> None:
         assert status.started_at is not None
+        used = self.work.tiers.report(order.tier, default=self.tier) if self.work.tiers else self.tier
         self._report(
             RunStarted(
                 run=order.run,
                 lease=order.lease,
                 epoch=order.epoch,
                 started_at=_ms(status.started_at),
-                tier=self.tier.tier,
-                enforced=self.tier.enforced,
-                unenforced=self.tier.unenforced,
+                tier=used.tier,
+                enforced=used.enforced,
+                unenforced=used.unenforced,
             )
         )
         self._meters[order.run] = state = self.meter.begin(order, at=status.started_at)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from perak.domain.isolation import ISOLATION
+
 if TYPE_CHECKING:
     from perak.agent.settings import AgentSettings
 
@@ -27,6 +29,13 @@ EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 0, 1, 69, 77
 @click.option("--region", help="A country, like DE; it decides the carbon of the electricity.")
 @click.option("--price-cpu", metavar="PRICE", help="Per core-hour, like 0.02.")
 @click.option("--price-gpu", metavar="PRICE", help="Per GPU-hour, like 0.20.")
+@click.option(
+    "--tiers",
+    metavar="LIST",
+    envvar="PERAK_TIERS",
+    callback=lambda _ctx, _param, value: tier_names(value),
+    help="Sandbox tiers to offer, like bubblewrap,crun.  [default: all that this machine can give]",
+)
 @click.option("--drain-on-exit", is_flag=True, help="End all runs before leaving; else they live on.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.pass_context
@@ -40,6 +49,7 @@ def command(
     region: str | None,
     price_cpu: str | None,
     price_gpu: str | None,
+    tiers: tuple[str, ...] | None,
     drain_on_exit: bool,
     log_level: str,
 ) -> None:
@@ -61,11 +71,22 @@ def command(
             region=region,
             price_cpu=price_cpu,
             price_gpu=price_gpu,
+            tiers=tiers,
             drain_on_exit=drain_on_exit,
             log_level=log_level,
             limits=Limits(),
         )
     )
+
+
+def tier_names(text: str | None) -> tuple[str, ...] | None:
+    """The tiers in a list with commas; raises click.BadParameter for what is none."""
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if unknown := [name for name in names if name not in ISOLATION]:
+        raise click.BadParameter(f"{unknown[0]!r} is no sandbox tier; they are {', '.join(ISOLATION)}")
+    return names
 
 
 def run(settings: AgentSettings) -> None:

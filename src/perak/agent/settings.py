@@ -19,6 +19,8 @@ class AgentSettings:
     region: str | None = None
     price_cpu: str | None = None
     price_gpu: str | None = None
+    tiers: tuple[str, ...] | None = None
+    """Sandbox tiers that may be offered beside the default one; None: whatever the machine can give."""
     drain_on_exit: bool = False
     log_level: str = "info"
     limits: Limits

@@ -38,6 +38,7 @@ from perak.agent.probe.ask import build_ask, unpriced
 from perak.agent.probe.machine import Machine, probe_machine
 from perak.agent.probe.nvidia import Nvidia
 from perak.agent.probe.temperatures import Thermometer
+from perak.agent.probe.tiers import Tiers
 from perak.agent.provider import Provider, granted
 from perak.agent.room import RESERVE_BYTES, Room, go_on_when_there_is_room, is_full
 from perak.agent.sandbox import RunSpec, Sandbox, TierReport
@@ -128,6 +129,7 @@ async def _agent(settings: AgentSettings) -> int:
             images=_images(settings, sandbox, brought),
             inputs=_inputs(settings, sandbox, brought, blobs),
             environments=environments,
+            tiers=offer.tiers,
             devices=offer.nvidia,
             log_bytes_max=limits.log_bytes_max,
             transfer_attempts_max=limits.transfer_attempts_max,
@@ -159,6 +161,7 @@ class Offer:
     returns: bool = False
     """Whether this node has worked here before: then it comes back, with or without anything to offer."""
     nvidia: Nvidia | None = None
+    tiers: Tiers | None = None
     _fitness: Fitness | None = None
     _check: threading.Thread | None = None
     _torch_variants: tuple[str, ...] = ()
@@ -177,6 +180,8 @@ class Offer:
         # What the caches may still grow by is no job's scratch.
         self._machine = replace(machine, disk_bytes=max(0, machine.disk_bytes - brought.to_grow_bytes))
         self._takes = brought.takes
+        self.tiers = Tiers(sandbox, wanted=self.settings.tiers)
+        self.tiers.begin()
         self._tier = tier
         self._pythons = environments.versions if environments is not None else ()
         self._torch_variants = environments.torch_variants if environments is not None else ()
@@ -213,6 +218,7 @@ class Offer:
             pythons=self._pythons,
             torch_variants=self._torch_variants,
             takes=self._takes,
+            tiers=self.tiers.offered() if self.tiers is not None else (),
             left_out=left_out if full is None else {**left_out, "disk": full},
         )
         return ask if full is None else replace(ask, devices=(), price_cpu=None, price_gpu=None)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from perak.agent.images.images import Images
     from perak.agent.inputs.inputs import Inputs
     from perak.agent.probe.driver import DeviceAccess
+    from perak.agent.probe.tiers import Tiers
     from perak.domain.hardware.torch import TorchChoice
 
 RETRY_SECONDS = 1.0
@@ -98,6 +99,8 @@ class Work:
     images: Images | None = None
     """None: this node takes no images."""
     inputs: Inputs | None = None
+    tiers: Tiers | None = None
+    """None: this node has its default sandbox tier alone."""
     secret: Callable[[LeaseOrder, str], str] = no_secrets
     """The value of a secret that the order names."""
     grants: Callable[[], tuple[str, ...]]
@@ -213,6 +216,8 @@ class Work:
             with contextlib.suppress(KeyError):
                 # What an earlier life of this agent had begun to prepare; begin anew.
                 self.sandbox.release(order.run)
+            if self.tiers is not None:
+                self.tiers.require(order.tier)
             return self.sandbox.prepare(self._spec(order, environment, image, inputs)).work
         except (OSError, RuntimeError, ValueError, LookupError) as error:
             raise WorkFailed("sandbox", f"the sandbox could not be made: {error}") from None
@@ -246,6 +251,7 @@ class Work:
             device_nodes=access.nodes if access else (),
             masks=access.masks if access else (),
             network_allow=order.network_allow,
+            tier=order.tier,
         )
 
     def _access(self, order: LeaseOrder) -> DeviceAccess | None:
@@ -315,14 +321,14 @@ def _env(order: LeaseOrder, access: DeviceAccess | None) -> dict[str, str]:
     return env
 
 
-def _mounts(environment: Environment | None) -> tuple[Mount, ...]:
-    if environment is None:
-        return ()
-    return tuple(Mount(source=str(path), target=str(path)) for path in environment.mounts)
-
-
 def _proxy_env() -> dict[str, str]:
     """What tells programs of their proxy; some read small letters only, others only capitals."""
     proxy = f"http://127.0.0.1:{PROXY_PORT}"
     env = {"http_proxy": proxy, "https_proxy": proxy, "no_proxy": "localhost,127.0.0.1,::1"}
     return env | {name.upper(): value for name, value in env.items()}
+
+
+def _mounts(environment: Environment | None) -> tuple[Mount, ...]:
+    if environment is None:
+        return ()
+    return tuple(Mount(source=str(path), target=str(path)) for path in environment.mounts)

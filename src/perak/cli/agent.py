@@ -36,6 +36,7 @@ _from = click.option(
 @click.option("--region", help="A country, like DE.")
 @click.option("--price-cpu", metavar="PRICE", help="Per core-hour, like 0.02.")
 @click.option("--price-gpu", metavar="PRICE", help="Per GPU-hour, like 0.20.")
+@click.option("--tiers", metavar="LIST", help="Sandbox tiers to offer; by default all that work.")
 @_state
 @_from
 def install(

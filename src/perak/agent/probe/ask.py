@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from perak.agent.probe.machine import Machine
 from perak.agent.provider import Provider, granted
 from perak.domain.errors import InvalidInput
-from perak.domain.offer import Device, OfferAsk
+from perak.domain.offer import Device, OfferAsk, SandboxTier
 
 if TYPE_CHECKING:
     from perak.agent.sandbox import TierReport
@@ -33,6 +33,7 @@ def build_ask(
     pythons: tuple[str, ...],
     torch_variants: tuple[str, ...] = (),
     takes: tuple[str, ...] = (),
+    tiers: tuple[SandboxTier, ...] = (),
     left_out: Mapping[str, str] = NOTHING_LEFT_OUT,
 ) -> OfferAsk:
     """The ask to post; `left_out`: devices that are not in `devices`, and why. Raises NothingToOffer."""
@@ -69,6 +70,7 @@ def build_ask(
         runtime=tier.runtime,
         enforced=tier.enforced,
         unenforced=tier.unenforced,
+        tiers=tiers,
         grants=granted(provider),
     )
 

@@ -71,37 +71,40 @@ def _try(
     candidate: bwrap.Candidate, state_dir: Path, tier: Tier, *, fresh: bool
 ) -> tuple[Sandbox | None, TierReport]:
     host = _host(candidate, state_dir, as_root=tier == "bubblewrap")
-    cache, key = _cache_folder(state_dir), _key(candidate, host)
     sandbox = Sandbox(state_dir, host)
     sandbox.warm_up()
     sandbox.clear_leftovers()
+    report = check(sandbox, candidate, tier, run_tier=None, fresh=fresh)
+    if not report.available:
+        sandbox.close()
+        return None, report
+    return sandbox, report
+
+
+def check(
+    sandbox: Sandbox, candidate: bwrap.Candidate, tier: Tier, *, run_tier: str | None, fresh: bool
+) -> TierReport:
+    """What holds in one tier of the sandbox, attacked or as remembered; `run_tier` None: its default one."""
+    host = sandbox.host
+    cache, key = _cache_folder(sandbox.state_dir), _key(candidate, host)
     if not fresh and (remembered := _remembered(cache, key)) is not None:
-        return sandbox, replace(remembered, runtime=candidate.runtime)
+        return replace(remembered, runtime=candidate.runtime)
+    unsure = TierReport(tier=tier, available=False, runtime=candidate.runtime)
     try:
-        findings = checks.attack(sandbox)
+        findings = checks.attack(sandbox, tier=run_tier)
     except (OSError, RuntimeError) as error:
-        sandbox.close()
-        why = f"a run can't be prepared: {error}"
-        return None, TierReport(tier=tier, available=False, reason=why, runtime=candidate.runtime)
+        return replace(unsure, reason=f"a run can't be prepared: {error}")
     if findings.unsafe:
-        sandbox.close()
-        return None, TierReport(
-            tier=tier,
-            available=False,
-            reason=_reason(findings, host),
-            runtime=candidate.runtime,
-            checks=findings.results,
-        )
-    report = TierReport(
-        tier=tier,
+        return replace(unsure, reason=_reason(findings, host), checks=findings.results)
+    report = replace(
+        unsure,
         available=True,
         enforced=findings.enforced,
         unenforced=findings.failed,
-        runtime=candidate.runtime,
         checks=findings.results,
     )
     _remember(cache, key, report)
-    return sandbox, report
+    return report
 
 
 def _reason(findings: checks.Findings, host: Host) -> str:
@@ -168,7 +171,7 @@ def _disk_problem(state_dir: Path) -> str | None:
 def _key(candidate: bwrap.Candidate, host: Host) -> str:
     """Changes with whatever a check's outcome may depend on."""
     limited = (str(host.seccomp_missing), str(host.disk_problem), repr(sorted(host.missing_groups)))
-    circumstances = (_software(candidate), *limited, str(host.own_uids))
+    circumstances = (_software(candidate), *limited, str(host.own_uids), bwrap.digest(host.binary))
     return hashlib.sha256("\n".join(circumstances).encode()).hexdigest()
 
 
