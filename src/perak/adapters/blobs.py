@@ -6,6 +6,8 @@ bytes stream in; a blob that does not have the digest that it is named by never 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -43,8 +45,10 @@ class StoredBlob:
 class Blobs:
     """The store of one exchange."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, folder: Path | None = None) -> None:
+        """`folder`: where a local store is."""
         self._store = store
+        self._folder = folder
 
     @classmethod
     def open(cls, url: str) -> Blobs:
@@ -58,7 +62,7 @@ class Blobs:
             folder = Path(url.removeprefix("file://"))
             if not folder.is_absolute():
                 raise InvalidInput(f"a folder for blobs is absolute, like file:///srv/blobs; this is {url!r}")
-            return cls(LocalStore(folder, mkdir=True, automatic_cleanup=False))
+            return cls(LocalStore(folder, mkdir=True, automatic_cleanup=False), folder)
         try:
             return cls(from_url(url))
         except Exception as error:  # obstore's errors have no common base that it exports
@@ -104,7 +108,16 @@ class Blobs:
                 "the exchange has no room for this blob; its operator has to make some; try again",
                 code="disk_full",
             ) from None
+        if self._folder is not None:
+            await asyncio.to_thread(_sync, self._folder / _path(digest), self._folder)
         return checked.size_bytes, True
+
+    async def delete(self, digest: str) -> None:
+        """Delete a blob; one that is not there is well."""
+        import obstore
+
+        with contextlib.suppress(FileNotFoundError):
+            await obstore.delete_async(self._store, _path(digest))
 
     async def get(self, digest: str, *, offset: int = 0) -> StoredBlob:
         """The blob, to be read in pieces from `offset` (below its size) on. Raises NotFound."""
@@ -145,6 +158,20 @@ class _Checked:
                 "on the way, or changed meanwhile; send them again",
                 code="digest_mismatch",
             )
+
+
+def _sync(path: Path, folder: Path) -> None:
+    """Bring a file, and its name in each folder up to `folder`, to the disk: what is acknowledged is kept."""
+    at = path
+    while True:
+        handle = os.open(at, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        if at == folder:
+            break
+        at = at.parent
 
 
 async def _pieces(stream: AsyncIterable[object]) -> AsyncIterator[bytes]:

@@ -249,7 +249,9 @@ class IdempotencyStore(Protocol):
 
 class BlobStore(Protocol):
     async def known(self, *, project: str, digest: str) -> bool: ...
-    async def note(self, *, project: str, digest: str, size_bytes: int, now: datetime) -> None: ...
+    async def note(
+        self, *, project: str, digest: str, size_bytes: int, now: datetime, node: str | None = None
+    ) -> None: ...
 
 
 class WebhookStore(Protocol):

@@ -14,6 +14,7 @@ from perak.adapters.db.upkeep import forget_replies
 from perak.app import market, watch
 from perak.app.effects import Effect
 from perak.server import clock
+from perak.server.keeping import evict
 from perak.server.logging import get_logger
 from perak.server.services import Services
 from perak.server.webhooks import deliver
@@ -43,6 +44,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "forget": forget_old,
         "hints": forward_hints,
         "webhooks": deliver,
+        "evict": evict,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
     try:

@@ -10,7 +10,7 @@ import click
 
 from perak.app.periods import Periods
 from perak.domain.errors import DomainError
-from perak.domain.units import parse_money
+from perak.domain.units import parse_bytes, parse_duration, parse_money
 from perak.server.connections import PER_ADDRESS_MAX, TOTAL_MAX, ConnectionLimits
 from perak.server.settings import (
     CURRENCY_DEFAULT,
@@ -18,6 +18,7 @@ from perak.server.settings import (
     HOST_DEFAULT,
     NAME_DEFAULT,
     PORT_DEFAULT,
+    Quotas,
     Settings,
     parse_listen,
 )
@@ -116,6 +117,27 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     help="Seconds that a node's certificate lives; it is renewed when half of them are over.",
 )
 @click.option(
+    "--blob-quota",
+    envvar="PERAK_BLOB_QUOTA",
+    default="200GB",
+    show_default=True,
+    help="Files (work folders, outputs) that are kept for one project.",
+)
+@click.option(
+    "--node-blob-quota",
+    envvar="PERAK_NODE_BLOB_QUOTA",
+    default="500GB",
+    show_default=True,
+    help="Outputs that are kept of one node.",
+)
+@click.option(
+    "--blobs-kept",
+    envvar="PERAK_BLOBS_KEPT",
+    default="30d",
+    show_default=True,
+    help="How long files that no job refers to are kept.",
+)
+@click.option(
     "--webhooks-to-private",
     envvar="PERAK_WEBHOOKS_TO_PRIVATE",
     is_flag=True,
@@ -161,6 +183,9 @@ def command(
     start_within_seconds: float,
     report_within_seconds: float,
     certificate_seconds: float,
+    blob_quota: str,
+    node_blob_quota: str,
+    blobs_kept: str,
     connections: int,
     connections_per_address: int,
     log_level: str,
@@ -199,6 +224,11 @@ def command(
                 start_within_seconds=start_within_seconds,
                 report_within_seconds=report_within_seconds,
                 certificate_seconds=certificate_seconds,
+            ),
+            quotas=Quotas(
+                project_bytes=parse_bytes(blob_quota),
+                node_bytes=parse_bytes(node_blob_quota),
+                kept_seconds=parse_duration(blobs_kept),
             ),
         )
         _serve(settings, log_level)

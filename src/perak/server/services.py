@@ -25,7 +25,7 @@ from perak.server.orders import Orders
 from perak.server.patience import Patience
 from perak.server.presence import Presence
 from perak.server.ratelimits import RateLimits
-from perak.server.settings import Settings
+from perak.server.settings import Quotas, Settings
 from perak.server.transact import Transact
 from perak.server.webhooks import Sender
 
@@ -52,6 +52,7 @@ class Services:
     webhook_sender: Sender
     patience: Patience
     periods: Periods
+    quotas: Quotas
     url: str
     """Where nodes and clients reach this exchange; invites carry it."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -97,6 +98,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
                 orders=orders,
                 replica=replica,
                 periods=settings.periods,
+                quotas=settings.quotas,
                 url=url,
             ),
             started,

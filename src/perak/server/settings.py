@@ -20,6 +20,18 @@ FEE_BASIS_POINTS_DEFAULT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quotas:
+    """How many bytes of blobs are kept: of a project, and of those that one node sent; and for how long, in
+    seconds, what no job refers to."""
+
+    project_bytes: int = 200 * 10**9
+    """Two dozen of the largest outputs; a disk of 1 TB then takes five greedy projects."""
+    node_bytes: int = 500 * 10**9
+    """A node serves several projects; one that makes outputs up fills no more than this."""
+    kept_seconds: float = 30 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of one replica. Name, currency and fee are fixed at the first start; None: as they are.
 
@@ -47,6 +59,7 @@ class Settings:
     patience: Patience = field(default_factory=Patience)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     periods: Periods = field(default_factory=Periods)
+    quotas: Quotas = field(default_factory=Quotas)
 
     @property
     def blob_url(self) -> str:

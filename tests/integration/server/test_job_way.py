@@ -43,7 +43,7 @@ async def test_a_job_is_matched_run_paid_and_receipted(exchange: Running, node: 
     detail = await exchange.job(job)
     assert (detail["state"], detail["exit_code"], detail["held"]) == ("succeeded", 0, "0.00")
     steps = [event["detail"].split()[0] for event in detail["events"]]
-    assert steps == ["queued", "leased", "running", "succeeded"]
+    assert steps == ["queued", "leased", "running", "outputs", "succeeded"], "it left none, which is told"
     (run,) = detail["runs"]
     assert (run["state"], run["lease_state"], run["tier"]) == ("exited", "ended", "bubblewrap")
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from perak.domain.errors import NotFound
-from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Renter
+from perak.server.keeping import keep
 from perak.server.writes import reply
 from perak.wire.api import BlobView
 from perak.wire.archive import WORKDIR_BYTES_MAX
@@ -33,13 +33,14 @@ async def head_blob(digest: str, request: Request, caller: Renter) -> Response:
 async def put_blob(digest: str, request: Request, caller: Renter) -> Response:
     """Store a packed work folder; its bytes must have the digest. 201 where it is new to the project."""
     services = services_of(request)
-    size, _ = await services.blobs.put(
-        digest, request.stream(), limit_bytes=WORKDIR_BYTES_MAX + PACKED_OVERHEAD_BYTES
+    size, new = await keep(
+        services,
+        project=caller.project,
+        digest=digest,
+        chunks=request.stream(),
+        limit_bytes=WORKDIR_BYTES_MAX + PACKED_OVERHEAD_BYTES,
     )
-    async with services.db.transaction() as tx:
-        known = await tx.blobs.known(project=caller.project, digest=digest)
-        await tx.blobs.note(project=caller.project, digest=digest, size_bytes=size, now=clock.now())
-    return reply(BlobView(digest=digest, size_bytes=size), status=200 if known else 201)
+    return reply(BlobView(digest=digest, size_bytes=size), status=201 if new else 200)
 
 
 @router.get("/{digest}", response_class=StreamingResponse)

@@ -14,6 +14,7 @@ from perak.domain.errors import NotAuthenticated, NotFound
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import address_of
+from perak.server.keeping import keep
 from perak.server.writes import reply
 from perak.wire import session as wire
 from perak.wire.api import BlobView
@@ -99,11 +100,14 @@ async def put_outputs(lease: str, digest: str, request: Request, node: SigningNo
     """Store the packed outputs of the lease's run; the report of its end names their digest."""
     services = services_of(request)
     job = await _job(request, lease, node)
-    size, _ = await services.blobs.put(
-        digest, request.stream(), limit_bytes=OUTPUTS_BYTES_MAX + PACKED_OVERHEAD_BYTES
+    size, _ = await keep(
+        services,
+        project=job.project,
+        node=node,
+        digest=digest,
+        chunks=request.stream(),
+        limit_bytes=OUTPUTS_BYTES_MAX + PACKED_OVERHEAD_BYTES,
     )
-    async with services.db.transaction() as tx:
-        await tx.blobs.note(project=job.project, digest=digest, size_bytes=size, now=clock.now())
     return reply(BlobView(digest=digest, size_bytes=size), status=201)
 
 
