@@ -1,6 +1,6 @@
 -- Settlements in less work for the database: each line here was the most costly part of one, or waited most.
 
--- Signed text does not get smaller: the tries were a quarter of a settlement.
+-- Signed text hardly gets smaller: to compress it was 8% of the database's work in a settlement.
 alter table receipt alter column jws set storage external, alter column payload set storage external;
 alter table run alter column evidence_jws set storage external;
 
