@@ -1,0 +1,120 @@
+"""Nodes and offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from perak.cli.render.parts import ago, at_time, fact_table, new_table, plain, short_id, state_text
+from perak.domain.units import format_bytes
+
+if TYPE_CHECKING:
+    from perak.wire import api
+
+
+def nodes(found: Iterable[api.Node], *, now: datetime) -> RenderableType:
+    table = new_table("ID", "NAME", "STATE", "MODE", "LAST SEEN", ">LEASES", "OFFER", "AGENT")
+    for node in found:
+        table.add_row(
+            short_id(node.id),
+            plain(node.name),
+            state_text(node.state),
+            state_text(node.mode),
+            ago(node.last_seen, now) if node.last_seen else "never",
+            str(node.live_leases),
+            short_id(node.offer) if node.offer else "-",
+            plain(node.agent_version or "-"),
+        )
+    return table
+
+
+def node(found: api.Node) -> RenderableType:
+    return fact_table(
+        ("node", found.id),
+        ("name", found.name),
+        ("project", found.project),
+        ("state", state_text(found.state)),
+        ("mode", state_text(found.mode)),
+        ("last seen", at_time(found.last_seen) if found.last_seen else "never"),
+        ("enrolled", at_time(found.enrolled_at)),
+        ("agent", found.agent_version),
+        (
+            "notice",
+            f"{at_time(found.notice_at)}: {found.notice}" if found.notice and found.notice_at else None,
+        ),
+        ("offer", found.offer),
+        ("live leases", str(found.live_leases)),
+        *(("temperature", _temperature(each)) for each in found.temperatures),
+        ("read", at_time(found.health_at) if found.temperatures and found.health_at else None),
+    )
+
+
+def _notice(found: api.Node) -> str | None:
+    if found.notice is None or found.notice_at is None:
+        return None
+    return f"{at_time(found.notice_at)}: {found.notice}"
+
+
+def _temperature(sensor: api.TemperatureView) -> Text:
+    what = f"{sensor.celsius:g} °C of at most {sensor.hot_celsius:g} °C ({sensor.limit_source})"
+    return plain(f"{sensor.name}: {what}") + (Text(" HOT", style="red") if sensor.hot else Text())
+
+
+def offers(found: Iterable[api.Offer]) -> RenderableType:
+    table = new_table(
+        "ID",
+        "NODE",
+        "STATE",
+        "REGION",
+        "DEVICES",
+        ">FREE CORES",
+        ">FREE MEMORY",
+        ">GPU/h",
+        ">CORE/h",
+        "SANDBOX",
+    )
+    for offer in found:
+        state = offer.state if offer.accepting or offer.state != "open" else "waiting"
+        table.add_row(
+            short_id(offer.id),
+            plain(offer.node_name),
+            state_text(state),
+            plain(offer.region),
+            plain(_devices(offer)),
+            f"{offer.free_cpu_milli / 1000:g} of {offer.cpu_milli / 1000:g}",
+            format_bytes(offer.free_memory_bytes),
+            offer.price_gpu or "-",
+            offer.price_cpu or "-",
+            plain(", ".join(each.tier for each in offer.tiers) or offer.tier),
+        )
+    return table
+
+
+def offer(found: api.Offer) -> RenderableType:
+    return fact_table(
+        ("offer", found.id),
+        ("node", found.node_name),
+        ("state", state_text(found.state)),
+        ("price per GPU-hour", found.price_gpu or "not offered"),
+        ("price per core-hour", found.price_cpu or "not offered"),
+        *(("sandbox", _sandbox(each)) for each in found.tiers),
+    )
+
+
+def _sandbox(tier: api.TierView) -> str:
+    missing = f"; not enforced: {', '.join(tier.unenforced)}" if tier.unenforced else ""
+    return f"{tier.tier} ({tier.runtime}){missing}{'' if tier.devices else '; not for GPU jobs'}"
+
+
+def _devices(offer: api.Offer) -> str:
+    left_out = f" ({len(offer.left_out)} GPU left out)" if offer.left_out else ""
+    if not offer.devices:
+        return offer.cpu_model + left_out
+    counts: dict[str, int] = {}
+    for device in offer.devices:
+        counts[device.model] = counts.get(device.model, 0) + 1
+    return ", ".join(f"{count} x {model}" for model, count in counts.items()) + left_out

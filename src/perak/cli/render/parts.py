@@ -1,0 +1,123 @@
+"""What all the pictures are made of: tables, times, figures and states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from perak.cli.exits import printable
+from perak.domain.units import format_duration, format_money
+
+if TYPE_CHECKING:
+    from perak.wire import api
+
+SHORT_ID_CHARACTERS = 6
+"""30 random bits: enough among the thousand jobs in which a short id is looked for."""
+
+_STATE_STYLES = {
+    "succeeded": "green",
+    "running": "cyan",
+    "leased": "cyan",
+    "failed": "red",
+    "cancelled": "yellow",
+    "cancelling": "yellow",
+    "online": "green",
+    "open": "green",
+    "suspected": "yellow",
+    "paused": "yellow",
+    "draining": "yellow",
+    "drained": "yellow",
+    "waiting": "yellow",
+    "delivered": "green",
+    "offline": "red",
+    "revoked": "red",
+}
+JOULES_PER_WATT_HOUR = 3600
+
+
+def short_id(public_id: str) -> str:
+    """The end of an id, which tells things of one kind apart."""
+    return public_id.partition("@")[0][-SHORT_ID_CHARACTERS:]
+
+
+def new_table(*columns: str) -> Table:
+    """A plain table; a column whose name begins with > is for numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        name = column.removeprefix(">")
+        table.add_column(name, justify="right" if column.startswith(">") else "left", overflow="fold")
+    return table
+
+
+def fact_table(*rows: tuple[str, str | Text | None]) -> Table:
+    """Names and values below each other; what is None is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None:
+            table.add_row(name, value if isinstance(value, Text) else plain(value))
+    return table
+
+
+def plain(text: str) -> Text:
+    """Text of others: no markup, no control characters."""
+    return Text(printable(text))
+
+
+def state_text(state: str) -> Text:
+    return Text(printable(state), style=_STATE_STYLES.get(state, ""))
+
+
+def job_state(job: api.Job) -> Text:
+    state = state_text(job.state)
+    return state + Text(" (node silent)", style="yellow") if job.node_silent else state
+
+
+def at_time(at: datetime) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(at: datetime, now: datetime) -> str:
+    seconds = max(0.0, (now - at).total_seconds())
+    if seconds < 60:
+        return f"{seconds:.0f} s ago"
+    if seconds < 86400:
+        return f"{format_duration(seconds)} ago"
+    return at.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def lasted(start: datetime | None, end: datetime | None, now: datetime) -> str:
+    return "-" if start is None else format_duration(max(0.0, ((end or now) - start).total_seconds()))
+
+
+def figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def in_joules(joules: float) -> str:
+    watt_hours = joules / JOULES_PER_WATT_HOUR
+    return f"{joules:.3g} J" if watt_hours < 1 else f"{watt_hours:,.1f} Wh"
+
+
+def in_grams(grams: float) -> str:
+    if grams < 1:
+        return f"{grams * 1000:.3g} mg CO2e"
+    return f"{grams:.3g} g CO2e" if grams < 1000 else f"{grams / 1000:,.2f} kg CO2e"
+
+
+def in_money(said: Mapping[str, Any], name: str, currency: str) -> str:
+    return format_money(int(said.get(name) or 0), currency)
+
+
+def block(said: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = said.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def optional(value: object) -> str | None:
+    return None if value is None else str(value)
