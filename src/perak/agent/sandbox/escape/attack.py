@@ -32,6 +32,8 @@ _INSIDE = tuple(
 )
 """The checks of inside.py."""
 
+_NEED_A_VICTIM = frozenset({"other-jobs", "host-processes"})
+
 Results = dict[str, CheckResult]
 
 
@@ -93,9 +95,9 @@ def _confinement(lab: Lab, names: list[str]) -> Results:
     key = secrets.randbelow(2**31)
     victim = {"victim_name": f"{bait.mark}victim", "victim_key": key}
     try:
-        lost = _start_victim(lab, victim) if "other-jobs" in names else None
+        lost = _start_victim(lab, victim) if _NEED_A_VICTIM & set(names) else None
         return _attack_beside(lab, bait, victim, names) | (
-            {"other-jobs": _not_run("other-jobs", lost)} if lost else {}
+            {name: _not_run(name, lost) for name in names if lost and name in _NEED_A_VICTIM}
         )
     except (CannotTry, OSError) as error:
         return {name: _not_run(name, str(error)) for name in names}
@@ -108,7 +110,7 @@ def _start_victim(lab: Lab, victim: dict[str, Any]) -> str | None:
     """Start it and add to `victim` where it is; returns why it can't be had."""
     victim |= {"victim_folder": "/nowhere", "victim_port": 0}
     try:
-        run_id = lab.prepare("victim", "bombs.py", "victim")
+        run_id = lab.prepare("victim", "bombs.py", "victim", victim["victim_name"])
         lab.start(run_id, victim)
         victim["victim_port"] = lab.await_said(run_id, "victim")["port"]
         victim["victim_folder"] = str(lab.sandbox.work_folder(run_id).parent)

@@ -197,6 +197,8 @@ def victim(bait: Bait) -> None:
     os.umask(0)
     name = bait["victim_name"]
     for folder in ("/work", "/tmp", "/dev/shm"):
+        if os.stat(folder).st_uid == os.getuid():
+            os.chmod(folder, 0o777)
         with open(f"{folder}/{name}", "w") as file:
             file.write("victim")
     libc.shmget(ctypes.c_int(bait["victim_key"]), ctypes.c_size_t(4096), 0o1666)

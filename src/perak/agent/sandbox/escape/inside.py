@@ -388,12 +388,12 @@ def metadata(bait: Bait) -> list[str]:
 
 
 def network(bait: Bait) -> list[str]:
-    found = [f"there is a way to {each}" for each in ELSEWHERE if is_routed(each)]
+    found = []
     for line in read("/proc/net/dev").decode().splitlines()[2:]:
         name = line.split(":")[0].strip()
         if name != "lo":
             found.append(f"the network device {name} is there")
-    return found
+    return found + [f"there is a way to {each}" for each in ELSEWHERE if is_routed(each)]
 
 
 def opens(family: int, kind: int, protocol: int = 0) -> bool:
@@ -673,7 +673,7 @@ def in_child(attack: Callable[[], Any]) -> Any:
     if pid == 0:
         try:
             os.close(answer)
-            os.write(ours, json.dumps({"value": attack()}).encode())
+            os.write(ours, (json.dumps({"value": attack()}) + "\n").encode())
         except NotRun as error:
             os.write(ours, json.dumps({"not_run": str(error)}).encode())
         except BaseException as error:
@@ -694,7 +694,8 @@ def in_child(attack: Callable[[], Any]) -> Any:
         os.close(answer)
     _, status = os.waitpid(pid, 0)
     if text:
-        said = json.loads(text.decode())
+        # The first line: where clone3 got through there are two of us, and both have answered.
+        said = json.loads(text.splitlines()[0])
         if "not_run" in said:
             raise NotRun(said["not_run"])
         return said["value"]

@@ -121,9 +121,9 @@ class Lab:
                 raise CannotTry(self.why(status))
             time.sleep(POLL_SECONDS)
 
-    def await_end(self, run_id: str) -> RunStatus:
-        """Its status when it has ended, or as it is after RUN_SECONDS and a little."""
-        deadline = time.monotonic() + RUN_SECONDS + 2
+    def await_end(self, run_id: str, *, seconds: float | None = None) -> RunStatus:
+        """Its status when it has ended, or as it is after `seconds` (None: RUN_SECONDS and a little)."""
+        deadline = time.monotonic() + (RUN_SECONDS + 2 if seconds is None else seconds)
         while True:
             status = self.sandbox.status(run_id)
             if status.state in ("exited", "lost") or time.monotonic() >= deadline:
