@@ -91,7 +91,7 @@ def put_back(folder: Path, url: str, *, state_dir: Path, tools: Path | None) -> 
         shutil.copytree(folder / "blobs", state_dir / BLOBS, dirs_exist_ok=True)
 
 
-async def settle_live(url: str, *, state_dir: Path, held: Iterable[tuple[str, str]]) -> tuple[int, int]:
+async def settle_live(url: str, *, secret: Path, held: Iterable[tuple[str, str]]) -> tuple[int, int]:
     """End what was live in the back-up: by receipts that others hold, else fenced; how many of each.
 
     `held`: (name, text) of receipt files. Their evidence is the node's own signed report, which the exchange
@@ -107,7 +107,7 @@ async def settle_live(url: str, *, state_dir: Path, held: Iterable[tuple[str, st
     db = await Database.open(url, pool_size=2)
     try:
         async with db.transaction() as tx:
-            settings = Settings(database=url, state_dir=state_dir / "exchange")
+            settings = Settings(database=url, state_dir=secret.parent, secret_file=secret)
             identity, _ = await open_identity(tx.connection, settings, now=clock.now())
             live = set(await live_runs(tx.connection))
         context = Context(
@@ -132,6 +132,25 @@ async def settle_live(url: str, *, state_dir: Path, held: Iterable[tuple[str, st
         return len(live) - len(still), len(still)
     finally:
         await db.close()
+
+
+async def check_alone(url: str) -> None:
+    """That nobody else uses the database. Raises Conflict: a live exchange would lose its runs."""
+    import asyncpg
+
+    connection = await asyncpg.connect(url)
+    try:
+        others = await connection.fetchval(
+            """select count(*) from pg_stat_activity where datname = current_database()
+                and pid <> pg_backend_pid() and backend_type = 'client backend'"""
+        )
+    finally:
+        await connection.close()
+    if others:
+        raise Conflict(
+            f"{others} others are connected to this database; stop every replica of the exchange first, as "
+            "this ends each run that the database knows as live"
+        )
 
 
 def _trusted(text: str, authority: str) -> Receipt | None:

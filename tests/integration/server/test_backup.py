@@ -132,3 +132,23 @@ def test_a_damaged_back_up_is_not_restored(tmp_path: Path) -> None:
     ended = CliRunner().invoke(restore, [str(copy), "--state-dir", str(tmp_path / "new")])
     assert ended.exit_code == 1
     assert not (tmp_path / "new").exists()
+
+
+async def test_a_database_that_its_operator_restored(database_url: str, state_dir: Path) -> None:
+    """What was live ends, once nobody else uses the database: in one that is in use every run would."""
+    home = state_dir / "home"
+    async with running_exchange(await migrated(database_url), home) as exchange:
+        node = await ScriptedNode.enrol(exchange)
+        await node.open()
+        live = await node.lease_of(await exchange.submit(name="live"))
+        await node.report(started(live))
+        arguments = ("--database", database_url, "--secret-file", str(home / "exchange.secret"))
+        refused = await in_thread(restore, *arguments)
+        assert (refused.exit_code, "stop every replica" in refused.output) == (1, True), refused.output
+        assert (await exchange.job(live.job))["state"] == "running"
+        await node.close()
+    done = await in_thread(restore, *arguments)
+    assert done.exit_code == 0, done.output
+    assert "0 runs settled by receipts, 1 fenced" in done.output
+    async with running_exchange(database_url, home, operator_key=exchange.key) as again:
+        assert (await again.job(live.job))["runs"][0]["state"] == "fenced"
