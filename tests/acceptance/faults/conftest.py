@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 
-_healed: list[tuple[str, float]] = []
-
 
 @pytest.fixture
-def healed() -> Callable[[str, float], None]:
+def healed(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
     """Note what was broken, and after how many seconds it was well again."""
-    return lambda what, seconds: _healed.append((what, seconds))
+    noted: list[tuple[str, object]] = request.node.user_properties  # they travel from pytest's workers
+    return lambda what, seconds: noted.append((f"healed: {what}", seconds))
 
 
 @pytest.fixture
@@ -28,7 +27,15 @@ def state_dir() -> Iterator[Path]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _healed:
+    reports = [each for kind in ("passed", "failed") for each in terminalreporter.stats.get(kind, [])]
+    found = [
+        (name.removeprefix("healed: "), seconds)
+        for report in reports
+        if report.when == "call"
+        for name, seconds in report.user_properties
+        if name.startswith("healed: ")
+    ]
+    if found:
         terminalreporter.section("faults: healed after")
-        for what, seconds in _healed:
+        for what, seconds in found:
             terminalreporter.write_line(f"{seconds:6.1f} s  {what}")

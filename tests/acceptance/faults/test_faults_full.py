@@ -1,11 +1,9 @@
-"""Disks that are full: a run's own, and the exchange's; and a machine that was switched off."""
+"""Disks that are full: a run's own, and the database's."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +21,6 @@ from acceptance.faults.faults import (
     last_tick,
     rows,
     run_folder,
-    shim_pid,
     up,
 )
 from perak.client.config import Target
@@ -106,42 +103,12 @@ def _submit_until_refused(target: Target, acknowledged: list[str]) -> httpx.Resp
     raise AssertionError("the disk never got full")
 
 
-def test_a_full_scratch_and_a_reboot(state_dir: Path, healed: Healed) -> None:
-    """A job that fills its scratch fails by name; a machine that was switched off runs its job again."""
+def test_a_full_scratch(state_dir: Path, healed: Healed) -> None:
+    """A job that fills its scratch fails by name."""
     with up(state_dir, "--fund", "10") as perak:
-        agent_dir = state_dir / "agent"
         began_at = time.monotonic()
         fills = {"name": "fills", "run": "echo begun; cat /dev/zero >big", "resources": {"disk": "20MB"}}
         done = ended(perak.client, perak.client.submit(fills).id)
         healed("a full scratch, the job has failed by name", time.monotonic() - began_at)
         assert (done.state, done.attempts, done.runs[0].cause) == ("failed", 1, "disk_full"), done
-
-        job = perak.client.submit(counting("rebooted"))
-        followed = perak.follow(job.id)
-        followed.see(3)
-        (run,) = perak.client.job(job.id).runs
-        os.kill(perak.process.pid, signal.SIGSTOP)  # so that it starts no agent before the machine is up
-        perak.kill("agent")
-        os.kill(shim_pid(agent_dir, run.id), signal.SIGKILL)
-        _forget_this_boot(run_folder(agent_dir, run.id))
-        os.kill(perak.process.pid, signal.SIGCONT)
-        began_at = time.monotonic()
-        followed.see(1, attempt=2)
-        healed("a reboot of the node, the job runs again", time.monotonic() - began_at)
-        finish(agent_dir, perak.client.job(job.id).runs[1].id)
-        done = ended(perak.client, job.id)
-        assert (done.state, done.attempts) == ("succeeded", 2), done
-        assert done.runs[0].detail == "the node restarted during the run"
-        assert b"".join(perak.client.logs(job.id, attempt=1)).startswith(followed.shown[1])
-        assert is_whole(b"".join(perak.client.logs(job.id)))
         check_books(perak.database)
-
-
-def _forget_this_boot(folder: Path) -> None:
-    """Make the run one of an earlier boot: its scratch is not mounted, and its records name that boot."""
-    subprocess.run(["umount", "--lazy", folder / "scratch"], capture_output=True, check=False)
-    for name in ("launch.json", "shim.json", "spawn.json"):
-        with contextlib.suppress(FileNotFoundError):
-            record = json.loads((folder / name).read_text())
-            record["boot_id"] = "00000000-0000-4000-8000-000000000000"
-            (folder / name).write_text(json.dumps(record))
