@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from benchmarks.fleet_agents import Fleet, Member, Tally
-from benchmarks.local import READY_SECONDS_MAX, processes_below, proportional_mib, quiet_environment
+from benchmarks.local import READY_SECONDS_MAX, processes_below, quiet_environment
 from perak import AsyncClient
 
 AGENTS = int(os.environ.get("PERAK_BENCH_AGENTS", "2000"))
@@ -110,8 +110,9 @@ class Parts:
         self.start_exchange(urlsplit(self.url).netloc)
 
     def exchange_mib(self) -> float:
+        """Anonymous memory: shares in files change with every other Perak on this machine."""
         assert self.exchange is not None
-        return sum(proportional_mib(pid) for pid in processes_below(self.exchange.pid))
+        return sum(_anonymous_mib(pid) for pid in processes_below(self.exchange.pid))
 
     def cpu_seconds(self) -> tuple[float, float]:
         """User and system time so far of the exchange's processes, and of PostgreSQL's."""
@@ -120,6 +121,13 @@ class Parts:
         postmaster = int(pid_file.read_text().splitlines()[0])
         exchange, postgres = (_cpu_seconds_below(pid) for pid in (self.exchange.pid, postmaster))
         return exchange, postgres
+
+
+def _anonymous_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss_Anon:"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"no Pss_Anon of {pid}")
 
 
 def _cpu_seconds_below(pid: int) -> float:
