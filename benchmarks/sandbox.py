@@ -1,0 +1,197 @@
+"""What the sandbox costs: how long a run takes to its first byte in each tier, and its work longer.
+
+Each figure has a function of its own. A tier that this machine can't run has no figure, and stderr says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from perak.agent.sandbox import RunSpec, Sandbox
+from perak.agent.sandbox.tiers import RUNTIMES
+from perak.agent.sandbox.tiers.probe import find_runtime, why_not_here
+
+Figure = tuple[str, float, str]
+
+STARTS = 40
+STARTS_SLOW = 10
+ROUNDS = 9
+"""Inside and outside in turn, and the least of each counts: what others do on the machine only ever adds."""
+END_SECONDS = 60.0
+MIB = 1 << 20
+
+CPU_WORK = """
+import resource, time
+def work(n):
+    total = 0
+    for i in range(n):
+        total = (total * 31 + i) % 1000003
+    return total
+work(100_000)
+began = time.process_time()
+work(4_000_000)
+print(time.process_time() - began)
+"""
+IO_WORK = """
+import os, time
+block = os.urandom(1 << 20)
+began = time.perf_counter()
+for i in range(300):
+    with open(f"small-{i}", "wb") as file:
+        file.write(block[:4096])
+with open("large", "wb") as file:
+    for _ in range(64):
+        file.write(block)
+with open("large", "rb") as file:
+    while file.read(1 << 20):
+        pass
+for i in range(300):
+    os.unlink(f"small-{i}")
+print(time.perf_counter() - began)
+"""
+PYTHON = "/usr/bin/python3"
+
+
+def measure() -> Iterator[Figure]:
+    """Every figure of the group."""
+    with _sandbox() as bench:
+        yield from start_ms(bench, "bubblewrap", times=STARTS)
+        yield from start_ms(bench, "crun", times=STARTS)
+        yield from start_ms(bench, "gvisor", times=STARTS_SLOW)
+        yield from overhead_cpu_bound_percent(bench)
+        yield from overhead_io_percent(bench)
+
+
+class Bench:
+    """A sandbox and its news."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.poke = sandbox.open_poke_socket()
+        self._count = 0
+
+    def prepare(self, command: str, tier: str | None = None) -> str:
+        """A run that stands ready; its id."""
+        self._count += 1
+        spec = RunSpec(
+            run_id=f"run-bench{self._count}@local",
+            lease_id="",
+            job_id="",
+            epoch=0,
+            setup=None,
+            command=command,
+            cpu_milli=2000,
+            memory_bytes=512 * MIB,
+            disk_bytes=256 * MIB,
+            shm_bytes=MIB,
+            log_bytes_max=MIB,
+            max_duration_seconds=END_SECONDS,
+            tier=tier,
+        )
+        self.sandbox.prepare(spec)
+        return spec.run_id
+
+    def first_byte_seconds(self, run_id: str) -> float:
+        """Start the run; how long until its first byte is there for the agent to read."""
+        began = time.perf_counter()
+        self.sandbox.start(run_id)
+        while not self.sandbox.read_log(run_id, 0, 1):
+            self._await_news(run_id)
+        return time.perf_counter() - began
+
+    def finish(self, run_id: str) -> str:
+        """Wait for the end, clear away; the whole log."""
+        while self.sandbox.status(run_id).state != "exited":
+            self._await_news(run_id)
+        log = self.sandbox.read_log(run_id, 0, MIB).decode(errors="replace")
+        self.sandbox.release(run_id)
+        return log
+
+    def _await_news(self, run_id: str) -> None:
+        if select.select([self.poke], [], [], 0.05)[0]:
+            self.poke.recv(256)
+        status = self.sandbox.status(run_id)
+        if status.state == "lost" or status.cause == "sandbox":
+            raise RuntimeError(f"{run_id} failed: {status.detail}")
+
+
+def start_ms(bench: Bench, tier: str, *, times: int) -> Iterator[Figure]:
+    """The median from `Sandbox.start` of a run that stands ready to its first byte."""
+    if tier in RUNTIMES:
+        runtime = RUNTIMES[tier]
+        if reason := why_not_here(bench.sandbox, runtime):
+            return _say(f"no start_ms_{tier}: {reason}")
+        if find_runtime(bench.sandbox, runtime) is None:
+            return _say(f"no start_ms_{tier}: {runtime.missing()}")
+    taken = []
+    for _ in range(times + 1):
+        run_id = bench.prepare("echo up", tier if tier in RUNTIMES else None)
+        taken.append(bench.first_byte_seconds(run_id))
+        bench.finish(run_id)
+    yield f"start_ms_{tier}", round(statistics.median(taken[1:]) * 1000, 1), "ms"
+
+
+def overhead_cpu_bound_percent(bench: Bench) -> Iterator[Figure]:
+    """What a loop takes longer inside, in CPU time of its own; below zero is noise."""
+    inside, outside = _best(bench, CPU_WORK)
+    yield "overhead_cpu_bound_percent_bubblewrap", round((inside / outside - 1) * 100, 2), "%"
+
+
+def overhead_io_percent(bench: Bench) -> Iterator[Figure]:
+    """What writing, reading and removing files takes longer in a sandbox than in such a scratch without one.
+
+    A scratch itself is faster than the node's disk, since it keeps no journal: that is not counted in favour.
+    """
+    inside, outside = _best(bench, IO_WORK)
+    yield "overhead_io_percent_bubblewrap", round((inside / outside - 1) * 100, 1), "%"
+
+
+def _best(bench: Bench, program: str) -> tuple[float, float]:
+    """The least of what `program` says that it took, (inside, outside)."""
+    inside, outside = [], []
+    for _ in range(ROUNDS):
+        run_id = bench.prepare(f"{PYTHON} -I -c '{program}'")
+        bench.sandbox.start(run_id)
+        inside.append(float(bench.finish(run_id)))
+        idle = bench.prepare("never started")
+        command = [PYTHON, "-I", "-c", program]
+        folder = bench.sandbox.work_folder(idle)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        outside.append(float(done.stdout))
+        bench.sandbox.release(idle)
+    return min(inside), min(outside)
+
+
+@contextlib.contextmanager
+def _sandbox() -> Iterator[Bench]:
+    if os.geteuid() != 0:
+        raise SystemExit("the group sandbox needs root: runs get users of their own")
+    state_dir = Path(tempfile.mkdtemp(prefix="perak-bench-sandbox-", dir="/var/tmp"))
+    state_dir.chmod(0o711)
+    sandbox, report = Sandbox.probe(state_dir)
+    if sandbox is None:
+        shutil.rmtree(state_dir)
+        raise SystemExit(f"no sandbox on this machine: {report.reason}")
+    bench = Bench(sandbox)
+    try:
+        yield bench
+    finally:
+        bench.poke.close()
+        for status in sandbox.find():
+            sandbox.clear(status.run_id)
+        sandbox.close()
+        shutil.rmtree(state_dir)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
