@@ -49,10 +49,18 @@ def small_disk(state_dir: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_a_full_disk_of_the_exchange_loses_nothing(small_disk: Path, healed: Healed) -> None:
+def test_a_full_scratch_and_a_full_disk_of_the_exchange_lose_nothing(
+    small_disk: Path, healed: Healed
+) -> None:
     """What can't be written is refused, what was acknowledged stays, and a running job does not notice."""
     with up(small_disk, "--fund", "10") as perak:
         agent_dir = small_disk / "agent"
+        began_at = time.monotonic()
+        fills = {"name": "fills", "run": "echo begun; cat /dev/zero >big", "resources": {"disk": "20MB"}}
+        done = ended(perak.client, perak.client.submit(fills).id)
+        healed("a full scratch, the job has failed by name", time.monotonic() - began_at)
+        assert (done.state, done.attempts, done.runs[0].cause) == ("failed", 1, "disk_full"), done
+
         job = perak.client.submit(counting("patient"))
         followed = perak.follow(job.id)
         followed.see(3)
@@ -101,14 +109,3 @@ def _submit_until_refused(target: Target, acknowledged: list[str]) -> httpx.Resp
                 return answer
             acknowledged.append(answer.json()["id"])
     raise AssertionError("the disk never got full")
-
-
-def test_a_full_scratch(state_dir: Path, healed: Healed) -> None:
-    """A job that fills its scratch fails by name."""
-    with up(state_dir, "--fund", "10") as perak:
-        began_at = time.monotonic()
-        fills = {"name": "fills", "run": "echo begun; cat /dev/zero >big", "resources": {"disk": "20MB"}}
-        done = ended(perak.client, perak.client.submit(fills).id)
-        healed("a full scratch, the job has failed by name", time.monotonic() - began_at)
-        assert (done.state, done.attempts, done.runs[0].cause) == ("failed", 1, "disk_full"), done
-        check_books(perak.database)
