@@ -31,6 +31,9 @@ MANIFEST = (
 ACCEPT = ", ".join((*INDEX, *MANIFEST))
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_REGISTRY = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?")
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _PARAMETER = re.compile(r'([a-zA-Z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
 
 
@@ -61,7 +64,8 @@ class Reference:
         repository, _, tag = path.partition(":")
         if registry in REGISTRY_HOSTS and "/" not in repository:
             repository = f"library/{repository}"
-        if not repository or (digest and not _DIGEST.fullmatch(digest)):
+        is_named = _REGISTRY.fullmatch(registry) and _REPOSITORY.fullmatch(repository)
+        if not is_named or (tag and not _TAG.fullmatch(tag)) or (digest and not _DIGEST.fullmatch(digest)):
             raise ImageError(f"{name[:80]!r} is not an image; write it like pytorch/pytorch:2.9")
         return cls(registry=registry, repository=repository, tag=tag or None, digest=digest or None)
 

@@ -108,15 +108,19 @@ class Cache:
         finally:
             remove_tree(folder)
 
-    def adopt(self, draft: Path, key: str, record: dict[str, Any]) -> None:
-        """Give what was made its name; it is on the disk, whole, before its record says so."""
+    def adopt(self, draft: Path, key: str, record: dict[str, Any], *, sync: bool = True) -> None:
+        """Give what was made its name; it is on the disk, whole, before its record says so.
+
+        Without `sync` it is so only until the machine stops: the caller drops it after that.
+        """
         remove_tree(self.path(key))  # without a record: an adoption or an eviction was cut short
         draft.rename(self.path(key))
-        folder_fd = os.open(self.path(key), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            _libc.syncfs(folder_fd)
-        finally:
-            os.close(folder_fd)
+        if sync:
+            folder_fd = os.open(self.path(key), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                _libc.syncfs(folder_fd)
+            finally:
+                os.close(folder_fd)
         self.note(key, record)
 
     def note(self, key: str, record: dict[str, Any]) -> None:

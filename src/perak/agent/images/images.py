@@ -20,6 +20,7 @@ from perak.agent.images.process import Limits, Unpacker
 from perak.agent.images.registry import Registry
 from perak.agent.images.trees import Refused
 from perak.agent.sandbox import ImageRoot
+from perak.agent.sandbox.process import boot_id
 from perak.domain.errors import DomainError, Unavailable
 from perak.domain.units import format_bytes
 from perak.wire.images import Blob, Config, ImageError, Manifest, Reference, parse_config, parse_manifest
@@ -78,16 +79,17 @@ class Images:
         self._downloads = downloads
         self._limits = limits
         self._in_use = in_use
+        self._drop_unsynced()
 
     def ensure(self, image: str, *, credentials: str | None, say: Say) -> ImageRoot:
         """The root of `image` (``name@sha256:...``), pulled if it isn't there.
 
         Blocks meanwhile; `say` gets lines for the renter. Raises ImageRefused, Unavailable.
         """
-        reference = Reference.parse(image)
-        if reference.digest is None:
-            raise ImageRefused(f"{image} is not pinned: name it by digest, as {image}@sha256:...")
         try:
+            reference = Reference.parse(image)
+            if reference.digest is None:
+                raise ImageError(f"it is not pinned: name it by digest, as {image}@sha256:...")
             return self._ensure(reference, reference.digest, credentials, say)
         except Unavailable:
             raise
@@ -106,13 +108,16 @@ class Images:
             registry = Registry(reference, reach=self._reach, credentials=credentials)
             manifest = self._manifest(registry, digest)
             source = ANYBODY if registry.is_public else reference.source
-            if found is not None:
-                self._roots.add_source(found, source)
+            if found is not None and found.may_be_given_to(reference.source):
                 return self._image_root(key, found.record)
             config = parse_config(registry.small_blob(manifest.config.digest))
             if len(config.diff_ids) != len(manifest.layers):
                 raise ImageError("its configuration and its manifest name different numbers of layers")
             self._pull(registry, manifest, config, source, say)
+            if found is not None:
+                # Made from elsewhere; now all of it was shown to be there for whoever asks here.
+                self._roots.add_source(found, source)
+                return self._image_root(key, found.record)
             record = self._merge(key, manifest, config, source, say)
         self.tidy()
         return self._image_root(key, record)
@@ -158,8 +163,10 @@ class Images:
                 limit_bytes=layer.size_bytes,
                 progress=teller.now,
             )
+        except Unavailable as error:
+            raise Unavailable(f"the layer {layer.digest[:19]}: {error.detail}") from None
         except DomainError as error:
-            raise type(error)(f"the layer {layer.digest[:19]}: {error.detail}") from None
+            raise ImageError(f"its layer {layer.digest[:19]}: {error.detail}") from None
 
     def _unpack(self, packed: Path, layer: Blob, diff_id: str, source: str, say: Say) -> None:
         key = _hex(layer.digest)
@@ -177,7 +184,8 @@ class Images:
             implicit.write_bytes("\0".join(done["implicit"]).encode("utf-8", "surrogateescape"))
             implicit.chmod(0o644)
             record = {"bytes": done["bytes"], "files": done["files"], "sources": [source]}
-            self._layers.adopt(draft / "layer", key, record)
+            # The root that is made of it brings it to the disk: one wait for all layers.
+            self._layers.adopt(draft / "layer", key, record | {"boot": boot_id()}, sync=False)
         for count, what in (
             (done["privileged"], "files lost their setuid or setgid bit"),
             (done["left_out"], "device nodes and pipes were left out"),
@@ -212,11 +220,18 @@ class Images:
         self._roots.evict(
             limit_bytes=self._limits.cache_bytes, in_use=self._in_use(), used_bytes=sum(layers.values())
         )
-        needed: set[str] = set()
-        for entry in self._roots.entries():
-            needed.update(entry.record["layers"])
         # Over the limit still: what a dropped image, or a pull that failed, left behind.
-        self._layers.evict(limit_bytes=self._limits.cache_bytes, in_use=needed)
+        self._layers.evict(limit_bytes=self._limits.cache_bytes, in_use=self._needed())
+
+    def _drop_unsynced(self) -> None:
+        """Layers that no root has made durable, of before the machine stopped: they may have holes."""
+        needed = self._needed()
+        for layer in self._layers.entries():
+            if layer.key not in needed and layer.record.get("boot") != boot_id():
+                self._layers.drop(layer.key)
+
+    def _needed(self) -> set[str]:
+        return {layer for root in self._roots.entries() for layer in root.record["layers"]}
 
     def _image_root(self, key: str, record: dict[str, Any]) -> ImageRoot:
         return ImageRoot(
