@@ -75,6 +75,7 @@ def compose(
         logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
         outputs_digest=end.outputs.digest if end.outputs else None,
         network=end.network,
+        image=f"{image.name}@{image.digest}" if (image := at.job.spec.image) else None,
         evidence=end.evidence_jws,
     )
 

@@ -126,6 +126,8 @@ class Receipt:
     evidence: str | None
     network: NetworkUse | None = None
     """None: the run had no network."""
+    image: str | None = None
+    """``name@sha256:...``; None: the run used the node's own programs."""
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -143,7 +145,7 @@ _NAMES: dict[type, tuple[str, ...]] = {
 }
 """The fields of what makes a receipt, listed once: every settlement needs them."""
 
-_LATER = frozenset({"network"})
+_LATER = frozenset({"image", "network"})
 """Fields that came after the first receipts were signed. Where one says nothing it is left out, so that older
 receipts keep the very bytes that were signed; a new field belongs here, with a default that says nothing."""
 

@@ -203,8 +203,9 @@ class ScriptedNode:
         """A signed HTTP request of the node."""
         payload = wire.RequestPayload(node=self.id, method=method, path=signed_path or path, at=now_ms())
         jws = sign(self.key, wire.encode(payload), typ=wire.REQUEST_TYPE)
+        headers = {"Authorization": f"Node {jws}"} | rest.pop("headers", {})
         async with httpx.AsyncClient(base_url=self.exchange.url) as client:
-            return await client.request(method, path, headers={"Authorization": f"Node {jws}"}, **rest)
+            return await client.request(method, path, headers=headers, **rest)
 
     async def _read(self, socket: ClientConnection) -> None:
         with contextlib.suppress(ConnectionClosed):

@@ -101,6 +101,7 @@ def offer(found: api.Offer) -> RenderableType:
         ("state", state_text(found.state)),
         ("price per GPU-hour", found.price_gpu or "not offered"),
         ("price per core-hour", found.price_cpu or "not offered"),
+        ("jobs may bring", ", ".join(found.takes) or "their work folder alone"),
         *(("sandbox", _sandbox(each)) for each in found.tiers),
     )
 

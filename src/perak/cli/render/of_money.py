@@ -76,6 +76,7 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("cores", f"{int(device.get('cpu_milli') or 0) / 1000:g}"),
         ("memory", format_bytes(int(device.get("memory_bytes") or 0))),
         ("sandbox", f"{sandbox.get('tier', '-')} ({sandbox.get('runtime', '-')})"),
+        ("image", optional(said.get("image")) or "none"),
         ("enforced", ", ".join(sandbox.get("enforced") or ()) or "nothing"),
     ]
     rows += [("not enforced", f"{name}: {why}") for name, why in (sandbox.get("unenforced") or {}).items()]
