@@ -26,6 +26,7 @@ from perak.wire.session import (
     Certificate,
     Challenge,
     Desired,
+    Dial,
     FromExchange,
     Hello,
     Refused,
@@ -72,6 +73,8 @@ class Peer(Protocol):
     def on_desired(self, desired: Desired) -> None: ...
 
     def on_certificate(self, chain_pem: str) -> None: ...
+
+    def on_dial(self, dial: Dial) -> None: ...
 
     def on_closed(self) -> None: ...
 
@@ -194,6 +197,8 @@ class Link:
                 self.peer.on_desired(frame)
             case Certificate(chain=chain):
                 self.peer.on_certificate(chain)
+            case Dial():
+                self.peer.on_dial(frame)
             case Refused():
                 _raise_refused(frame)
             case _:

@@ -28,6 +28,7 @@ from perak.agent.probe.ask import NothingToOffer
 from perak.agent.probe.temperatures import Thermometer
 from perak.agent.sandbox import RunStatus, Sandbox, TierReport
 from perak.agent.settings import Limits
+from perak.agent.tunnels.keeper import Keeper
 from perak.agent.work import Work, WorkFailed
 from perak.domain.errors import DomainError
 from perak.domain.offer import OfferAsk
@@ -44,7 +45,7 @@ from perak.domain.report import (
     RunRefused,
     RunStarted,
 )
-from perak.wire.session import LOG_CHUNK_BYTES_MAX, Desired, LeaseOrder, Welcome
+from perak.wire.session import LOG_CHUNK_BYTES_MAX, Desired, Dial, LeaseOrder, Welcome
 
 _T = TypeVar("_T")
 
@@ -88,6 +89,7 @@ class Node:
     version: str
     ask: Callable[[], OfferAsk]
     network: NetworkProxy
+    tunnels: Keeper
     _core: Core = field(init=False)
     _link: Link = field(init=False)
     _tails: dict[str, LogTail] = field(default_factory=dict)
@@ -145,6 +147,7 @@ class Node:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self.tunnels.close()
             self._quick.shutdown(wait=False, cancel_futures=True)
             self._slow.shutdown(wait=False, cancel_futures=True)
 
@@ -216,6 +219,16 @@ class Node:
             before_keeping()
             self.identity.keep_certificate()
             log.info("certificate renewed")
+
+    def on_dial(self, dial: Dial) -> None:
+        """A renter waits for a terminal; only in a run that lives here under that very lease."""
+        facts = self._core.runs.get(dial.run)
+        if facts is None or facts.order.lease != dial.lease or not facts.start_asked or facts.has_ended:
+            log.info("a tunnel to run %s is not opened: it does not run here", dial.run[:80])
+        elif self._offer is None or "terminals" not in self._offer[1].grants:
+            log.warning("a tunnel to run %s is not opened: the provider forbids terminals", dial.run)
+        else:
+            self._spawn(self.tunnels.dial(dial))
 
     def on_closed(self) -> None:
         self._core.meter_interval_seconds = self.limits.meter_interval_offline_seconds

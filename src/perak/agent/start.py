@@ -43,6 +43,7 @@ from perak.agent.provider import Provider, granted
 from perak.agent.room import RESERVE_BYTES, Room, go_on_when_there_is_room, is_full
 from perak.agent.sandbox import RunSpec, Sandbox, TierReport
 from perak.agent.settings import AgentSettings
+from perak.agent.tunnels.keeper import Keeper
 from perak.agent.work import TEMPORARY, EnvironmentMaker, Work
 from perak.domain.errors import DomainError, InvalidInput, Unavailable
 from perak.domain.offer import Device, OfferAsk
@@ -74,7 +75,7 @@ class CannotStart(InvalidInput):
 
 def start(settings: AgentSettings) -> int:
     """Run one agent until a signal ends it; returns the exit code."""
-    _set_up_logging(settings.log_level)
+    set_up_logging(settings.log_level)
     try:
         with _state_dir(settings.state_dir) as state_dir:
             return asyncio.run(_agent(replace(settings, state_dir=state_dir)))
@@ -141,6 +142,7 @@ async def _agent(settings: AgentSettings) -> int:
         version=version("perak"),
         ask=offer.ask,
         network=NetworkProxy(RunBook(sandbox)),
+        tunnels=Keeper(state_dir=settings.state_dir, url=node_id.url),
     )
     try:
         await node.run(
@@ -431,7 +433,7 @@ def _host_name() -> str:
     return name.strip("-._")[:63] or "node"
 
 
-def _set_up_logging(level: str) -> None:
+def set_up_logging(level: str) -> None:
     """One JSON object a line on stderr, with the same keys as the exchange's."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -98,6 +99,11 @@ class AsyncClient:
     async def cancel(self, ref: str) -> api.Job:
         """Ask for the job to be cancelled."""
         return await self._carry_out(flows.on_job(ref, calls.cancel, url=self.target.url))
+
+    async def open_tunnel(self, ref: str, *, certificate: str) -> api.Tunnel:
+        """Ask the job's node to dial in; `perak.client.tunnels` does what comes next."""
+        call = partial(calls.open_tunnel, certificate=certificate)
+        return await self._carry_out(flows.on_job(ref, call, url=self.target.url))
 
     async def events(self, ref: str, *, last_event_id: str | None = None) -> AsyncIterator[JobEvent]:
         """What happens to the job, log included, to its end; goes on by itself after a cut."""

@@ -151,6 +151,11 @@ def cancel(job_id: str) -> Call[api.Job]:
     return _write("POST", f"/v1/jobs/{_part(job_id)}/cancel", api.Job)
 
 
+def open_tunnel(job_id: str, certificate: str) -> Call[api.Tunnel]:
+    body = _body(api.TunnelCreate, certificate=certificate)
+    return _write("POST", f"/v1/jobs/{_part(job_id)}/tunnels", api.Tunnel, body)
+
+
 def log_path(job_id: str) -> str:
     return f"/v1/jobs/{_part(job_id)}/log"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeVar
@@ -103,6 +104,11 @@ class Client:
     def cancel(self, ref: str) -> api.Job:
         """Ask for the job to be cancelled."""
         return self._carry_out(flows.on_job(ref, calls.cancel, url=self.target.url))
+
+    def open_tunnel(self, ref: str, *, certificate: str) -> api.Tunnel:
+        """Ask the job's node to dial in; `perak.client.tunnels` does what comes next."""
+        call = partial(calls.open_tunnel, certificate=certificate)
+        return self._carry_out(flows.on_job(ref, call, url=self.target.url))
 
     def events(self, ref: str, *, last_event_id: str | None = None) -> Iterator[JobEvent]:
         """What happens to the job, log included, to its end; goes on by itself after a cut."""

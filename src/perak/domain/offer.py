@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from perak.domain.isolation import choose_tier, suffices
 
-GRANTS = ("network",)
-"""What a provider may forbid: `network`, the addresses that a job names."""
+GRANTS = ("network", "terminals")
+"""What a provider may forbid: `network`, the addresses that a job names; `terminals`, commands, ssh and ports
+in the sandbox of a renter's own job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

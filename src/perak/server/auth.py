@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -14,6 +14,9 @@ from perak.adapters.db.database import Database
 from perak.app.records import Caller
 from perak.domain.errors import NotAllowed, NotAuthenticated
 from perak.server.access import services_of
+
+if TYPE_CHECKING:
+    from perak.server.services import Services
 
 KEY_PREFIX = "perak_"
 KEY_BYTES = 32
@@ -64,9 +67,13 @@ class KeyCache:
 
 async def any_caller(request: Request, _: Annotated[object, Depends(_bearer)] = None) -> Caller:
     """Who asks. Raises NotAuthenticated, OverLimit."""
-    services = services_of(request)
-    address = address_of(request)
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    services, authorization = services_of(request), request.headers.get("authorization", "")
+    return await caller_of(services, authorization, address=address_of(request))
+
+
+async def caller_of(services: Services, authorization: str, *, address: str) -> Caller:
+    """Whose key is in an Authorization header. Raises NotAuthenticated, OverLimit."""
+    scheme, _, secret = authorization.partition(" ")
     if scheme.lower() != "bearer" or not secret:
         services.limits.address(address)
         raise NotAuthenticated(

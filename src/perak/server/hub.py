@@ -28,8 +28,21 @@ KEYS = "keys"
 """The hint that a key was revoked."""
 NODE = "node"
 """The hint that a node's leases changed, or the node was revoked."""
+DIAL = "dial"
+"""The hint that a node is to dial in for a tunnel; it carries what the node needs to know."""
 
 Hint = tuple[str, str]
+
+
+class DialHint(msgspec.Struct, frozen=True, kw_only=True):
+    """A tunnel waits at the replica `url` for this node; `client` is the client's certificate."""
+
+    node: str
+    tunnel: str
+    lease: str
+    run: str
+    client: str
+    url: str
 
 
 class _Message(msgspec.Struct, array_like=True):
@@ -69,6 +82,7 @@ class Hub:
         self._outbox_filled = asyncio.Event()
         self._on_keys: list[Callable[[], None]] = []
         self._on_node: list[Callable[[str], None]] = []
+        self._on_dial: list[Callable[[DialHint], None]] = []
 
     @contextlib.contextmanager
     def market(self) -> Iterator[Wakeup]:
@@ -79,6 +93,13 @@ class Hub:
     def job(self, job: str) -> Iterator[Wakeup]:
         with self._subscribed(("job", job)) as wakeup:
             yield wakeup
+
+    def dial(self, hint: DialHint) -> None:
+        """Tell the node's session, on whichever replica it is."""
+        self._send([(DIAL, msgspec.json.encode(hint).decode())])
+
+    def on_dial(self, callback: Callable[[DialHint], None]) -> None:
+        self._on_dial.append(callback)
 
     def on_keys_changed(self, callback: Callable[[], None]) -> None:
         self._on_keys.append(callback)
@@ -129,6 +150,11 @@ class Hub:
         if hint[0] == NODE:
             for told in self._on_node:
                 told(hint[1])
+        if hint[0] == DIAL:
+            with contextlib.suppress(msgspec.MsgspecError):
+                dial = msgspec.json.decode(hint[1], type=DialHint)
+                for dialled in self._on_dial:
+                    dialled(dial)
         for wakeup in self._waiting.get(hint, ()):
             wakeup.set()
 

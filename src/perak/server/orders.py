@@ -12,6 +12,7 @@ import asyncpg
 from perak.adapters.db.database import Database
 from perak.adapters.db.views.market import LiveLease
 from perak.adapters.db.views.orders import Mark, leases_of, mark, marks, revoked
+from perak.server.hub import DialHint
 from perak.server.logging import get_logger
 from perak.wire.session import InputOrder, LeaseOrder, SecretOrder
 
@@ -31,6 +32,8 @@ class Ordered(Protocol):
     def on_orders(self, leases: Sequence[LeaseOrder], told: Mark) -> None: ...
 
     def on_revoked(self) -> None: ...
+
+    def on_dial(self, hint: DialHint) -> None: ...
 
 
 class Orders:
@@ -58,6 +61,11 @@ class Orders:
         self._wanted[node] = None
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_wanted())
+
+    def dial(self, hint: DialHint) -> None:
+        """A tunnel waits for the node, if its session is here."""
+        if (session := self._sessions.get(hint.node)) is not None:
+            session.on_dial(hint)
 
     async def look(self) -> None:
         """Compare what every node here was told with what is true, as hints may be lost."""

@@ -27,6 +27,7 @@ from perak.server.presence import Presence
 from perak.server.ratelimits import RateLimits
 from perak.server.settings import Quotas, Settings
 from perak.server.transact import Transact
+from perak.server.tunnels import Tunnels
 from perak.server.webhooks import Sender
 
 
@@ -53,6 +54,9 @@ class Services:
     patience: Patience
     periods: Periods
     quotas: Quotas
+    tunnels: Tunnels
+    replica_url: str | None
+    """Where this very replica is reached, if several stand behind one address."""
     url: str
     """Where nodes and clients reach this exchange; invites carry it."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -78,6 +82,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
         commit = Transact(db, hub, metrics)
         orders = Orders(db)
         hub.on_node_changed(orders.want)
+        hub.on_dial(orders.dial)
         await db.listen(CHANNEL, hub.receive, replica=replica)
         context = Context(exchange=identity.facts, new_id=new_id, sign_receipt=identity.sign_receipt)
         yield (
@@ -99,6 +104,8 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
                 replica=replica,
                 periods=settings.periods,
                 quotas=settings.quotas,
+                tunnels=Tunnels(hub, url=settings.replica_url or url, periods=settings.tunnels),
+                replica_url=settings.replica_url,
                 url=url,
             ),
             started,

@@ -22,6 +22,7 @@ from perak.server.sessions import NodeSession
 from perak.server.settings import Settings
 from perak.server.sockets import agent_sockets
 from perak.server.tls import Listener
+from perak.server.tunnel_ends import tunnel_end
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep idle connections, so that none is closed under a request on its way."""
@@ -60,7 +61,9 @@ async def prepared(
             config = uvicorn.Config(
                 create_app(services),
                 http=protocol(settings.patience, Connections(settings.connections, files_max=_files_max())),
-                ws=agent_sockets(lambda socket: NodeSession(socket, services)),
+                ws=agent_sockets(
+                    lambda socket: NodeSession(socket, services), lambda other: tunnel_end(other, services)
+                ),
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,

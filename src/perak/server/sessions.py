@@ -21,6 +21,7 @@ from perak.server import clock
 from perak.server.certificates import NodeCertificate, certified, node_certificate
 from perak.server.evidence import EvidenceCheck
 from perak.server.hello import Proven, Refused, clock_is_off, prove, tell_owner, to_ms
+from perak.server.hub import DialHint
 from perak.server.intake import REVOKED, Intake
 from perak.server.logging import get_logger
 from perak.server.presence import LiveSession
@@ -111,6 +112,17 @@ class NodeSession:
 
     def on_revoked(self) -> None:
         self._end(Refused(REVOKED, retry=False))
+
+    def on_dial(self, hint: DialHint) -> None:
+        here = hint.url == self._services.tunnels.url
+        dial = wire.Dial(
+            tunnel=hint.tunnel,
+            lease=hint.lease,
+            run=hint.run,
+            client=hint.client,
+            url=None if here else hint.url,
+        )
+        self._socket.send(dial)
 
     def hang_up(self) -> None:
         """End it without a word: the agent is silent, or has dialled again."""

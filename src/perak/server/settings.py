@@ -10,6 +10,7 @@ from perak.app.periods import Periods
 from perak.domain.errors import InvalidInput
 from perak.server.connections import ConnectionLimits
 from perak.server.patience import Patience
+from perak.server.tunnels import TunnelPeriods
 
 HOST_DEFAULT = "127.0.0.1"
 PORT_DEFAULT = 8470
@@ -52,6 +53,8 @@ class Settings:
     tls_key: Path | None = None
     tls_hosts: tuple[str, ...] = ()
     public_url: str | None = None
+    replica_url: str | None = None
+    """Where clients and nodes reach this very replica; needed where several stand behind one address."""
     operator_key: str | None = field(default=None, repr=False)
     fund: int = 0
     webhooks_to_private: bool = False
@@ -60,6 +63,7 @@ class Settings:
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     periods: Periods = field(default_factory=Periods)
     quotas: Quotas = field(default_factory=Quotas)
+    tunnels: TunnelPeriods = field(default_factory=TunnelPeriods)
 
     @property
     def blob_url(self) -> str:

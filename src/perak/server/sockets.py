@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, ClassVar, Protocol, cast
 
@@ -44,12 +45,25 @@ class Talk(Protocol):
     def on_closed(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A connection that asks for an upgrade to another WebSocket than an agent's session."""
+
+    request: Request
+    protocol: ServerProtocol
+    transport: asyncio.Transport
+    connections: set[Any]
+    tasks: set[asyncio.Task[None]]
+    seat: Seat | Full | None
+
+
 class AgentSocket(asyncio.Protocol):
     """One connection, from the request for an upgrade to its end; made by uvicorn, with its own arguments."""
 
     __slots__ = ("_closing", "_connections", "_parts", "_protocol", "_seat", "_talk", "_tasks", "_transport")
 
     talk: ClassVar[Callable[[AgentSocket], Talk]]
+    hand_over: ClassVar[Callable[[Handover], asyncio.Protocol | None]]
 
     def __init__(self, config: Any, server_state: Any, app_state: Any, _loop: object = None) -> None:
         self._connections: set[Any] = server_state.connections
@@ -137,6 +151,8 @@ class AgentSocket(asyncio.Protocol):
 
     def _upgrade(self, request: Request) -> None:
         if request.path.partition("?")[0] != wire.PATH:
+            if self._handed_over(request):
+                return
             nothing = "There is no WebSocket here.\n"
             self._protocol.send_response(self._protocol.reject(HTTPStatus.NOT_FOUND, nothing))
             return
@@ -146,6 +162,21 @@ class AgentSocket(asyncio.Protocol):
             self._flush()
             self._talk = type(self).talk(self)
             self._talk.on_open()
+
+    def _handed_over(self, request: Request) -> bool:
+        """Whether somebody else takes the connection, who then has all of it."""
+        handover = Handover(
+            request, self._protocol, self._transport, self._connections, self._tasks, self._seat
+        )
+        taker = type(self).hand_over(handover)
+        if taker is None:
+            return False
+        self._connections.discard(self)
+        self._seat = None
+        # uvicorn sets us once more when it has handed over.
+        asyncio.get_running_loop().call_soon(self._transport.set_protocol, taker)
+        taker.connection_made(self._transport)
+        return True
 
     def _on_part(self, frame: Frame) -> None:
         """A message may come in parts; the parser has seen that they fit together, and bounds their sum."""
@@ -168,6 +199,9 @@ class AgentSocket(asyncio.Protocol):
                 self._transport.close()
 
 
-def agent_sockets(talk: Callable[[AgentSocket], Talk]) -> type[AgentSocket]:
-    """The sockets that say `talk`, as uvicorn takes them."""
-    return type("AgentSocket", (AgentSocket,), {"__slots__": (), "talk": staticmethod(talk)})
+def agent_sockets(
+    talk: Callable[[AgentSocket], Talk], hand_over: Callable[[Handover], asyncio.Protocol | None]
+) -> type[AgentSocket]:
+    """The sockets that say `talk`, as uvicorn takes them; `hand_over` may take those of other paths."""
+    own = {"__slots__": (), "talk": staticmethod(talk), "hand_over": staticmethod(hand_over)}
+    return type("AgentSocket", (AgentSocket,), own)

@@ -102,6 +102,26 @@ class JobSubmit(Request):
     workdir: Digest | None = None
 
 
+class TunnelCreate(Request):
+    """`certificate`: the client's own for this one tunnel (PEM); the node lets in whoever holds its key."""
+
+    certificate: str = Field(min_length=1, max_length=2_000)
+
+
+class Tunnel(Model):
+    """A tunnel that waits for its client: open a WebSocket at `path` with the same key, within seconds.
+
+    `node`: whose certificate the other end has to show. `replica`: the address to open it at, where several
+    replicas stand behind one.
+    """
+
+    id: str
+    job: str
+    node: str
+    path: str
+    replica: str | None = None
+
+
 class RunView(Model):
     """One attempt of a job on a lease."""
 

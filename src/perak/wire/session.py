@@ -11,6 +11,7 @@
        | -- Desired(leases) -------------------> |      the whole list, whenever it changed: level-triggered
        | <- Beat ------------------------------- |      every 5 s
        | -- Beat ------------------------------> |      its answer
+       | -- Dial(tunnel) ----------------------> |      a renter waits for a terminal: see `perak.wire.tunnel`
        | -- Certificate(chain) ----------------> |      a fresh one, when half of the old one's life is over
 
 Frames are JSON texts. A lost, repeated or reordered frame is harmless: reports are numbered, and `Desired`
@@ -176,7 +177,20 @@ class Certificate(msgspec.Struct, tag="certificate", frozen=True):
     chain: str
 
 
-FromExchange = Challenge | Welcome | Refused | Beat | Ack | Desired | Certificate
+class Dial(msgspec.Struct, tag="dial", frozen=True, kw_only=True):
+    """Open the node's end of a tunnel to this run, and let in whoever has the key of `client` (PEM).
+
+    `url`: the replica where the tunnel waits; None: where the session is. May come more than once.
+    """
+
+    tunnel: str
+    lease: str
+    run: str
+    client: str
+    url: str | None = None
+
+
+FromExchange = Challenge | Welcome | Refused | Beat | Ack | Desired | Certificate | Dial
 FromAgent = Hello | Beat | ReportFrame
 
 _encoder = msgspec.json.Encoder()

@@ -37,6 +37,7 @@ OFFER = OfferAsk(
     price_cpu=360_000,
     pythons=("3.11",),
     takes=("image", "https", "s3", "job"),
+    grants=("terminals",),
 )
 PATIENCE_SECONDS = 30.0
 """Only a failing test waits this long; a machine that is busy with others takes seconds."""

@@ -72,6 +72,9 @@ CASES = {
     "GET /v1/jobs": Case(role=RENTER, stranger=OWN, query=f"?name={MARK}"),
     "GET /v1/jobs/{job}": Case(role=RENTER),
     "POST /v1/jobs/{job}/cancel": Case(role=RENTER, ids={"job": "live_job"}),
+    "POST /v1/jobs/{job}/tunnels": Case(
+        role=RENTER, ids={"job": "live_job"}, body={"certificate": "of the client"}
+    ),
     "GET /v1/jobs/{job}/log": Case(role=RENTER),
     "GET /v1/jobs/{job}/events": Case(role=RENTER),
     "GET /v1/jobs/{job}/outputs": Case(role=RENTER),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -71,7 +72,8 @@ def build_ask(
         enforced=tier.enforced,
         unenforced=tier.unenforced,
         tiers=tiers,
-        grants=granted(provider),
+        # Only root may put a process into another user's sandbox.
+        grants=tuple(each for each in granted(provider) if each != "terminals" or os.geteuid() == 0),
     )
 
 

@@ -11,12 +11,14 @@ from perak.server.routes import (
     nodes,
     offers,
     quotes,
+    tunnels,
     webhooks,
 )
 
 ROUTERS = (
     exchange.router,
     jobs.router,
+    tunnels.router,
     quotes.router,
     blobs.router,
     money.router,

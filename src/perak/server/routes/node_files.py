@@ -15,6 +15,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import address_of
 from perak.server.keeping import keep
+from perak.server.services import Services
 from perak.server.writes import reply
 from perak.wire import session as wire
 from perak.wire.api import BlobView
@@ -27,8 +28,18 @@ PACKED_OVERHEAD_BYTES = 64 * 2**20
 
 async def signing_node(request: Request) -> str:
     """The node that signed this request. Raises NotAuthenticated, or InvalidInput on a bad signature."""
-    services = services_of(request)
-    scheme, _, jws = request.headers.get("authorization", "").partition(" ")
+    return await node_of(
+        services_of(request),
+        request.headers.get("authorization", ""),
+        method=request.method,
+        path=request.url.path,
+        address=address_of(request),
+    )
+
+
+async def node_of(services: Services, authorization: str, *, method: str, path: str, address: str) -> str:
+    """The node that signed this Authorization for this request. Raises as `signing_node` does."""
+    scheme, _, jws = authorization.partition(" ")
     if scheme.lower() != "node" or not jws:
         raise NotAuthenticated("this is for nodes: send `Authorization: Node <jws>`")
     claimed = wire.decode_request(peek_payload(jws))
@@ -37,11 +48,11 @@ async def signing_node(request: Request) -> str:
     async with services.db.connection() as connection:
         key = await node_sign_key(connection, claimed.node)
     if key is None:
-        services.limits.failure(address_of(request))
-        services.limits.check_failures(address_of(request))
+        services.limits.failure(address)
+        services.limits.check_failures(address)
         raise NotAuthenticated(f"the node {claimed.node[:80]} is not enrolled here, or was revoked")
     proven = wire.decode_request(verify(jws, key, typ=wire.REQUEST_TYPE))
-    if (proven.method, proven.path) != (request.method, request.url.path):
+    if (proven.method, proven.path) != (method, path):
         raise NotAuthenticated(f"this signature is for {proven.method} {proven.path[:200]}")
     off_ms = abs(int(clock.now().timestamp() * 1000) - proven.at)
     if off_ms > wire.REQUEST_SECONDS_MAX * 1000:

@@ -1,0 +1,12 @@
+"""The process of the gate: ``python -m perak.agent.tunnels STATE_DIR URL``, orders on the standard input."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from perak.agent.start import set_up_logging
+from perak.agent.tunnels.gate import run
+
+if __name__ == "__main__":
+    set_up_logging(sys.argv[3])
+    asyncio.run(run(Path(sys.argv[1]), sys.argv[2]))
