@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from perak.domain.errors import InvalidInput, Unavailable
-from perak.domain.report import Body, Metered, RunExited
+from perak.domain.report import Body, Evidence
 from perak.wire.invite import Invite
 from perak.wire.session import (
     HELLO_TYPE,
@@ -88,10 +88,10 @@ class Identity:
     """None over plain http."""
 
     def sign_report(self, seq: int, at: int, body: Body) -> str:
-        """The JWS of a report. What a receipt may show to others carries the chain: a run's last report and,
-        as the node may be lost before that, each of its meter's."""
+        """The JWS of a report. What is shown to others carries the chain: a run's last report,
+        as the node may be lost before it each of its meter's, and checklists."""
         payload = encode_report(seq=seq, node=self.node, at=at, body=body)
-        chain = self.chain if isinstance(body, RunExited | Metered) else ()
+        chain = self.chain if isinstance(body, Evidence) else ()
         return sign(self.key, payload, typ=REPORT_TYPE, chain=chain)
 
     def sign_hello(self, *, nonce: str, agent_id: str, version: str, at: int) -> str:

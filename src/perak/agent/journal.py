@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from perak.domain.report import Body, LogChunk, Metered, RunExited, RunRefused, RunStarted
+from perak.domain.report import Body, Evidence, LogChunk, RunExited, RunRefused, RunStarted
 from perak.wire.session import LeaseOrder, decode_report
 
 FILE_NAME = "agent.db"
@@ -138,7 +138,7 @@ class Journal:
         with self._transaction():
             for seq, jws in self._db.execute("SELECT seq, jws FROM reports").fetchall():
                 report = decode_report(_payload(jws), jws=jws)
-                if isinstance(report.body, Metered | RunExited):
+                if isinstance(report.body, Evidence):
                     signed = self._sign(seq, report.at, report.body)
                     self._db.execute("UPDATE reports SET jws = ? WHERE seq = ?", (signed, seq))
 

@@ -34,6 +34,7 @@ from perak.domain.errors import DomainError
 from perak.domain.offer import OfferAsk
 from perak.domain.receipt import Energy
 from perak.domain.report import (
+    ChecklistPosted,
     Body,
     LogChunk,
     Metered,
@@ -98,6 +99,7 @@ class Node:
     """Runs of the sandbox that the journal does not know, until the exchange says what they are."""
     _offer: tuple[int, OfferAsk] | None = None
     """(number of its report, ask) that was posted last."""
+    _checklists_posted: set[str] = field(default_factory=set)
     _acked: int = 0
     _on_ready: Callable[[], None] | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -598,7 +600,16 @@ class Node:
         posted = self._offer
         if posted is not None and posted[1] == ask and (not again or posted[0] > self._acked):
             return
+        self._post_checklists(ask, again=again)
         self._offer = (self._report(OfferPosted(offer=ask)), ask)
+
+    def _post_checklists(self, ask: OfferAsk, *, again: bool) -> None:
+        """Before the offer that names them; `again`: also those that were sent before."""
+        found = self.work.tiers.checklists() if self.work.tiers is not None else {}
+        for tier in ask.tiers:
+            if tier.checklist in found and (again or tier.checklist not in self._checklists_posted):
+                self._report(ChecklistPosted(checklist=found[tier.checklist]))
+                self._checklists_posted.add(tier.checklist)
 
     async def _watch_offer(self) -> None:
         while True:

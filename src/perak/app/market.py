@@ -10,7 +10,7 @@ from perak.app.records import LeaseRecord, NewLease
 from perak.domain.errors import InsufficientFunds
 from perak.domain.lifecycle import JOB
 from perak.domain.market.match import Assignment, PendingJob, instant_match
-from perak.domain.offer import Offer
+from perak.domain.offer import Offer, OfferAsk
 from perak.domain.outcome import affordable_seconds, hold_for
 
 PAGE = 64
@@ -47,13 +47,15 @@ async def _match_page(
     tx: Transaction, jobs: list[PendingJob], offers: list[Offer], *, new_id: Ids, now: datetime
 ) -> list[Assignment]:
     by_id = {job.id: job for job in jobs}
+    asks = {offer.id: offer.ask for offer in offers}
     plan = instant_match(jobs, offers, now=now)
     # Wallets first, then offers: settlements lock them in this order too.
     funded = [(a, await _fund(tx, by_id[a.job], a, now=now)) for a in plan.assignments]
     return [
         part
         for part, funding in funded
-        if funding is not None and await _grant(tx, by_id[part.job], part, funding, new_id=new_id, now=now)
+        if funding is not None
+        and await _grant(tx, by_id[part.job], part, funding, ask=asks[part.offer], new_id=new_id, now=now)
     ]
 
 
@@ -63,11 +65,13 @@ async def _grant(
     part: Assignment,
     funding: tuple[int, str, str],
     *,
+    ask: OfferAsk,
     new_id: Ids,
     now: datetime,
 ) -> bool:
     """Grant the funded lease; False where the offer has changed since the snapshot: the job waits on."""
     duration, limited_by, mode = funding
+    tier = ask.tier_for(job.spec.isolation, with_devices=bool(part.devices))
     lease = LeaseRecord(
         id=new_id("lease"),
         job=job.id,
@@ -88,6 +92,7 @@ async def _grant(
         duration_limited_by=limited_by,
         stop_cause=None,
         granted_at=now,
+        checklist=ask.sandbox(tier).checklist or None,
     )
     assert JOB.allows("queued", "leased")
     new = NewLease(lease=lease, run=new_id("run"), attempt=job.attempts + 1)

@@ -25,6 +25,7 @@ from perak.app.records import (
     SettlementFacts,
     SignedReceipt,
 )
+from perak.domain.checklist import Checklist
 from perak.domain.job import JobSpec
 from perak.domain.market.match import PendingJob
 from perak.domain.offer import Offer, OfferAsk
@@ -214,6 +215,13 @@ class OfferStore(Protocol):
         """The least price of the open offers of the kind and size for the job, whoever uses them now."""
 
 
+class ChecklistStore(Protocol):
+    async def keep(self, *, node: str, checklist: Checklist, jws: str, now: datetime) -> None:
+        """Keep what a node sent, by its digest; the same again changes nothing."""
+
+    async def of_node(self, node: str, *, digest: str) -> Checklist | None: ...
+
+
 class SettlementStore(Protocol):
     async def facts(self, at: Engagement) -> SettlementFacts:
         """What a settlement needs to know besides the engagement, which is locked."""
@@ -285,6 +293,8 @@ class Transaction(Protocol):
     def sessions(self) -> SessionStore: ...
     @property
     def offers(self) -> OfferStore: ...
+    @property
+    def checklists(self) -> ChecklistStore: ...
     @property
     def settlements(self) -> SettlementStore: ...
     @property

@@ -53,6 +53,7 @@ def compose(
             runtime=ask.sandbox(at.run.tier).runtime,
             enforced=at.run.enforced,
             unenforced=at.run.unenforced,
+            checklist=at.lease.checklist,
         ),
         started_at=utc_text(end.started_at_ms),
         ended_at=utc_text(end.until_ms),

@@ -66,6 +66,8 @@ class LeaseRecord:
     duration_limited_by: str
     stop_cause: str | None
     granted_at: datetime
+    checklist: str | None = None
+    """The digest of the escape checklist's result in the tier that the job is to have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,16 @@ from perak.app.records import Engagement, NodeRecord, RunEnd
 from perak.app.refusals import tell_refusal
 from perak.app.settlement import refuse_run, settle_run
 from perak.app.watch import lost_end
+from perak.domain.checklist import Checklist, unsafe
 from perak.domain.errors import Conflict, InsufficientFunds, NotAuthenticated, NotFound
 from perak.domain.lifecycle import JOB, LEASE_LIVE, RUN
+from perak.domain.offer import SandboxTier
 from perak.domain.outcome import ROLLING_SECONDS, rolling_step
-from perak.domain.plausible import check_report, shown
+from perak.domain.plausible import Implausible, check_report, shown
 from perak.domain.report import (
     CAUSES,
     NODE_CAUSES,
+    ChecklistPosted,
     Health,
     LogChunk,
     Metered,
@@ -106,6 +109,9 @@ async def _apply(
     body = report.body
     if isinstance(body, OfferPosted):
         return await _offered(tx, node, body, context, now)
+    if isinstance(body, ChecklistPosted):
+        await tx.checklists.keep(node=node.id, checklist=body.checklist, jws=report.jws, now=now)
+        return []
     if isinstance(body, Health):
         await take_health(tx, node=node, health=body, at=_time(report.at), now=now)
         return []
@@ -133,7 +139,13 @@ async def _apply(
 async def _offered(
     tx: Transaction, node: NodeRecord, body: OfferPosted, context: Context, now: datetime
 ) -> list[Effect]:
-    """Take the offer; tell the owner of devices that were fit before, or never seen, and are left out."""
+    """Take the offer; tell the owner of devices that were fit before, or never seen, and are left out.
+
+    Raises Implausible for a tier whose checklist the node did not send, or that says the tier is unsafe.
+    """
+    for tier in body.offer.tiers:
+        if tier.checklist:
+            _check_tier(tier, await tx.checklists.of_node(node.id, digest=tier.checklist))
     before = await tx.offers.of_node(node.id) if body.offer.left_out else None
     known = before.ask.left_out if before is not None else {}
     await tx.offers.post(id=context.new_id("offer"), node=node, ask=body.offer, now=now)
@@ -142,6 +154,13 @@ async def _offered(
         detail = f"not offered: {shown('; '.join(new))[:500]}"
         await tell_refusal(tx, node=node, subject="device", detail=detail, now=now)
     return [MarketChanged()]
+
+
+def _check_tier(tier: SandboxTier, checklist: Checklist | None) -> None:
+    if checklist is None or checklist.tier != tier.tier:
+        raise Implausible(f"tiers: {tier.tier} names a checklist that this node has not sent")
+    if found := unsafe(checklist.results, complete=False):
+        raise Implausible(f"tiers: {tier.tier} is offered, and its checklist says of {min(found)}: not safe")
 
 
 def _time(ms: int) -> datetime:

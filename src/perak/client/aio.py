@@ -200,6 +200,10 @@ class AsyncClient:
         """Change the prices or the state of one's own offer; leases that run keep their price."""
         return await self._perform(calls.offer_set(offer_id, change))
 
+    async def checklist(self, digest: str) -> api.ChecklistView:
+        """How the escape checklist came out in a sandbox tier that an offer or a receipt names so."""
+        return await self._perform(calls.checklist(digest))
+
     # Webhooks
 
     def webhooks(self) -> AsyncIterator[api.Webhook]:

@@ -235,6 +235,10 @@ def offer_set(offer_id: str, change: api.OfferChange) -> Call[api.Offer]:
     return _write("PATCH", f"/v1/offers/{_part(offer_id)}", api.Offer, change)
 
 
+def checklist(digest: str) -> Call[api.ChecklistView]:
+    return _get(f"/v1/checklists/{_part(digest)}", api.ChecklistView)
+
+
 # Webhooks
 
 

@@ -200,6 +200,10 @@ class Client:
         """Change the prices or the state of one's own offer; leases that run keep their price."""
         return self._perform(calls.offer_set(offer_id, change))
 
+    def checklist(self, digest: str) -> api.ChecklistView:
+        """How the escape checklist came out in a sandbox tier that an offer or a receipt names so."""
+        return self._perform(calls.checklist(digest))
+
     # Webhooks
 
     def webhooks(self) -> Iterator[api.Webhook]:

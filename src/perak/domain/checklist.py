@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Severity = Literal["must", "limit"]
@@ -395,26 +395,20 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TierChecks:
-    """The results for one tier of one machine. `offered`: every "must" that could be tried passed."""
-
-    tier: str
-    runtime: str
-    offered: bool
-    results: tuple[CheckResult, ...]
-    reason: str | None = None
-    """Why the tier can't even be tried, or isn't offered."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Checklist:
-    """What a node says of its sandboxes, in the document that it signs. `at`: Unix milliseconds."""
+    """What a node says of one of its sandbox tiers, in a document that it signs. `at`: Unix milliseconds."""
 
     version: int = VERSION
     at: int
     agent_version: str
     kernel: str
-    tiers: tuple[TierChecks, ...] = field(default=())
+    tier: str
+    runtime: str
+    results: tuple[CheckResult, ...]
+
+    def count(self, outcome: Outcome) -> int:
+        """How many checks came out so."""
+        return sum(1 for result in self.results if result.outcome == outcome)
 
 
 def canonical(checklist: Checklist) -> bytes:
@@ -428,14 +422,18 @@ def digest(checklist: Checklist) -> str:
     return f"sha256:{hashlib.sha256(canonical(checklist)).hexdigest()}"
 
 
-def unsafe(results: Iterable[CheckResult]) -> dict[str, str]:
-    """Why no stranger's job may run there: every "must" that failed, or that could not be tried."""
+def unsafe(results: Iterable[CheckResult], *, complete: bool = True) -> dict[str, str]:
+    """Why no stranger's job may run there: every "must" that failed, or that could not be tried.
+
+    `complete` False: checks without a result don't count; another version's table may lack them.
+    """
     by_name = {result.name: result for result in results}
     found: dict[str, str] = {}
     for name in MUST:
         result = by_name.get(name)
         if result is None:
-            found[name] = "it was not tried"
+            if complete:
+                found[name] = "it was not tried"
         elif result.outcome == "failed":
             found[name] = result.detail
         elif result.outcome == "not_run" and BY_NAME[name].may_lack is None:

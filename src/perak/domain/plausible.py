@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+from perak.domain.checklist import Checklist
 from perak.domain.errors import InvalidInput
 from perak.domain.isolation import RANKS
 from perak.domain.offer import Device, Hours, OfferAsk
 from perak.domain.report import (
+    ChecklistPosted,
     Health,
     LogChunk,
     Metered,
@@ -43,6 +45,8 @@ TIERS_MAX = 8
 """Sandbox tiers; there are fewer kinds."""
 LIMITS_NAMED_MAX = 64
 """Limits of a sandbox that an offer or a run names as enforced, and as not enforced."""
+CHECKS_MAX = 200
+"""Four times as many as there are."""
 NAME_CHARACTERS_MAX = 200
 """Models, drivers, methods, tiers, causes: the longest in use have about 60."""
 REASON_CHARACTERS_MAX = 2_000
@@ -81,7 +85,7 @@ def check_report(report: Report, *, now_ms: int) -> None:
     """Raises Implausible where the report says what can't be."""
     latest = now_ms + CLOCK_SKEW_SECONDS_MAX * 1000
     _number("at", report.at, 0, latest)
-    if not isinstance(report.body, OfferPosted | Health):
+    if not isinstance(report.body, OfferPosted | Health | ChecklistPosted):
         _name("run", report.body.run)
         _name("lease", report.body.lease)
     match report.body:
@@ -89,6 +93,8 @@ def check_report(report: Report, *, now_ms: int) -> None:
             check_offer(ask)
         case Health() as health:
             _check_health(health)
+        case ChecklistPosted(checklist=checklist):
+            _check_checklist(checklist, latest=latest)
         case RunPreparing():
             pass  # Its detail is for people: `shown` bounds it.
         case RunStarted() as body:
@@ -187,6 +193,27 @@ def _check_hours(hours: Hours) -> None:
     _count("hours.weekdays", hours.weekdays, 7)
     for day in hours.weekdays:
         _number("hours.weekdays", day, 1, 7)
+
+
+def _check_checklist(checklist: Checklist, *, latest: int) -> None:
+    """Names of checks may be newer than ours; an outcome is one of three, and no check comes twice."""
+    _number("checklist.version", checklist.version, 1, INTEGER_MAX)
+    _number("checklist.at", checklist.at, 0, latest)
+    for name, text in (
+        ("agent_version", checklist.agent_version),
+        ("kernel", checklist.kernel),
+        ("tier", checklist.tier),
+        ("runtime", checklist.runtime),
+    ):
+        _name(f"checklist.{name}", text)
+    if checklist.tier not in RANKS:
+        raise Implausible(f"checklist: {checklist.tier[:60]!r} is no sandbox tier")
+    _count("checklist.results", checklist.results, CHECKS_MAX)
+    for result in checklist.results:
+        _name("checklist.results", result.name)
+        _text(f"checklist.{result.name}", result.detail, REASON_CHARACTERS_MAX)
+    if len({result.name for result in checklist.results}) < len(checklist.results):
+        raise Implausible("checklist: two results are of the same check")
 
 
 def _check_health(health: Health) -> None:

@@ -49,6 +49,8 @@ class SandboxUse:
     runtime: str
     enforced: tuple[str, ...]
     unenforced: dict[str, str] = field(default_factory=dict)
+    checklist: str | None = None
+    """The digest of how the escape checklist came out in this tier, as the offer said when it was taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +147,7 @@ _NAMES: dict[type, tuple[str, ...]] = {
 }
 """The fields of what makes a receipt, listed once: every settlement needs them."""
 
-_LATER = frozenset({"image", "network"})
+_LATER = frozenset({"checklist", "image", "network"})
 """Fields that came after the first receipts were signed. Where one says nothing it is left out, so that older
 receipts keep the very bytes that were signed; a new field belongs here, with a default that says nothing."""
 

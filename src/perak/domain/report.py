@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from perak.domain.checklist import Checklist
 from perak.domain.offer import OfferAsk
 
 
@@ -17,6 +18,13 @@ class OfferPosted:
     """The node's standing offer as it is now; replaces what was there."""
 
     offer: OfferAsk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChecklistPosted:
+    """How the escape checklist came out in one sandbox tier; offers, leases and receipts name its digest."""
+
+    checklist: Checklist
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +165,14 @@ class Health:
 
 RunBody = RunPreparing | RunStarted | LogChunk | Metered | RunExited | RunRefused
 """What a node says of one run."""
-Body = OfferPosted | Health | RunBody
+Body = OfferPosted | Health | ChecklistPosted | RunBody
+Evidence = Metered | RunExited | ChecklistPosted
+"""What is shown to others as proof, and therefore travels with the node's certificates."""
 
 REPORT_TYPES: dict[str, type[Body]] = {
     "offer_posted": OfferPosted,
     "health": Health,
+    "checklist_posted": ChecklistPosted,
     "run_preparing": RunPreparing,
     "run_started": RunStarted,
     "log_chunk": LogChunk,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from perak.app.reports import apply_reports, pass_over
 from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated, Unavailable
 from perak.domain.plausible import Implausible
-from perak.domain.report import Metered, Report, RunExited
+from perak.domain.report import Evidence, Report, RunExited
 from perak.server import clock
 from perak.server.evidence import EvidenceCheck
 from perak.server.hello import Refused
@@ -113,7 +113,7 @@ class Intake:
 
     def _fault(self, report: Report) -> str | None:
         """Why the report can't be evidence on a receipt, which is verified by nothing else; None: it can."""
-        if not isinstance(report.body, Metered | RunExited):
+        if not isinstance(report.body, Evidence):
             return None
         try:
             self.evidence.check(report)

@@ -314,6 +314,31 @@ class TierView(Model):
     checklist: str | None
 
 
+class CheckView(Model):
+    """One check of the escape checklist. `detail`: what was open, or why it did not run."""
+
+    name: str
+    outcome: Literal["passed", "failed", "not_run"]
+    detail: str
+
+
+class ChecklistView(Model):
+    """How the escape checklist came out in one sandbox tier of a node. `at`: Unix milliseconds.
+
+    `jws` is the node's report that says so, with its certificates; `digest` is of the document in it.
+    """
+
+    digest: str
+    node: str
+    tier: str
+    runtime: str
+    kernel: str
+    agent_version: str
+    at: int
+    results: list[CheckView]
+    jws: str
+
+
 class Offer(Model):
     """A standing offer. Prices per device-hour; a CPU device is one core.
 

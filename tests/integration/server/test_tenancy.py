@@ -19,7 +19,9 @@ import pytest
 from fastapi import FastAPI
 from server_world import Running, ScriptedNode, chunk, exited, now_ms, running_exchange, started
 
-from perak.domain.report import OutputBlob
+from perak.domain.checklist import Checklist
+from perak.domain.checklist import digest as checklist_digest
+from perak.domain.report import ChecklistPosted, OutputBlob
 from perak.server.routes import ROUTERS
 
 MARK = "a-private-matter"
@@ -105,6 +107,10 @@ CASES = {
     "POST /v1/invites": Case(role=PROVIDER, stranger=OWN, body={}),
     "GET /v1/offers": Case(role=ANY, stranger=OWN, shows_offers=True),
     "GET /v1/offers/{offer}": Case(role=ANY, stranger=OWN, shows_offers=True),
+    # Whoever holds a digest may ask, as the reader of a receipt does.
+    "GET /v1/checklists/{digest}": Case(
+        role=PUBLIC, stranger=OWN, shows_offers=True, ids={"digest": "checklist"}
+    ),
     "PATCH /v1/offers/{offer}": Case(role=PROVIDER, body={"state": "paused"}),
     "GET /v1/keys": Case(role=ANY, stranger=OWN),
     "POST /v1/keys": Case(role=ANY, body={"name": "thief", "roles": ["renter"], "project": "$project"}),
@@ -247,7 +253,10 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
         reads_it = body | {"job": file | {"inputs": {"before": f"job:{job}"}}}
         live = (await client.post("/v1/jobs", json=reads_it)).json()["id"]
         live_order = await node.lease_of(live)
-        await node.report(started(live_order))
+        checklist = Checklist(
+            at=now_ms(), agent_version="1", kernel="6", tier="bubblewrap", runtime="", results=()
+        )
+        await node.report(started(live_order), ChecklistPosted(checklist=checklist))
         (receipt,) = (await client.get("/v1/receipts")).json()["items"]
         (offer,) = (await owner.get("/v1/offers")).json()["items"]
         spare = (await client.post("/v1/keys", json={"name": f"{MARK}-spare", "roles": ["renter"]})).json()
@@ -271,6 +280,7 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
         "invite_token": invite["token"],
         "digest": digest,
         "outputs_digest": made,
+        "checklist": checklist_digest(checklist),
     }
     return World(exchange, renter, provider, node, ids, anyone)
 

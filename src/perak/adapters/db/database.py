@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from perak.adapters.db.blobs import PgBlobs
+from perak.adapters.db.checklists import PgChecklists
 from perak.adapters.db.idempotency import PgIdempotency
 from perak.adapters.db.jobs import PgJobs
 from perak.adapters.db.keys import PgKeys
@@ -42,6 +43,7 @@ class PgTransaction:
         self.ledger = PgLedger(connection)
         self.nodes = PgNodes(connection)
         self.offers = PgOffers(connection)
+        self.checklists = PgChecklists(connection)
         self.sessions = PgSessions(connection)
         self.settlements = PgSettlements(connection)
         self.keys = PgKeys(connection)

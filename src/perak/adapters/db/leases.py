@@ -23,7 +23,7 @@ select {COLUMNS},
     lease.id as lease_id, lease.offer_id, lease.offer_version, lease.node_id, lease.provider_project_id,
     lease.epoch as lease_epoch, lease.state as lease_state, lease.price, lease.devices_milli, lease.devices,
     lease.cpu_milli, lease.memory_bytes, lease.disk_bytes, lease.max_duration_seconds,
-    lease.duration_limited_by, lease.stop_cause, lease.granted_at,
+    lease.duration_limited_by, lease.stop_cause, lease.granted_at, lease.checklist,
     run.id as run_id, run.attempt, run.state as run_state, run.tier, run.enforced, run.unenforced,
     run.started_at as run_started_at, run.log_bytes, run.evidence::text as evidence_text, run.evidence_jws
 from run join lease on lease.id = run.lease_id join job on job.id = run.job_id
@@ -46,8 +46,8 @@ with part as (
 ), new_lease as (
     insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,
         state, price, devices_milli, devices, cpu_milli, memory_bytes, disk_bytes, max_duration_seconds,
-        duration_limited_by, granted_at)
-    select $1, $2, $3, $4, $5, $6, $11, $12, $13, $14, $15, $7, $8, $9, $10, $16, $17, $18 from part
+        duration_limited_by, granted_at, checklist)
+    select $1, $2, $3, $4, $5, $6, $11, $12, $13, $14, $15, $7, $8, $9, $10, $16, $17, $18, $25 from part
     returning id
 ), new_run as (
     insert into run (id, lease_id, job_id, project_id, node_id, epoch, attempt, state, created_at)
@@ -104,6 +104,7 @@ class PgLeases:
             JOB.step("queued", "leased"),
             hold_mode,
             f"{format_money(lease.price)} per device-hour",
+            lease.checklist,
         )
         if event is not None and lease.devices:
             await self._db.execute(
@@ -258,6 +259,7 @@ def engagement(row: Mapping[str, Any]) -> Engagement:
             duration_limited_by=row["duration_limited_by"],
             stop_cause=row["stop_cause"],
             granted_at=row["granted_at"],
+            checklist=row["checklist"],
         ),
         run=RunRecord(
             id=row["run_id"],

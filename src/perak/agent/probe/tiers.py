@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Collection
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
 
+from perak.domain.checklist import Checklist, digest
 from perak.domain.offer import SandboxTier
 
 if TYPE_CHECKING:
@@ -18,6 +21,18 @@ log = logging.getLogger(__name__)
 
 KNOWN_SECONDS = 120.0
 """Until every tier is known, at most: some seconds for each runtime, more on a machine that is busy."""
+
+
+def checklist_of(report: TierReport) -> Checklist:
+    """The document on one tier; the same for as long as the tier was not tried again."""
+    return Checklist(
+        at=report.checked_at_ms,
+        agent_version=version("perak"),
+        kernel=os.uname().release,
+        tier=report.tier,
+        runtime=report.runtime,
+        results=report.checks,
+    )
 
 
 class Tiers:
@@ -41,10 +56,18 @@ class Tiers:
                 enforced=report.enforced,
                 unenforced=report.unenforced,
                 devices=self._no_devices(report) is None,
+                checklist=digest(checklist_of(report)) if report.checks else "",
             )
             for report in self._sandbox.tiers.values()
             if report.available
         )
+
+    def checklists(self) -> dict[str, Checklist]:
+        """How the escape checklist came out in the tiers that passed, by digest."""
+        found = (
+            checklist_of(each) for each in self._sandbox.tiers.values() if each.available and each.checks
+        )
+        return {digest(each): each for each in found}
 
     def require(self, tier: str | None) -> None:
         """Return once it is known that runs may be in that tier; raises LookupError where they may not."""

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def check(
         enforced=findings.enforced,
         unenforced=findings.failed,
         checks=findings.results,
+        checked_at_ms=int(time.time() * 1000),
     )
     _remember(cache, key, report)
     return report

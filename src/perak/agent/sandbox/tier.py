@@ -26,3 +26,5 @@ class TierReport:
     runtime: str = ""
     checks: tuple[CheckResult, ...] = ()
     """The escape checklist in this tier; empty where it could not even be tried."""
+    checked_at_ms: int = 0
+    """When, in Unix milliseconds; as remembered, where it is."""

@@ -3,6 +3,7 @@
 from perak.server.routes import (
     access,
     blobs,
+    checklists,
     earnings,
     exchange,
     jobs,
@@ -25,6 +26,7 @@ ROUTERS = (
     earnings.router,
     nodes.router,
     offers.router,
+    checklists.router,
     access.router,
     node_files.router,
     webhooks.router,

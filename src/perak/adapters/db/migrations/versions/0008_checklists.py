@@ -1,0 +1,10 @@
+"""Escape checklists of nodes."""
+
+from perak.adapters.db.migrations import run_sql_beside
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    run_sql_beside(__file__)
