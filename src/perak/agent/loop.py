@@ -34,8 +34,8 @@ from perak.domain.errors import DomainError
 from perak.domain.offer import OfferAsk
 from perak.domain.receipt import Energy
 from perak.domain.report import (
-    ChecklistPosted,
     Body,
+    ChecklistPosted,
     LogChunk,
     Metered,
     NetworkUse,

@@ -182,7 +182,7 @@ def findings(probed: tuple[Sandbox, TierReport], open_folder: Path) -> Iterator[
         found[id(weak)] = {result.name: result for result in results}
         return found[id(weak)]
 
-    module = sys.modules["perak.agent.sandbox.escape.attack"]
+    module = sys.modules["perak.agent.sandbox.escape.rounds"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "OPEN_SHOWN_MAX", 100)
         patched.setattr(module, "DETAIL_CHARACTERS", 10_000)
@@ -260,7 +260,7 @@ def test_a_run_that_can_not_be_stopped_is_found(
 def test_what_can_not_be_tried_has_not_passed(
     probed: tuple[Sandbox, TierReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["perak.agent.sandbox.escape.attack"], "find_python", lambda: None)
+    monkeypatch.setattr(sys.modules["perak.agent.sandbox.escape.rounds"], "find_python", lambda: None)
     results = attack(probed[0])
     assert {each.outcome for each in results} == {"not_run"}
     assert all("python3" in each.detail for each in results)

@@ -1,9 +1,9 @@
 """The escape checklist, tried from inside a sandbox as an ordinary job.
 
-`inside` and `bombs` run in there; `bait` is what they may find; `lab` starts them; `attack` and `limits`
+`inside` and `bombs` run in there; `bait` is what they may find; `lab` starts them; `rounds` and `limits`
 judge. The table of the checks is `perak.domain.checklist`.
 """
 
-from perak.agent.sandbox.escape.attack import attack
+from perak.agent.sandbox.escape.rounds import attack
 
 __all__ = ["attack"]
