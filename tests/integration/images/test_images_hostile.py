@@ -11,9 +11,9 @@ import pytest
 from backports import zstd
 from image_samples import Built, Layer, build, busybox_layer, digest_of
 from image_world import NodeImages, RegistryServer
-from sly_server import SlyServer
 
 from perak.agent.images.images import ImageLimits, ImageRefused
+from stand_ins.sly_server import SlyServer
 
 ESCAPES = {
     "a path upwards": (Layer().add("../../escaped", b"x"), "leads out of its folder"),

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from image_samples import Layer, build, busybox_layer, index_of
 from image_world import NodeImages, RegistryServer, serve_registry
-from sly_server import SlyServer
 
 from perak.agent.images.images import ImageLimits, ImageRefused
 from perak.domain.errors import Unavailable
+from stand_ins.sly_server import SlyServer
 
 CONFIG = {
     "Env": ["PATH=/bin", "GREETING=hello there"],

@@ -9,6 +9,7 @@ import base64
 import ssl
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
@@ -99,7 +100,8 @@ class SlyServer:
                     sly.cuts_left -= 1
                     rest = rest[: sly.cut_after_bytes]
                     self.close_connection = True
-                self.wfile.write(rest)
+                with suppress(OSError):  # a client that has seen enough hangs up
+                    self.wfile.write(rest)
 
             def _answer(self, status: int, headers: dict[str, str]) -> None:
                 self.send_response(status)
