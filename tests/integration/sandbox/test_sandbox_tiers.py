@@ -19,14 +19,15 @@ from perak.agent.sandbox import RunStatus, Sandbox, TierReport, process
 from perak.agent.sandbox.sandbox import _read_shim
 from perak.agent.sandbox.scratch import mounted_under
 from perak.agent.sandbox.tiers import RUNTIMES
+from perak.agent.sandbox.tiers import probe as tiers_probe
+from perak.agent.sandbox.tiers.microvm import Microvm
 from perak.agent.sandbox.tiers.probe import find_runtime, why_not_here
 
-OTHERS = tuple(RUNTIMES)
-MEMORY = {"gvisor": 256 * MIB}
-"""runsc's own kernel lives in the run's memory too."""
+MEMORY = {"gvisor": 256 * MIB, "microvm": 384 * MIB}
+"""Their own kernels live in the run's memory too."""
 
 
-@pytest.fixture(params=["bubblewrap", *OTHERS])
+@pytest.fixture(params=["bubblewrap", *RUNTIMES])
 def tier(request: pytest.FixtureRequest, probed: tuple[Sandbox, TierReport]) -> str:
     """A tier whose runtime starts here, whether it is good enough to be offered or not."""
     name: str = request.param
@@ -34,9 +35,9 @@ def tier(request: pytest.FixtureRequest, probed: tuple[Sandbox, TierReport]) -> 
         sandbox = probed[0]
         candidate = find_runtime(sandbox, RUNTIMES[name])
         if candidate is None:
-            pytest.skip(RUNTIMES[name].missing())
+            pytest.skip(f"{name}: {RUNTIMES[name].missing()}")
         if reason := why_not_here(sandbox, RUNTIMES[name]):
-            pytest.skip(reason)
+            pytest.skip(f"{name}: {reason}")
     return name
 
 
@@ -178,3 +179,42 @@ def test_a_runtime_that_fails_is_not_taken_for_the_job(
 def test_a_tier_that_is_not_there_is_refused(runs: Runs) -> None:
     with pytest.raises(RuntimeError, match="wishful, which this node doesn't have"):
         runs.start("true", tier="wishful")
+
+
+@pytest.mark.skipif("PERAK_TEST_TCG" not in os.environ, reason="takes a minute: set PERAK_TEST_TCG=1")
+def test_a_microvm_runs_a_job_where_the_processor_is_emulated(runs: Runs, monkeypatch: Any) -> None:
+    """The whole way but KVM, which CI machines lack."""
+    emulated = Microvm(accelerator="tcg")
+    candidate = next(iter(emulated.candidates(runs.sandbox.state_dir / "bin")), None)
+    if candidate is None:
+        pytest.skip(emulated.missing())
+    monkeypatch.setitem(runs.sandbox.host.runtimes, "microvm", (emulated, candidate))
+    monkeypatch.setattr("sandbox_runs.END_SECONDS", 120.0)
+    run_id = runs.start(
+        "uname -r; echo $GREETING; echo made >/work/made; cat; exit 7",
+        tier="microvm",
+        env={"GREETING": "from within"},
+        memory_bytes=512 * MIB,
+        max_duration_seconds=120.0,
+    )
+    status, log = ended(runs, run_id)
+    assert (status.cause, status.exit_code) == ("exited", 7), log
+    release, greeting = log.splitlines()
+    assert (release != os.uname().release, greeting) == (True, "from within")
+    assert (runs.sandbox.work_folder(run_id) / "made").read_text() == "made\n"
+
+
+def test_a_machine_that_hangs_is_not_offered(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that is emulated stands for one that hangs: it isn't up within this second either."""
+    slow = Microvm(accelerator="tcg")
+    monkeypatch.setattr(tiers_probe, "RUNTIMES", {"microvm": slow})
+    monkeypatch.setattr(tiers_probe, "FIRST_SECONDS", 1.0)
+    monkeypatch.setattr(runs.sandbox, "tiers", dict(runs.sandbox.tiers))
+    candidate = next(iter(slow.candidates(runs.sandbox.state_dir / "bin")), None)
+    if candidate is None:
+        pytest.skip(slow.missing())
+    monkeypatch.setitem(runs.sandbox.host.runtimes, "microvm", (slow, candidate))
+    tiers_probe.probe_tiers(runs.sandbox, wanted=["microvm"])
+    report = runs.sandbox.tiers["microvm"]
+    assert not report.available
+    assert "reached max_duration of 1 s" in str(report.reason)

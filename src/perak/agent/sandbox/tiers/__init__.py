@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from perak.agent.sandbox.tiers.base import Candidate, Places, Runtime, Start
 from perak.agent.sandbox.tiers.bubblewrap import Bubblewrap
 from perak.agent.sandbox.tiers.gvisor import Gvisor
+from perak.agent.sandbox.tiers.microvm import Microvm
 from perak.agent.sandbox.tiers.oci import Crun, Runc
 
 __all__ = ["DEFAULT_RUNTIME", "RUNTIMES", "Candidate", "Places", "Runtime", "Start"]
 
 DEFAULT_RUNTIME: Runtime = Bubblewrap()
 
-RUNTIMES: Mapping[str, Runtime] = {each.tier: each for each in (Crun(), Runc(), Gvisor())}
+RUNTIMES: Mapping[str, Runtime] = {each.tier: each for each in (Crun(), Runc(), Gvisor(), Microvm())}
 """The tiers beside the default one, by name."""

@@ -71,6 +71,10 @@ class Runtime(Protocol):
         """What to install where there is no candidate."""
         ...
 
+    def why_not(self) -> str | None:
+        """What is known of the machine, without starting anything, that keeps the tier from it."""
+        return None
+
     def start(self, spec: RunSpec, at: Places, candidate: Candidate) -> Start:
         """How `spec` is started; raises ValueError for what this runtime can't pass on."""
         ...

@@ -8,10 +8,10 @@ from pathlib import Path
 from perak.agent.sandbox import bwrap
 from perak.agent.sandbox.spec import RunSpec
 from perak.agent.sandbox.tier import Tier
-from perak.agent.sandbox.tiers.base import Candidate, Places, Start, job_command, stages
+from perak.agent.sandbox.tiers.base import Candidate, Places, Runtime, Start, job_command, stages
 
 
-class Bubblewrap:
+class Bubblewrap(Runtime):
     """bubblewrap alone: nothing lies between it and the job."""
 
     tier: Tier = "bubblewrap"

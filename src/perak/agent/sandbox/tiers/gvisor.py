@@ -16,7 +16,7 @@ from perak.agent.sandbox import bwrap, seccomp
 from perak.agent.sandbox.spec import RunSpec
 from perak.agent.sandbox.tier import Tier
 from perak.agent.sandbox.tiers import oci, wall
-from perak.agent.sandbox.tiers.base import Candidate, Places, Start, job_command, stages
+from perak.agent.sandbox.tiers.base import Candidate, Places, Runtime, Start, job_command, stages
 
 PLATFORM = "ptrace"
 """Works on any machine; `systrap`, which is faster, is the default of newer releases, and `kvm` needs a
@@ -35,7 +35,7 @@ done
 """`wait` also returns when a signal has come; then runsc is still there."""
 
 
-class Gvisor:
+class Gvisor(Runtime):
     """runsc, rootless."""
 
     tier: Tier = "gvisor"

@@ -18,7 +18,7 @@ from perak.agent.sandbox import bwrap, seccomp
 from perak.agent.sandbox.spec import RunSpec
 from perak.agent.sandbox.tier import Tier
 from perak.agent.sandbox.tiers import wall
-from perak.agent.sandbox.tiers.base import Candidate, Places, Start, job_command, stages
+from perak.agent.sandbox.tiers.base import Candidate, Places, Runtime, Start, job_command, stages
 
 OCI_VERSION = "1.0.2"
 CONTAINER = "job"
@@ -36,7 +36,7 @@ READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trig
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-class Crun:
+class Crun(Runtime):
     """crun: written in C, starts in some 10 ms."""
 
     tier: Tier = "crun"
@@ -57,7 +57,7 @@ class Crun:
         return container(spec, at, candidate, argv=["--cgroup-manager=disabled"], uid=None)
 
 
-class Runc:
+class Runc(Runtime):
     """runc: the reference, written in Go. Its containers must have a user 0, so that is who the job is."""
 
     tier: Tier = "runc"

@@ -47,7 +47,7 @@ def find_runtime(sandbox: Sandbox, runtime: Runtime) -> Candidate | None:
 
 def why_not_here(sandbox: Sandbox, runtime: Runtime) -> str | None:
     """What is known of the machine without starting anything that keeps the tier from it."""
-    return None if sandbox.host.own_uids else NEEDS_ROOT
+    return runtime.why_not() if sandbox.host.own_uids else NEEDS_ROOT
 
 
 def _look(sandbox: Sandbox, runtime: Runtime, *, fresh: bool) -> TierReport:
