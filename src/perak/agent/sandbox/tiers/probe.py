@@ -18,6 +18,9 @@ FIRST_SECONDS = 15.0
 FIRST = "set -e; ls -l / >/dev/null; stat /work >/dev/null; echo seen >/work/seen; cat /work/seen"
 """What any job may do. Debian 12's runsc (of 2022) fails at `ls`: it doesn't know a flag of statx that
 coreutils 9 sets."""
+SAID_CHARACTERS = 300
+END_SECONDS = 5.0
+"""For the end of a run that was told to end."""
 POLL_SECONDS = 0.01
 
 NEEDS_ROOT = "a second user namespace for each run's own user takes an agent that is root"
@@ -84,7 +87,7 @@ def _what_ails(sandbox: Sandbox, tier: Tier) -> str | None:
     try:
         sandbox.prepare(spec)
         sandbox.start(spec.run_id)
-        deadline = time.monotonic() + FIRST_SECONDS
+        deadline = time.monotonic() + FIRST_SECONDS + END_SECONDS
         while (status := sandbox.status(spec.run_id)).state == "running" and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)
         said = sandbox.read_log(spec.run_id, 0, MIB).decode(errors="replace").strip()
@@ -95,4 +98,6 @@ def _what_ails(sandbox: Sandbox, tier: Tier) -> str | None:
     if (status.cause, status.exit_code, said) == ("exited", 0, "seen"):
         return None
     said = status.detail or said or status.state
-    return f"ordinary programs fail in it ({said}); {RUNTIMES[tier].missing()}"
+    return (
+        f"an ordinary job fails in it ({said[:SAID_CHARACTERS]}). It may help to {RUNTIMES[tier].missing()}"
+    )
