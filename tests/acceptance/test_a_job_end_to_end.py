@@ -67,6 +67,35 @@ outputs: [out/]
     assert perak("receipt", "verify", str(receipt)).returncode != 0
 
 
+def test_a_job_with_a_network_never_reaches_its_node_and_the_receipt_counts_the_try(
+    perak: Shell, tmp_path: Path
+) -> None:
+    """The job even names the node's own address; what a proxy may dial is not the job's to decide."""
+    path = job_file(
+        tmp_path,
+        """
+name: out
+run: |
+  /usr/bin/python3 - <<'END'
+  import os, urllib.error, urllib.request
+  assert os.environ["HTTP_PROXY"].endswith(":3128")
+  try:
+      urllib.request.urlopen("http://10.0.0.1:9/", timeout=20)
+  except urllib.error.HTTPError as error:
+      print(error.code, error.read().decode().strip())
+  END
+network: {allow: ["10.0.0.1:9"]}
+""",
+    )
+    reply = perak("run", str(path))
+    assert reply.returncode == 0, reply.stderr
+    assert reply.stdout.startswith("403 perak: 10.0.0.1 leads to no public address")
+
+    (run,) = shown(perak, "show", "out")["runs"]  # type: ignore[misc]
+    receipt = shown(perak, "receipt", "show", run["receipt"])["receipt"]
+    assert receipt["network"] == {"sent_bytes": 0, "received_bytes": 0, "refused": 1}  # type: ignore[index]
+
+
 def test_run_passes_on_the_exit_code_of_the_job(perak: Shell, tmp_path: Path) -> None:
     reply = perak("run", str(job_file(tmp_path, "name: fails\nrun: exit 7\n")))
     assert reply.returncode == 7
