@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from perak.cli.app import App, Group
+from perak.cli.doctor import doctor
 from perak.cli.find import find
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ DRAIN_LOOK_SECONDS = 2.0
 @click.group(cls=Group)
 def node() -> None:
     """Machines of a provider."""
+
+
+node.add_command(doctor)
 
 
 @node.command("ls", example="perak node ls")
@@ -45,7 +49,8 @@ def node_show(app: App, node: str) -> None:
 
     with app.client() as client:
         found = find(node, client.nodes(), kind="node", names=lambda each: (each.name,))
-    app.emit(found, lambda: render.node(found))
+        offered = client.offer(found.offer) if found.offer and not app.as_json else None
+    app.emit(found, lambda: render.node(found, offered=offered))
 
 
 @node.command("invite", example="perak node invite --ttl 2h")
@@ -165,6 +170,37 @@ def offer_ls(app: App) -> None:
             app.say(f"{each.node_name} does not offer {uuid}: {why}")
     if not found:
         app.say("No offer yet: no node has joined this exchange.")
+
+
+@offer.command("show", example="perak offer show attic-1")
+@click.argument("offer", metavar="OFFER")
+@click.pass_obj
+def offer_show(app: App, offer: str) -> None:
+    """Show an offer: its resources and prices, and what was seen to hold in each of its sandboxes."""
+    from perak.cli import render
+
+    with app.client() as client:
+        found = find(offer, client.offers(), kind="offer", names=lambda each: (each.node_name,))
+    app.emit(found, lambda: render.offer(found))
+
+
+@offer.command("checks", example="perak offer checks sha256:5f70bf18...")
+@click.argument("digest", metavar="DIGEST")
+@click.pass_obj
+def offer_checks(app: App, digest: str) -> None:
+    """Show the escape checklist that an offer or a receipt names, and verify the node's signature."""
+    from perak.cli import render
+    from perak.domain.errors import InvalidInput
+    from perak.wire.checklists import verify_checklist
+
+    with app.client() as client:
+        found = client.checklist(digest)
+    try:
+        proven = verify_checklist(found.jws, named=digest)
+        word = f"valid, by {proven.node}; authority {proven.authority}"
+    except InvalidInput as error:
+        raise click.ClickException(f"This checklist proves nothing: {error.detail}") from None
+    app.emit(found, lambda: render.checklist(found, proven=word))
 
 
 @offer.command("set", example="perak offer set attic-1 --price-gpu 0.35")

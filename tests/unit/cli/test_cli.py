@@ -349,6 +349,8 @@ def test_what_is_no_receipt_is_refused(perak: Perak, tmp_path: Path) -> None:
     [
         (("node", "ls"), "attic-1"),
         (("node", "show", "attic-1"), "0.1.0"),
+        (("offer", "show", "attic-1"), "disk: no loop devices"),
+        (("offer", "show", "attic-1"), "sha256:5f5f"),
         (("node", "invite"), "perak1.abc"),
         (("offer", "ls"), "2 of 2"),
         (("wallet", "show"), "5.00 USD"),

@@ -208,6 +208,8 @@ class FakeExchange:
                 return as_json({"items": [NODE_SAID], "next_cursor": None})
             case "GET", ["offers"]:
                 return as_json({"items": [OFFER_SAID], "next_cursor": None})
+            case "GET", ["offers", offer] if offer == OFFER:
+                return as_json(OFFER_SAID)
             case "PATCH", ["offers", offer] if offer == OFFER:
                 return as_json({**OFFER_SAID, **json.loads(request.content)})
             case "POST", ["invites"]:
@@ -268,7 +270,9 @@ OFFER_SAID = {
     "region": "DE", "cpu_model": "Xeon", "cpu_milli": 2000, "memory_bytes": 4 * 10**9,
     "disk_bytes": 10**10, "free_cpu_milli": 2000, "free_memory_bytes": 4 * 10**9,
     "free_disk_bytes": 10**10, "devices": [], "price_gpu": None, "price_cpu": "0.01", "pythons": ["3.11"],
-    "tier": "bubblewrap", "runtime": "bwrap", "enforced": [], "unenforced": {},
+    "tier": "bubblewrap", "runtime": "bwrap", "enforced": [], "unenforced": {"disk": "no loop devices"},
+    "tiers": [{"tier": "bubblewrap", "runtime": "bwrap", "enforced": [], "devices": True,
+               "unenforced": {"disk": "no loop devices"}, "checklist": "sha256:" + "5f" * 32}],
 }  # fmt: skip
 KEY_SAID = {
     "id": "key-01k9f3v2m8q7zx4t5r@home", "name": "laptop", "project": "p", "roles": ["renter"],

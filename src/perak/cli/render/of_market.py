@@ -32,7 +32,8 @@ def nodes(found: Iterable[api.Node], *, now: datetime) -> RenderableType:
     return table
 
 
-def node(found: api.Node) -> RenderableType:
+def node(found: api.Node, *, offered: api.Offer | None = None) -> RenderableType:
+    """`offered`: what the node offers, for its sandboxes."""
     return fact_table(
         ("node", found.id),
         ("name", found.name),
@@ -48,6 +49,7 @@ def node(found: api.Node) -> RenderableType:
         ),
         ("offer", found.offer),
         ("live leases", str(found.live_leases)),
+        *(_sandboxes(offered) if offered is not None else ()),
         *(("temperature", _temperature(each)) for each in found.temperatures),
         ("read", at_time(found.health_at) if found.temperatures and found.health_at else None),
     )
@@ -99,16 +101,32 @@ def offer(found: api.Offer) -> RenderableType:
         ("offer", found.id),
         ("node", found.node_name),
         ("state", state_text(found.state)),
+        ("region", found.region),
+        ("devices", _devices(found)),
+        *(("left out", f"{what}: {why}") for what, why in found.left_out.items()),
+        ("cores", f"{found.free_cpu_milli / 1000:g} free of {found.cpu_milli / 1000:g}"),
+        ("memory", f"{format_bytes(found.free_memory_bytes)} free of {format_bytes(found.memory_bytes)}"),
+        ("disk", f"{format_bytes(found.free_disk_bytes)} free of {format_bytes(found.disk_bytes)}"),
         ("price per GPU-hour", found.price_gpu or "not offered"),
         ("price per core-hour", found.price_cpu or "not offered"),
         ("jobs may bring", ", ".join(found.takes) or "their work folder alone"),
-        *(("sandbox", _sandbox(each)) for each in found.tiers),
+        *_sandboxes(found),
     )
 
 
+def _sandboxes(found: api.Offer) -> list[tuple[str, str]]:
+    """Each tier with what it does not enforce, and what was tried from inside it."""
+    rows: list[tuple[str, str]] = []
+    for tier in found.tiers:
+        rows.append(("sandbox", _sandbox(tier)))
+        rows += [("not enforced", f"{limit}: {why}") for limit, why in tier.unenforced.items()]
+        if tier.checklist:
+            rows.append(("checklist", f"{tier.checklist}  (perak offer checks)"))
+    return rows
+
+
 def _sandbox(tier: api.TierView) -> str:
-    missing = f"; not enforced: {', '.join(tier.unenforced)}" if tier.unenforced else ""
-    return f"{tier.tier} ({tier.runtime}){missing}{'' if tier.devices else '; not for GPU jobs'}"
+    return f"{tier.tier} ({tier.runtime}){'' if tier.devices else '; not for GPU jobs'}"
 
 
 def _devices(offer: api.Offer) -> str:

@@ -80,6 +80,8 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("enforced", ", ".join(sandbox.get("enforced") or ()) or "nothing"),
     ]
     rows += [("not enforced", f"{name}: {why}") for name, why in (sandbox.get("unenforced") or {}).items()]
+    if sandbox.get("checklist"):
+        rows.append(("checklist", f"{sandbox['checklist']}  (perak offer checks)"))
     rows += [
         ("started", optional(said.get("started_at")) or "never"),
         ("ended", optional(said.get("ended_at"))),
