@@ -19,6 +19,8 @@ from perak.agent.identity import ANSWER_BYTES_MAX, Identity, connection, problem
 from perak.domain.errors import InvalidInput, NotFound, TooLarge, Unavailable
 
 CHUNK_BYTES = 256 * 1024
+SECRETS_ANSWER_BYTES_MAX = 8 * 2**20
+"""Some fifty secrets of the largest size, in base64 twice."""
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429})
 
 
@@ -69,6 +71,22 @@ class Blobs:
             yield web_chunks(response, offset)
         finally:
             link.close()
+
+    def fetch_secrets(self, lease: str) -> dict[str, bytes]:
+        """The secrets that the lease's job names, opened; kept nowhere. Errors as of `fetch_workdir`."""
+        link, path = self._connect(f"/v1/node/leases/{lease}/secrets")
+        try:
+            link.request("GET", path, headers=self._headers("GET", path))
+            response = link.getresponse()
+            _check(response)
+            answer = response.read(SECRETS_ANSWER_BYTES_MAX + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the secrets could not be fetched: {error!r}") from None
+        finally:
+            link.close()
+        if len(answer) > SECRETS_ANSWER_BYTES_MAX:
+            raise TooLarge(f"the secrets are larger than {SECRETS_ANSWER_BYTES_MAX:,} bytes")
+        return self.identity.open_secrets(answer, lease=lease)
 
     def send_outputs(self, lease: str, digest: str, source: Path) -> None:
         """Hand over the outputs' archive. Errors as of `fetch_workdir`; a repeat is harmless."""

@@ -105,6 +105,13 @@ class Identity:
         payload = encode(RequestPayload(node=self.node, method=method, path=path, at=at))
         return f"Node {sign(self.key, payload, typ=REQUEST_TYPE)}"
 
+    def open_secrets(self, answer: bytes, *, lease: str) -> dict[str, bytes]:
+        """The secrets of a lease, from what the exchange sealed for this node. Raises SealError."""
+        from perak.wire.sealing import open_sealed
+
+        key = SealKey.load(self.state_dir / SEAL_KEY)
+        return open_sealed(answer, key=key, exchange=self.exchange, node=self.node, lease=lease)
+
     def renew(self, chain_pem: str) -> None:
         """Use a fresh certificate; one that isn't for this node's key is refused with InvalidInput."""
         chain = _chain(chain_pem)

@@ -251,7 +251,7 @@ class Node:
                 self._spawn(self._prepare(order))
             case core.Start(run=run):
                 self.journal.mark_start(run)
-                self._spawn(self._start(run))
+                self._spawn(self._start(run, self._core.runs[run].order))
             case core.Stop(run=run, cause=cause):
                 self.journal.mark_stop(run, cause)
                 self._spawn(self._stop(run, cause))
@@ -294,9 +294,12 @@ class Node:
         else:
             self._feed(core.PrepareDone(run=order.run))
 
-    async def _start(self, run: str) -> None:
+    async def _start(self, run: str, order: LeaseOrder) -> None:
         try:
-            await self._in_thread(self._quick, lambda: self.sandbox.start(run))
+            pool = self._slow if order.secrets else self._quick
+            await self._in_thread(pool, lambda: self.work.start(order))
+        except WorkFailed as error:
+            self._feed(error.event(run))
         except (OSError, RuntimeError, LookupError) as error:
             failed = core.Failed(run=run, cause="sandbox", detail=f"the sandbox did not start: {error}")
             self._feed(failed)

@@ -11,6 +11,7 @@ sandbox's --die-with-parent follows the thread that started it.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import errno
@@ -38,6 +39,13 @@ ROOM_LOOK_SECONDS = 0.5  # how often a shim looks whether the node's full disk h
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 LOG_PAUSE_SECONDS = 0.05  # how long the log's pipe is left alone at the least when a run writes too fast
 FULL_BYTES = 256 * 1024  # a scratch with less room is full: ext4 refuses to write its last 100 KiB or so
+SCRUBBED_BYTES_MIN = 6  # shorter secrets, such as "true", would blot out ordinary words
+SCRUBBED_PIECE_BYTES = 512  # a longer secret is looked for by its pieces, so that little is held back
+SCRUBBED_LINES_MAX = 200  # a secret of more lines is looked for as a whole only
+SCRUBBED_BASE64_BYTES_MAX = 1024  # of what is also looked for in base64: tokens and passwords
+HOLD_SECONDS = 0.5  # how long what may be the beginning of a secret is held back
+SECRETS = "/run/secrets"
+SECRET_MODE = "0400"  # noqa: S105 - of its file
 GRACE_SECONDS = 10.0  # when a stop doesn't say
 SHELL_EXIT_SIGNAL = 128  # a shell's exit code for "killed by signal N" is 128 + N
 SIGNAL_MAX = 64
@@ -56,11 +64,16 @@ def serve(descriptor: int) -> None:
     os.umask(0o077)  # runs' folders can be passed through, what lies in them is ours
     agent = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself then takes leave of ended shims
-    while folder := agent.recv(PATH_BYTES):
+    while True:
+        folder, descriptors, _, _ = socket.recv_fds(agent, PATH_BYTES, 1)
+        if not folder:
+            return
         pid = os.fork()
         if pid == 0:
             agent.close()
-            _be_shim(folder.decode())
+            _be_shim(folder.decode(), descriptors)
+        for each in descriptors:
+            os.close(each)
         agent.send(str(pid).encode())
 
 
@@ -72,24 +85,40 @@ def _close_all_but(kept: tuple[int, ...]) -> None:
                 os.close(each)
 
 
-def _be_shim(folder: str) -> None:
-    """In the forked child: leave the agent's session and streams, run what the folder says, once; exits."""
+def _be_shim(folder: str, descriptors: list[int]) -> None:
+    """In the forked child: leave the agent's session and streams, run what the folder says, once; exits.
+
+    `descriptors`: of the run's secrets, if it has any.
+    """
     code = 1
     try:
         os.setsid()
+        secrets = _take_secrets(descriptors)
         errors = os.open(os.path.join(folder, "shim.err"), os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         os.dup2(errors, 2)
         with open(os.path.join(folder, "launch.json"), "rb") as file:
             plan = json.load(file)
         started_at = time.time()
         if _claim(folder, started_at):
-            Shim(folder, plan, started_at).run()
+            Shim(folder, plan, started_at, secrets).run()
         code = 0
     except BaseException as error:
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
         raise
     finally:
         os._exit(code)
+
+
+def _take_secrets(descriptors: list[int]) -> dict[str, tuple[str, bytes]]:
+    """(kind, value) by name, from the agent's file without a name; from now on our memory is never dumped."""
+    if not descriptors:
+        return {}
+    # One and not zero: a zero does not keep the kernel from handing a dump to a program (fs/coredump.c).
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    (file,) = descriptors
+    content = os.pread(file, os.fstat(file).st_size, 0)
+    os.close(file)
+    return {name: (kind, base64.b64decode(value)) for name, (kind, value) in json.loads(content).items()}
 
 
 def _claim(folder: str, started_at: float) -> bool:
@@ -132,8 +161,12 @@ class Stage:
 class Shim:
     """The run's whole life: stages one after the other, one loop over pipes, signals and deadlines."""
 
-    def __init__(self, folder: str, plan: dict[str, Any], started_at: float) -> None:
+    def __init__(
+        self, folder: str, plan: dict[str, Any], started_at: float, secrets: dict[str, tuple[str, bytes]]
+    ) -> None:
         self.folder = folder
+        self.secrets = secrets
+        self.scrub = Scrub([value for _, value in secrets.values()])
         self.plan = plan
         self.started_at = started_at
         self.deadline = time.monotonic() + plan["max_duration_seconds"]
@@ -179,7 +212,7 @@ class Shim:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def _run_stage(self, name: str) -> Stage:
-        stage = _spawn(name, self.plan)
+        stage = _spawn(name, self.plan, self.secrets)
         self.poke.due()
         linger_until = NEVER
         while stage.code is None or stage.log is not None or stage.has_children:
@@ -193,6 +226,7 @@ class Shim:
                 linger_until = time.monotonic() + LINGER_SECONDS
             elif time.monotonic() >= linger_until:
                 break
+        self._take_scrubbed(self.scrub.end())
         for each in (stage.log, stage.news, stage.unblock):
             if each is not None:
                 os.close(each)
@@ -212,7 +246,7 @@ class Shim:
         for each in (None if paused else stage.log, stage.news, self.wake_read):
             if each is not None:
                 poll.register(each, select.POLLIN)
-        until = min(linger_until, self.poke.at)
+        until = min(linger_until, self.poke.at, self.scrub.show_at)
         if paused:
             until = min(until, time.monotonic() + paused)
         if stage.code is None:
@@ -225,15 +259,22 @@ class Shim:
                 self._take_news(stage)
             elif signal.SIGTERM in os.read(self.wake_read, 4096):
                 self._take_stop(stage)
+        if time.monotonic() >= self.scrub.show_at:
+            self._take_scrubbed(self.scrub.show())
         self.poke.send_if_due()
 
     def _take_output(self, source: int) -> int | None:
-        """Append to the log up to its limit; returns the pipe, or None once it is closed."""
+        """Take some of the job's output; returns the pipe, or None once it is closed."""
         data = os.read(source, READ_BYTES)
         if not data:
             os.close(source)
             return None
         self.log_rate.take(len(data))
+        self._take_scrubbed(self.scrub.feed(data))
+        return source
+
+    def _take_scrubbed(self, data: bytes) -> None:
+        """Append to the log up to its limit."""
         self.last_words = (self.last_words + data)[-DETAIL_BYTES:]
         kept = data[: self.log_room]
         self._log(kept)
@@ -242,7 +283,6 @@ class Shim:
             self.log_cut = True
             limit = self.plan["log_bytes_max"]
             self._log(f"\n[perak] the log ends here: its limit of {limit} bytes is reached\n".encode())
-        return source
 
     def _log(self, data: bytes) -> None:
         self.unwritten += data
@@ -462,6 +502,111 @@ class Shim:
         return int(counted) if counted is not None else self.memory_seen or None
 
 
+class Scrub:
+    """Blots the values of secrets out of a stream: an asterisk for each byte, line feeds stay.
+
+    A value is found however the stream is cut: what may be the beginning of one is held back, at most
+    SCRUBBED_PIECE_BYTES - 1, until more comes or `show_at`. What is then shown is remembered: of a value that
+    is written slowly at most SCRUBBED_BYTES_MIN - 1 bytes are seen. It is also found in base64, by its lines,
+    and by its pieces. A job that wants to show a secret can: by any other spelling.
+    """
+
+    def __init__(self, values: list[bytes]) -> None:
+        self.patterns = sorted({pattern for value in values for pattern in _patterns(value)})
+        self.held = bytearray()
+        self.blots = bytearray()  # for each held byte: 1 where it is to be blotted out
+        self.shown = 0  # of the held bytes, how many were shown already
+        self.show_at = NEVER
+
+    def feed(self, data: bytes) -> bytes:
+        """What can be shown now that `data` has come."""
+        if not self.patterns:
+            return data
+        known = len(self.held)
+        self.held += data
+        self.blots += bytes(len(data))
+        for pattern in self.patterns:
+            self._blot_out(pattern, known)
+        keep = len(self.held) - self._beginning()
+        shown = self._blotted(self.shown, keep)
+        del self.held[:keep], self.blots[:keep]
+        self.shown = max(0, self.shown - keep)
+        self.show_at = time.monotonic() + HOLD_SECONDS if len(self.held) > self.shown else NEVER
+        return shown
+
+    def show(self) -> bytes:
+        """What was held back long enough: a prompt must be seen. Most of a secret is not."""
+        held = self._blotted(self.shown, len(self.held))
+        self.shown, self.show_at = len(self.held), NEVER
+        return held if len(self.held) < SCRUBBED_BYTES_MIN else _asterisks(held)
+
+    def end(self) -> bytes:
+        """What is left, as no more will come."""
+        rest = self._blotted(self.shown, len(self.held))
+        self.held.clear()
+        self.blots.clear()
+        self.shown, self.show_at = 0, NEVER
+        return rest
+
+    def _blot_out(self, pattern: bytes, known: int) -> None:
+        """Mark each place where `pattern` ends among the bytes after the first `known`."""
+        at = self.held.find(pattern, max(0, known - len(pattern) + 1))
+        while at >= 0:
+            self.blots[at : at + len(pattern)] = b"\1" * len(pattern)
+            at = self.held.find(pattern, at + 1)
+
+    def _beginning(self) -> int:
+        """The length of the longest end of what is held that a pattern begins with, without being whole."""
+        longest = 0
+        for pattern in self.patterns:
+            at = max(0, len(self.held) - len(pattern) + 1)
+            last = len(self.held) - longest
+            while (at := self.held.find(pattern[:1], at, last)) >= 0:
+                if pattern.startswith(self.held[at:]):
+                    longest = len(self.held) - at
+                    break
+                at += 1
+        return longest
+
+    def _blotted(self, start: int, end: int) -> bytes:
+        shown = self.held[start:end]
+        at = self.blots.find(1, start, end)
+        while at >= 0:
+            until = self.blots.find(0, at, end)
+            until = end if until < 0 else until
+            shown[at - start : until - start] = _asterisks(self.held[at:until])
+            at = self.blots.find(1, until, end)
+        return bytes(shown)
+
+
+def _asterisks(data: bytes | bytearray) -> bytes:
+    return b"\n".join(b"*" * len(line) for line in data.split(b"\n"))
+
+
+def _patterns(value: bytes) -> Iterator[bytes]:
+    """What a value may look like in a log."""
+    value = value.strip(b"\r\n")
+    forms = [value]
+    lines = value.splitlines()
+    if 1 < len(lines) <= SCRUBBED_LINES_MAX:
+        forms += [line.strip() for line in lines]
+    if len(value) <= SCRUBBED_BASE64_BYTES_MAX:
+        forms += _in_base64(value)
+    for form in forms:
+        if len(form) >= SCRUBBED_BYTES_MIN:
+            for at in range(0, max(1, len(form) - SCRUBBED_PIECE_BYTES + 1), SCRUBBED_PIECE_BYTES):
+                yield form[at : at + SCRUBBED_PIECE_BYTES]
+            yield form[-SCRUBBED_PIECE_BYTES:]
+
+
+def _in_base64(value: bytes) -> Iterator[bytes]:
+    """The characters that are the value's alone, at each of the three places that it may have in more."""
+    for before, shared in ((0, 0), (1, 2), (2, 3)):  # bytes before it, and characters that these take part in
+        whole = 8 * (before + len(value)) // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(bytes(before) + value)[shared:whole]
+
+
 class Rate:
     """A token bucket: `burst` bytes at once, `per_second` in the long run."""
 
@@ -607,7 +752,7 @@ def _enter(namespace: int, kind: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _spawn(name: str, plan: dict[str, Any]) -> Stage:
+def _spawn(name: str, plan: dict[str, Any], secrets: dict[str, tuple[str, bytes]]) -> Stage:
     """Start bubblewrap for one stage, from this (the main) thread."""
     log_read, log_write = os.pipe()
     news_read, news_write = os.pipe()
@@ -618,7 +763,14 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
     if pid == 0:
         try:
             _become(
-                name, plan, shim_pid, log=log_write, news=news_write, block=block_read, unblock=block_write
+                name,
+                plan,
+                shim_pid,
+                secrets,
+                log=log_write,
+                news=news_write,
+                block=block_read,
+                unblock=block_write,
             )
         except BaseException as error:
             os.write(log_write, f"perak: the sandbox can't be started: {error}\n".encode())
@@ -630,7 +782,15 @@ def _spawn(name: str, plan: dict[str, Any]) -> Stage:
 
 
 def _become(
-    name: str, plan: dict[str, Any], shim_pid: int, *, log: int, news: int, block: int, unblock: int
+    name: str,
+    plan: dict[str, Any],
+    shim_pid: int,
+    secrets: dict[str, tuple[str, bytes]],
+    *,
+    log: int,
+    news: int,
+    block: int,
+    unblock: int,
 ) -> None:
     """In the child: limits first, then the run's own user, then bubblewrap. Never bubblewrap as root.
 
@@ -641,7 +801,8 @@ def _become(
     for target in (1, 2):
         os.dup2(log, target)
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-    inherited = {"--json-status-fd": news, "--block-fd": block, "--args": _arguments_file(plan["arguments"])}
+    arguments = [each.encode() for each in plan["arguments"]] + _secret_arguments(name, plan, secrets)
+    inherited = {"--json-status-fd": news, "--block-fd": block, "--args": _arguments_file(arguments)}
     if plan["seccomp"]:
         inherited["--seccomp"] = os.open(plan["seccomp"], os.O_RDONLY)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -667,9 +828,45 @@ def _become(
     os.execve(plan["bwrap"], argv, {"PATH": "/usr/bin:/bin"})  # noqa: S606 - there is no shell on purpose
 
 
-def _arguments_file(arguments: list[str]) -> int:
-    file = os.memfd_create("arguments", os.MFD_CLOEXEC)
-    os.write(file, b"".join(each.encode() + b"\0" for each in arguments))
+def _arguments_file(arguments: list[bytes]) -> int:
+    return _memory_file("arguments", b"".join(each + b"\0" for each in arguments))
+
+
+def _secret_arguments(stage: str, plan: dict[str, Any], secrets: dict[str, tuple[str, bytes]]) -> list[bytes]:
+    """What bubblewrap is told of secrets. Descriptors and not paths: they are in nobody's folder."""
+    variables = {name: value for name, (kind, value) in secrets.items() if kind == "env"}
+    arguments: list[bytes] = []
+    for name, (kind, value) in secrets.items():
+        if kind == "file":
+            path = f"{plan['root']}{SECRETS}/{name}"
+            arguments += _file_arguments("--file", path, value)
+    if len(variables) < len(secrets):
+        arguments += [b"--remount-ro", f"{plan['root']}{SECRETS}".encode()]
+    if variables and stage in plan["configs"]:
+        source, path = plan["configs"][stage]
+        with open(source, "rb") as file:
+            config = json.load(file)
+        named = tuple(f"{name}=" for name in variables)
+        env = [each for each in config["process"]["env"] if not each.startswith(named)]
+        config["process"]["env"] = env + [f"{name}={value.decode()}" for name, value in variables.items()]
+        arguments += _file_arguments("--ro-bind-data", path, json.dumps(config).encode())
+    elif variables:
+        for name, value in variables.items():
+            arguments += [b"--setenv", name.encode(), value]
+    return arguments
+
+
+def _file_arguments(option: str, path: str, content: bytes) -> list[bytes]:
+    file = _memory_file("secret", content)
+    os.set_inheritable(file, True)
+    return [b"--perms", SECRET_MODE.encode(), option.encode(), str(file).encode(), path.encode()]
+
+
+def _memory_file(name: str, content: bytes) -> int:
+    """An open file without a path, in memory only, to be read from its beginning."""
+    file = os.memfd_create(name, os.MFD_CLOEXEC)
+    with open(file, "wb", closefd=False) as stream:
+        stream.write(content)
     os.lseek(file, 0, os.SEEK_SET)
     return file
 

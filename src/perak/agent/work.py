@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from perak.agent.blobs import Blobs
 from perak.agent.core import Failed
-from perak.agent.sandbox import ImageRoot, Mount, RunSpec, Sandbox
+from perak.agent.sandbox import ImageRoot, Mount, RunSpec, Sandbox, SecretUse
 from perak.agent.sandbox.launch import PROXY_PORT
 from perak.domain.errors import DomainError, Unavailable
 from perak.domain.report import OutputBlob
@@ -75,11 +75,6 @@ class WorkFailed(Exception):
         return Failed(run=run, cause=self.cause, detail=self.detail)
 
 
-def no_secrets(order: LeaseOrder, name: str) -> str:
-    """Stands where a node can't be given secrets."""
-    raise WorkFailed("image", f"this node can't be given the secret {name}, which the image needs")
-
-
 WORTH_A_LINE_BYTES = 64 * 10**6
 """A work folder that takes a second or more to unpack is spoken of in the log; the others are just there."""
 
@@ -101,8 +96,6 @@ class Work:
     inputs: Inputs | None = None
     tiers: Tiers | None = None
     """None: this node has its default sandbox tier alone."""
-    secret: Callable[[LeaseOrder, str], str] = no_secrets
-    """The value of a secret that the order names."""
     grants: Callable[[], tuple[str, ...]]
     """What the provider lets jobs have, of `perak.domain.offer.GRANTS`."""
 
@@ -121,6 +114,18 @@ class Work:
             work = self._sandbox_folder(order, environment, image, inputs)
             if archive is not None:
                 self._unpack(order, archive, work, say)
+
+    def start(self, order: LeaseOrder) -> None:
+        """Start what is prepared. Its secrets are fetched now, so that they lie nowhere meanwhile.
+
+        Raises WorkFailed, and what `Sandbox.start` raises.
+        """
+        values = self._secrets(order) if order.secrets else {}
+        for each in order.secrets:
+            if each.kind == "env" and not _fits_a_variable(values.get(each.name, b"")):
+                detail = f"{each.name} is no text, so it can't be a variable; ask for it as {each.name}: file"
+                raise WorkFailed("secrets", detail)
+        self.sandbox.start(order.run, secrets=values)
 
     def collect(self, order: LeaseOrder, *, is_wanted: Callable[[], bool]) -> OutputBlob | None:
         """Pack and send the outputs; None when nothing matched. Goes on trying as long as `is_wanted`.
@@ -152,11 +157,28 @@ class Work:
         if self.images is None:
             raise WorkFailed("image", "this node takes no images")
         name = order.image_credentials
-        credentials = self.secret(order, name) if name is not None else None
+        credentials = None
+        if name is not None:
+            try:
+                credentials = self._secrets(order)[name].decode().strip()
+            except (KeyError, UnicodeDecodeError):
+                raise WorkFailed("secrets", f"{name} is no user:password for the image's registry") from None
         try:
             return self.images.ensure(order.image, credentials=credentials, say=say)
         except (DomainError, OSError) as error:
             raise WorkFailed("image", str(error)) from None
+
+    def _secrets(self, order: LeaseOrder) -> dict[str, bytes]:
+        """All that the lease is to have, by name."""
+        for delay in _delays(self.transfer_attempts_max):
+            try:
+                return self.blobs.fetch_secrets(order.lease)
+            except Unavailable as error:
+                why = error.detail
+                time.sleep(delay)
+            except (DomainError, OSError) as error:
+                raise WorkFailed("secrets", str(error)) from None
+        raise WorkFailed("secrets", f"{why}; tried {self.transfer_attempts_max} times")
 
     def _inputs(self, order: LeaseOrder, say: Say) -> tuple[Mount, ...]:
         if not order.inputs:
@@ -252,6 +274,10 @@ class Work:
             masks=access.masks if access else (),
             network_allow=order.network_allow,
             tier=order.tier,
+            secrets=tuple(
+                SecretUse(name=each.name, kind="file" if each.kind == "file" else "env")
+                for each in order.secrets
+            ),
         )
 
     def _access(self, order: LeaseOrder) -> DeviceAccess | None:
@@ -292,6 +318,13 @@ class Work:
         base.mkdir(mode=0o700, exist_ok=True)
         with TemporaryDirectory(dir=base) as name:
             yield Path(name)
+
+
+def _fits_a_variable(value: bytes) -> bool:
+    try:
+        return "\0" not in value.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def _told(skipped: tuple[str, ...]) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ async def submit(
     if spec.workdir_digest and not await tx.blobs.known(project=caller.project, digest=spec.workdir_digest):
         raise InvalidInput(f"the work folder {spec.workdir_digest} was not uploaded; PUT /v1/blobs/… first")
     _check_pinned(spec.image)
+    await _check_secrets(tx, caller.project, spec)
     spec = replace(spec, inputs=tuple([await _pinned(tx, caller.project, each) for each in spec.inputs]))
     job = new_id("job")
     amount, mode = await _hold(tx, caller.project, spec)
@@ -48,6 +49,24 @@ def _check_pinned(image: Image | None) -> None:
             f"the image {image.name} is not pinned; name it by digest, as {image.name}@sha256:… "
             "(`perak run` and the SDK do so by asking the registry; `skopeo inspect` shows it, too)",
             code="image_not_pinned",
+        )
+
+
+async def _check_secrets(tx: Transaction, project: str, spec: JobSpec) -> None:
+    """A run that lacks a secret would fail on the node, after others have waited for it."""
+    credentials = (spec.image.credentials,) if spec.image and spec.image.credentials else ()
+    missing = await tx.secrets.missing([*(each.name for each in spec.secrets), *credentials], project=project)
+    if missing:
+        raise NotFound(
+            f"this project has no secret {', '.join(missing)}; set it with `perak secret set {missing[0]}`, "
+            "or leave it out of the job file",
+            code="no_secret",
+        )
+    if spec.encrypt_to == "own":
+        raise InvalidInput(
+            "encrypt: true means the renter's own key, which this exchange doesn't have; `perak run` and the "
+            "SDK put in its public half, or write it yourself, as encrypt: age1…",
+            code="no_recipient",
         )
 
 

@@ -222,6 +222,15 @@ class ChecklistStore(Protocol):
     async def of_node(self, node: str, *, digest: str) -> Checklist | None: ...
 
 
+class SecretStore(Protocol):
+    async def missing(self, names: Sequence[str], *, project: str) -> list[str]:
+        """Those of the names that the project has no secret of."""
+        ...
+
+    async def keep_for_job(self, job: str, *, name: str, sealed: bytes) -> None:
+        """A secret of one job's own."""
+
+
 class SettlementStore(Protocol):
     async def facts(self, at: Engagement) -> SettlementFacts:
         """What a settlement needs to know besides the engagement, which is locked."""
@@ -295,6 +304,8 @@ class Transaction(Protocol):
     def offers(self) -> OfferStore: ...
     @property
     def checklists(self) -> ChecklistStore: ...
+    @property
+    def secrets(self) -> SecretStore: ...
     @property
     def settlements(self) -> SettlementStore: ...
     @property

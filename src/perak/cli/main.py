@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "receipt": ("perak.cli.money:receipt", "Signed accounts of finished runs."),
     },
     "Access": {
+        "secret": ("perak.cli.secrets:secret", "Tokens and passwords that jobs are given by name."),
         "login": ("perak.cli.login:login", "Remember an exchange and a key."),
         "key": ("perak.cli.access:key", "Keys of persons and programs."),
         "project": ("perak.cli.access:project", "Who owns jobs, keys and money."),

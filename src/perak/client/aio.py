@@ -242,6 +242,19 @@ class AsyncClient:
         """Record money received from outside (operator)."""
         return await self._perform(calls.fund(amount, project=project, note=note))
 
+    # Secrets
+
+    def secrets(self) -> AsyncIterator[api.Secret]:
+        """The project's secrets, by name and without their values."""
+        return self._pages(calls.secrets())
+
+    async def secret_set(self, name: str, value: bytes) -> api.Secret:
+        """Set or replace a secret of the project; jobs that name it are given it."""
+        return await self._perform(calls.secret_set(name, value))
+
+    async def secret_remove(self, name: str) -> api.Secret:
+        return await self._perform(calls.secret_remove(name))
+
     # Keys and projects
 
     def keys(self) -> AsyncIterator[api.Key]:

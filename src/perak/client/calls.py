@@ -38,13 +38,14 @@ class Call(Generic[T]):
     read: Callable[[Reply], T]
     params: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
+    content_type: str = "application/json"
     idempotency_key: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
         headers = {}
         if self.content is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = self.content_type
         if self.idempotency_key is not None:
             headers["Idempotency-Key"] = self.idempotency_key
         return headers
@@ -281,6 +282,24 @@ def entries() -> Call[api.Page[api.EntryView]]:
 def fund(amount: str, *, project: str | None, note: str) -> Call[api.EntryView]:
     body = _body(api.Funding, amount=amount, project=project, note=note)
     return _write("POST", "/v1/wallet/funds", api.EntryView, body)
+
+
+# Secrets
+
+
+def secrets() -> Call[api.Page[api.Secret]]:
+    return _get("/v1/secrets", api.Page[api.Secret])
+
+
+def secret_set(name: str, value: bytes) -> Call[api.Secret]:
+    """Without an idempotency key: to set the same again is harmless, and no digest of the value is kept."""
+    path = f"/v1/secrets/{_part(name)}"
+    read = _reads(api.Secret)
+    return Call(method="PUT", path=path, read=read, content=value, content_type="application/octet-stream")
+
+
+def secret_remove(name: str) -> Call[api.Secret]:
+    return _write("DELETE", f"/v1/secrets/{_part(name)}", api.Secret)
 
 
 # Keys and projects

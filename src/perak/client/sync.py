@@ -242,6 +242,19 @@ class Client:
         """Record money received from outside (operator)."""
         return self._perform(calls.fund(amount, project=project, note=note))
 
+    # Secrets
+
+    def secrets(self) -> Iterator[api.Secret]:
+        """The project's secrets, by name and without their values."""
+        return self._pages(calls.secrets())
+
+    def secret_set(self, name: str, value: bytes) -> api.Secret:
+        """Set or replace a secret of the project; jobs that name it are given it."""
+        return self._perform(calls.secret_set(name, value))
+
+    def secret_remove(self, name: str) -> api.Secret:
+        return self._perform(calls.secret_remove(name))
+
     # Keys and projects
 
     def keys(self) -> Iterator[api.Key]:

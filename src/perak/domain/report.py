@@ -191,6 +191,7 @@ CAUSES = {
     "environment": "the Python environment could not be made",
     "image": "the image could not be used",
     "inputs": "an input could not be had",
+    "secrets": "a secret could not be given to the job",
     "workdir": "the work folder could not be unpacked",
     "outputs": "the outputs could not be collected",
     "cancelled": "the renter cancelled the job",

@@ -578,6 +578,25 @@ class Project(Model):
     created_at: datetime
 
 
+class Secret(Model):
+    """A secret's name and times; its value is never given back."""
+
+    name: str
+    created_at: datetime
+    changed_at: datetime
+
+    @property
+    def id(self) -> str:
+        """A project's secret is known by its name."""
+        return self.name
+
+
+class SealedSecrets(Model):
+    """Secrets for one lease, sealed to the node that holds it (`perak.wire.sealing`)."""
+
+    sealed: str
+
+
 class BlobView(Model):
     digest: Digest
     size_bytes: int

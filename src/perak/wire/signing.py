@@ -129,6 +129,11 @@ class SealKey(_PrivateKey["X25519PrivateKey"]):
             raise SignatureError(f"{path} does not hold an X25519 key. Is it the file of another key?")
         return cls(private)
 
+    @property
+    def private(self) -> X25519PrivateKey:
+        """The key itself, for `perak.wire.sealing`."""
+        return self._private
+
 
 @dataclass(frozen=True, slots=True)
 class Header:

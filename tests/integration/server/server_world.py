@@ -102,6 +102,7 @@ class ScriptedNode:
     id: str
     key: SigningKey
     chain: tuple[bytes, ...]
+    seal: SealKey = field(default_factory=SealKey.generate)
     agent_id: str = "first"
     seq: int = 0
     ack: int = 0
@@ -115,14 +116,14 @@ class ScriptedNode:
     @classmethod
     async def enrol(cls, exchange: Running, *, name: str = "node") -> ScriptedNode:
         token = (await exchange.client.post("/v1/invites", json={})).json()["token"]
-        key = SigningKey.generate()
+        key, seal = SigningKey.generate(), SealKey.generate()
         answer = await exchange.client.post(
-            "/v1/enrol", json=enrolment(Invite.decode(token).secret, key, name)
+            "/v1/enrol", json=enrolment(Invite.decode(token).secret, key, name, seal=seal)
         )
         assert answer.status_code == 201, answer.text
         chain = answer.json()["certificate_chain"]
         certificates = tuple(from_pem(pem.encode()) for pem in _CERTIFICATE.findall(chain))
-        return cls(exchange, answer.json()["node"], key, certificates)
+        return cls(exchange, answer.json()["node"], key, certificates, seal)
 
     async def dial(self, *, hello: Callable[[wire.HelloBody], wire.HelloBody] = lambda body: body) -> None:
         """Open the session; `hello` may change what is signed."""
@@ -224,8 +225,8 @@ class ScriptedNode:
         self._changed.set()
 
 
-def enrolment(secret: str, key: SigningKey, name: str) -> dict[str, str]:
-    seal = SealKey.generate()
+def enrolment(secret: str, key: SigningKey, name: str, *, seal: SealKey | None = None) -> dict[str, str]:
+    seal = seal or SealKey.generate()
     return {
         "secret": secret,
         "name": name,

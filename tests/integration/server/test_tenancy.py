@@ -27,6 +27,9 @@ from perak.server.routes import ROUTERS
 MARK = "a-private-matter"
 """Stands in everything that the project A writes."""
 
+SECRET = "OF_ALL_PROJECTS"
+"""A name that each project may have; what A keeps under it is A's alone."""
+
 PUBLIC, ANY, RENTER, PROVIDER, OPERATOR, NODE = "public", "any", "renter", "provider", "operator", "node"
 
 
@@ -112,6 +115,9 @@ CASES = {
         role=PUBLIC, stranger=OWN, shows_offers=True, ids={"digest": "checklist"}
     ),
     "PATCH /v1/offers/{offer}": Case(role=PROVIDER, body={"state": "paused"}),
+    "GET /v1/secrets": Case(role=RENTER, stranger=OWN),
+    "PUT /v1/secrets/{name}": Case(role=RENTER, stranger=OWN, ids={"name": "secret"}, content=b"its own"),
+    "DELETE /v1/secrets/{name}": Case(role=RENTER, stranger=OWN, ids={"name": "secret"}),
     "GET /v1/keys": Case(role=ANY, stranger=OWN),
     "POST /v1/keys": Case(role=ANY, body={"name": "thief", "roles": ["renter"], "project": "$project"}),
     "DELETE /v1/keys/{key}": Case(role=ANY),
@@ -119,6 +125,7 @@ CASES = {
     "POST /v1/projects": Case(role=OPERATOR, body={"name": "new"}),
     "GET /v1/node/leases/{lease}/workdir": Case(role=NODE),
     "GET /v1/node/leases/{lease}/inputs/{digest}": Case(role=NODE, ids={"digest": "outputs_digest"}),
+    "GET /v1/node/leases/{lease}/secrets": Case(role=NODE),
     "PUT /v1/node/leases/{lease}/outputs/{digest}": Case(role=NODE, content=b"other bytes"),
     # Last: the owner's own question ends its node.
     "DELETE /v1/nodes/{node}": Case(role=PROVIDER),
@@ -128,7 +135,7 @@ OWNER_REFUSED = {"POST /v1/enrol", "PUT /v1/blobs/{digest}", "PUT /v1/node/lease
 """Where the case's own body is wrong on purpose, so that even the owner is refused."""
 
 
-_CLOCKED = re.compile(r'"last_seen":("[^"]*"|null)|"state":"(online|suspected)"|(?m:^: ping.*$)')
+_CLOCKED = re.compile(r'"last_seen":("[^"]*"|null)|"state":"(online|suspected)"|"accepting":(true|false)|(?m:^: ping.*$)')
 """What goes on by itself while a slow machine asks."""
 
 
@@ -237,7 +244,14 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
     made = f"sha256:{hashlib.sha256(outputs).hexdigest()}"
     async with exchange.client_with(renter) as client, exchange.client_with(provider) as owner:
         assert (await client.put(f"/v1/blobs/{digest}", content=workdir)).status_code == 201
-        file = {"name": MARK, "run": f"echo {MARK}", "env": {"TOKEN": MARK}, "outputs": ["out/"]}
+        assert (await client.put(f"/v1/secrets/{SECRET}", content=MARK.encode())).status_code == 200
+        file = {
+            "name": MARK,
+            "secrets": [SECRET],
+            "run": f"echo {MARK}",
+            "env": {"TOKEN": MARK},
+            "outputs": ["out/"],
+        }
         body = {"job": file, "workdir": digest}
         job = (await client.post("/v1/jobs", json=body)).json()["id"]
         order = await node.lease_of(job)
@@ -278,6 +292,7 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
         "invite": invite["id"],
         "webhook": webhook["id"],
         "invite_token": invite["token"],
+        "secret": SECRET,
         "digest": digest,
         "outputs_digest": made,
         "checklist": checklist_digest(checklist),

@@ -173,7 +173,7 @@ def test_a_missing_key_points_to_the_block_that_lacks_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "more",
-    [{"checkpoint": {}}, {"secrets": []}, {"start": {}}, {"nodes": 2}, {"limits": {"max_carbon": "2kg"}}],
+    [{"checkpoint": {}}, {"start": {}}, {"nodes": 2}, {"limits": {"max_carbon": "2kg"}}],
     ids=lambda more: next(iter(more)),
 )
 def test_keys_that_are_not_built_are_refused_by_name(more: dict[str, Any]) -> None:

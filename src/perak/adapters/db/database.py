@@ -19,6 +19,7 @@ from perak.adapters.db.leases import PgLeases
 from perak.adapters.db.ledger import PgLedger
 from perak.adapters.db.nodes import PgNodes
 from perak.adapters.db.offers import PgOffers
+from perak.adapters.db.secrets import PgSecrets
 from perak.adapters.db.sessions import REPLICA_LOCK, PgSessions
 from perak.adapters.db.settlements import PgSettlements
 from perak.adapters.db.webhooks import PgWebhooks
@@ -44,6 +45,7 @@ class PgTransaction:
         self.nodes = PgNodes(connection)
         self.offers = PgOffers(connection)
         self.checklists = PgChecklists(connection)
+        self.secrets = PgSecrets(connection)
         self.sessions = PgSessions(connection)
         self.settlements = PgSettlements(connection)
         self.keys = PgKeys(connection)

@@ -38,6 +38,11 @@ class PgNodes:
         row = await self._db.fetchrow(f"select {COLUMNS} from node where id = $1", id)
         return node_record(row) if row else None
 
+    async def seal_key(self, id: str) -> bytes:
+        """The public key that the node receives secrets with."""
+        key: bytes = await self._db.fetchval("select seal_key from node where id = $1", id)
+        return key
+
     async def insert(
         self,
         *,

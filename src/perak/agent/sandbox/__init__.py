@@ -5,7 +5,9 @@ folder, one shim and one bubblewrap by run. Standard library only (pyseccomp whe
 """
 
 from perak.agent.sandbox.sandbox import RunFolder, Sandbox
-from perak.agent.sandbox.spec import ImageRoot, Mount, RunSpec, RunStatus, Usage
+from perak.agent.sandbox.spec import ImageRoot, Mount, RunSpec, RunStatus, SecretUse, Usage
 from perak.agent.sandbox.tier import TierReport
 
-__all__ = ["ImageRoot", "Mount", "RunFolder", "RunSpec", "RunStatus", "Sandbox", "TierReport", "Usage"]
+__all__ = [
+    "ImageRoot", "Mount", "RunFolder", "RunSpec", "RunStatus", "Sandbox", "SecretUse", "TierReport", "Usage",
+]  # fmt: skip

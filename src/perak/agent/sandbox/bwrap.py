@@ -24,6 +24,11 @@ VERSION_SECONDS = 5.0
 MASK_BYTES = "65536"
 """Of the small tmpfs over a folder that is masked: it holds mount points and nothing else."""
 
+SECRETS = "/run/secrets"
+"""Where container runtimes put them, too."""
+SECRETS_BYTES = str(8 * 2**20)
+"""Fifty files of the largest size (`perak.domain.secrets`), with room for their blocks."""
+
 ETC = (
     "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime", "mime.types",
     "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "pki/tls/certs", "pki/ca-trust/extracted",
@@ -117,6 +122,9 @@ def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> 
     args += ["--bind", str(scratch / "work"), "/work", "--ro-bind", str(scripts), "/job"]
     for mount in spec.inputs:
         args += ["--ro-bind", mount.source, mount.target]
+    if any(each.kind == "file" for each in spec.secrets):
+        # The shim fills it, and closes it: nothing of it is on a disk.
+        args += ["--perms", "0700", "--size", SECRETS_BYTES, "--tmpfs", SECRETS]
     args += ["--remount-ro", "/", "--chdir", working_folder(spec)]
     if any("\0" in each for each in args):  # it would end the argument and begin one of the job's choice
         raise ValueError(f"{spec.run_id}: a path or an id contains a zero byte")

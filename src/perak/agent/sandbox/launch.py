@@ -10,10 +10,14 @@ from typing import TypedDict
 from perak.agent.sandbox import bwrap
 from perak.agent.sandbox.cgroup import Group
 from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.tiers import wall
 from perak.agent.sandbox.tiers.base import Start, StopBy
 
 PROXY_PORT = 3128
 """Where a run finds its proxy on its own loopback; Squid's port, which people know as a proxy's."""
+
+CONFIG = "config.json"
+"""What an OCI runtime is started with, in the folder of each stage."""
 
 FILES = "runtime"
 """The folder of `tiers.base.Places.files` in a run's own."""
@@ -22,6 +26,9 @@ FILES = "runtime"
 class Launch(TypedDict):
     """The shim's plan. `uid` is None where the run keeps the agent's own; a None limit isn't watched.
 
+    `secrets`: "env" or "file" by name; the shim is handed their values. `configs`, by stage: where an OCI
+    runtime's config.json is on the node and in bubblewrap's sandbox, empty where bubblewrap itself sets the
+    environment. `root`: what the job sees as /, there.
     `programs`, `marks` (here whole paths), `layers` and `stop_by` are those of `tiers.base.Start`.
     """
 
@@ -50,6 +57,9 @@ class Launch(TypedDict):
     max_duration_seconds: float
     grace_seconds: float
     proxy_port: int | None
+    secrets: dict[str, str]
+    configs: dict[str, tuple[str, str]]
+    root: str
     poke_folder: str
     boot_id: str
 
@@ -71,6 +81,13 @@ def plan(
     scratch = run_folder / "scratch"
     folders = group.folders if group else {}
     counters = group.counters if group else {}
+    configs = {
+        stage: (str(run_folder / FILES / stage / CONFIG), f"{wall.FILES}/{stage}/{CONFIG}")
+        for stage in start.programs
+        if f"{stage}/{CONFIG}" in start.files
+    }
+    if spec.secrets and start.files and not configs:
+        raise ValueError(f"{spec.run_id} can't be given secrets in the tier {spec.tier} yet")
     return Launch(
         run_id=spec.run_id,
         stages=list(start.programs),
@@ -97,6 +114,9 @@ def plan(
         max_duration_seconds=spec.max_duration_seconds,
         grace_seconds=spec.grace_seconds,
         proxy_port=PROXY_PORT if spec.network_allow else None,
+        secrets={each.name: each.kind for each in spec.secrets},
+        configs=configs,
+        root=wall.ROOT if start.files else "",
         poke_folder=str(state_folder),
         boot_id=boot_id,
     )

@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -106,18 +107,22 @@ class Sandbox:
             raise
         return RunFolder(path=folder, work=folder / "scratch" / "work")
 
-    def start(self, run_id: str) -> None:
+    def start(self, run_id: str, *, secrets: Mapping[str, bytes] | None = None) -> None:
         """Start the run's shim, in a session of its own; returns once it is there.
 
-        What lies in the work folder now belongs to the job from here on.
+        What lies in the work folder now belongs to the job from here on. `secrets`: the values of those that
+        the run was prepared for; they go from memory to memory.
         """
         folder = self._folder(run_id)
         plan = launch.read(folder)
+        if missing := plan["secrets"].keys() - (secrets or {}).keys():
+            raise RuntimeError(f"{run_id} lacks the secret {min(missing)}")
         if (state := self.status(run_id).state) != "prepared":
             raise RuntimeError(f"{run_id} was started already; it is {state}")
         if plan["uid"] is not None:
             scratch.give_to(folder / "scratch" / "work", plan["uid"])
-        identity = self._shims.start(folder)
+        given = {name: (kind, (secrets or {})[name]) for name, kind in plan["secrets"].items()}
+        identity = self._shims.start(folder, secrets=given)
         if identity is not None:
             _write_atomically(folder / "spawn.json", json.dumps(asdict(identity)))
 

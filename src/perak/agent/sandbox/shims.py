@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
+import json
 import os
 import py_compile
 import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from perak.agent import shim as shim_module
@@ -33,20 +37,23 @@ class ShimServer:
         self._socket: socket.socket | None = None
         self._pid: int | None = None
 
-    def start(self, folder: Path) -> process.ProcessId | None:
+    def start(
+        self, folder: Path, *, secrets: Mapping[str, tuple[str, bytes]] | None = None
+    ) -> process.ProcessId | None:
         """Fork a shim for that run; its identity, or None when it has ended already.
 
-        Raises OSError when the server can't be started.
+        `secrets`: kind and value by name, handed over in memory. Raises OSError when the server can't be
+        started.
         """
-        with self._lock:
+        with self._lock, _in_memory(secrets or {}) as descriptors:
             if self._socket is None:
                 self._launch()
             try:
-                return self._ask(folder)
+                return self._ask(folder, descriptors)
             except (OSError, ValueError):
                 self._end()
                 self._launch()
-                return self._ask(folder)
+                return self._ask(folder, descriptors)
 
     def launch(self) -> None:
         """Start the server now, so that the first run needn't wait for it."""
@@ -59,9 +66,9 @@ class ShimServer:
         with self._lock:
             self._end()
 
-    def _ask(self, folder: Path) -> process.ProcessId | None:
+    def _ask(self, folder: Path, descriptors: list[int]) -> process.ProcessId | None:
         assert self._socket is not None
-        self._socket.send(os.fsencode(folder))
+        socket.send_fds(self._socket, [os.fsencode(folder)], descriptors)
         return process.identify(int(self._socket.recv(32)))
 
     def _launch(self) -> None:
@@ -94,6 +101,23 @@ class ShimServer:
             os.kill(self._pid, signal.SIGKILL)  # it may be stuck; it holds nothing, the shims are not its own
             os.waitpid(self._pid, 0)
             self._pid = None
+
+
+@contextlib.contextmanager
+def _in_memory(secrets: Mapping[str, tuple[str, bytes]]) -> Iterator[list[int]]:
+    """An open file without a name, in memory only, that the shim reads; none where there are no secrets."""
+    if not secrets:
+        yield []
+        return
+    file = os.memfd_create("secrets", os.MFD_CLOEXEC)
+    try:
+        with open(file, "wb", closefd=False) as stream:
+            stream.write(
+                json.dumps({n: (k, base64.b64encode(v).decode()) for n, (k, v) in secrets.items()}).encode()
+            )
+        yield [file]
+    finally:
+        os.close(file)
 
 
 def program_name() -> str:

@@ -56,6 +56,14 @@ class ImageRoot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecretUse:
+    """A secret that the run is given when it starts, as a variable or a file of /run/secrets."""
+
+    name: str
+    kind: Literal["env", "file"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """One run: its scripts, what it sees and its limits. Stored as run.json in the run's folder.
 
@@ -94,6 +102,8 @@ class RunSpec:
     """What the run may reach through its proxy, ``host:port`` or ``*.host:port``; empty: it has none."""
     tier: str | None = None
     """One of `Sandbox.tiers`; None: the default one."""
+    secrets: tuple[SecretUse, ...] = ()
+    """By name: their values are handed to `Sandbox.start` and lie on no disk."""
 
     def __post_init__(self) -> None:
         check_run_id(self.run_id)
@@ -156,6 +166,7 @@ def spec_from_json(text: str) -> RunSpec:
     fields["path_prefix"] = tuple(fields["path_prefix"])
     fields["device_nodes"] = tuple(fields["device_nodes"])
     fields["masks"] = tuple(fields.get("masks", ()))
+    fields["secrets"] = tuple(SecretUse(**each) for each in fields.get("secrets", ()))
     fields["network_allow"] = tuple(fields.get("network_allow", ()))
     return RunSpec(**fields)
 

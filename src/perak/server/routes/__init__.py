@@ -12,6 +12,7 @@ from perak.server.routes import (
     nodes,
     offers,
     quotes,
+    secrets,
     tunnels,
     webhooks,
 )
@@ -28,6 +29,7 @@ ROUTERS = (
     offers.router,
     checklists.router,
     access.router,
+    secrets.router,
     node_files.router,
     webhooks.router,
 )

@@ -15,11 +15,13 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import address_of
 from perak.server.keeping import keep
+from perak.server.secrets import unsealed
 from perak.server.services import Services
 from perak.server.writes import reply
 from perak.wire import session as wire
-from perak.wire.api import BlobView
+from perak.wire.api import BlobView, SealedSecrets
 from perak.wire.archive import OUTPUTS_BYTES_MAX
+from perak.wire.sealing import seal
 from perak.wire.signing import peek_payload, verify
 
 PACKED_OVERHEAD_BYTES = 64 * 2**20
@@ -120,6 +122,22 @@ async def put_outputs(lease: str, digest: str, request: Request, node: SigningNo
         limit_bytes=OUTPUTS_BYTES_MAX + PACKED_OVERHEAD_BYTES,
     )
     return reply(BlobView(digest=digest, size_bytes=size), status=201)
+
+
+@router.get("/{lease}/secrets", response_model=SealedSecrets)
+async def get_secrets(lease: str, request: Request, node: SigningNode) -> Response:
+    """The secrets that the lease's job names, sealed to the node's key within this request."""
+    services = services_of(request)
+    job = await _job(request, lease, node)
+    async with services.db.transaction() as tx:
+        found = await tx.secrets.of_lease(project=job.project, job=job.job, names=list(job.secrets))
+        seal_key = await tx.nodes.seal_key(node)
+    values = {each.name: unsealed(services.identity.vault, each) for each in found}
+    if missing := sorted(job.secrets - values.keys()):
+        raise NotFound(f"the secret {missing[0]} was removed since the job was submitted", code="no_secret")
+    exchange = services.context.exchange.name
+    envelope = seal(values, to=seal_key, exchange=exchange, node=node, lease=lease)
+    return reply(SealedSecrets(sealed=envelope.sealed))
 
 
 def _offset(header: str) -> int:

@@ -38,7 +38,6 @@ ERRORS_SHOWN_MAX = 20
 
 NOT_BUILT_YET = frozenset(
     {
-        "secrets",
         "checkpoint",
         "start",
         "prefer",

@@ -109,9 +109,12 @@ async def live_leases(connection: Any, nodes: Sequence[str]) -> list[LiveLease]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedJob:
-    """Whose job a node's live lease is, its work folder, and the earlier outputs that it reads."""
+    """Whose job a node's live lease is: its work folder, the earlier outputs that it reads, its secrets."""
 
     project: str
+    job: str
+    secrets: frozenset[str]
+    """Empty, too, once the run is to stop."""
     workdir_digest: str | None
     input_digests: frozenset[str]
 
@@ -119,7 +122,7 @@ class LeasedJob:
 async def leased_job(connection: Any, lease: str, *, node: str) -> LeasedJob | None:
     """The job of a live lease of the node; None where the node has no such lease."""
     row = await connection.fetchrow(
-        """select job.project_id, job.workdir_digest, job.spec::text as spec_text
+        """select job.id, job.project_id, job.workdir_digest, job.spec::text as spec_text, lease.stop_cause
         from lease join job on job.id = lease.job_id
         where lease.id = $1 and lease.node_id = $2 and lease.state in ('active', 'suspected')""",
         lease,
@@ -127,9 +130,13 @@ async def leased_job(connection: Any, lease: str, *, node: str) -> LeasedJob | N
     )
     if row is None:
         return None
-    inputs = _spec_decoder.decode(row["spec_text"]).inputs
+    spec = _spec_decoder.decode(row["spec_text"])
+    inputs, credentials = spec.inputs, spec.image.credentials if spec.image else None
+    secrets = {each.name for each in spec.secrets} | ({credentials} if credentials else set())
     return LeasedJob(
         project=row["project_id"],
+        job=row["id"],
+        secrets=frozenset() if row["stop_cause"] else frozenset(secrets),
         workdir_digest=row["workdir_digest"],
         input_digests=frozenset(
             each.digest for each in inputs if each.url.startswith("job:") and each.digest

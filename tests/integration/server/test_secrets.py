@@ -1,0 +1,128 @@
+"""Secrets: set and never read back, sealed at rest, sealed to the node whose live lease names them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+from server_world import Running, ScriptedNode, exited, now_ms, running_exchange, started
+
+from perak.domain.secrets import PER_PROJECT_MAX, VALUE_BYTES_MAX
+from perak.wire.sealing import SealError, open_sealed
+
+TOKEN = b"swordfish-8f3a"
+
+
+@pytest.fixture
+async def exchange(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
+    async with running_exchange(database_url, tmp_path / "exchange") as running:
+        yield running
+
+
+async def put(exchange: Running, name: str, value: bytes) -> int:
+    return (await exchange.client.put(f"/v1/secrets/{name}", content=value)).status_code
+
+
+async def test_a_secret_is_listed_by_name_and_its_value_is_nowhere_in_the_database(
+    exchange: Running, database_url: str
+) -> None:
+    assert await put(exchange, "TOKEN", TOKEN) == 200
+    assert await put(exchange, "TOKEN", TOKEN + b"2") == 200
+    assert await put(exchange, "A_KEY", b"\x00\xff") == 200
+    listed = (await exchange.client.get("/v1/secrets")).json()["items"]
+    assert [each["name"] for each in listed] == ["A_KEY", "TOKEN"]
+    assert [set(each) for each in listed] == [{"name", "created_at", "changed_at"}] * 2
+    assert listed[1]["changed_at"] > listed[1]["created_at"]
+    connection = await asyncpg.connect(database_url)
+    try:
+        tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+        for (table,) in tables:
+            for row in await connection.fetch(f'select "{table}"::text as line from "{table}"'):
+                line = row["line"]
+                assert TOKEN.decode() not in line, table
+                assert TOKEN.hex() not in line, table
+    finally:
+        await connection.close()
+    assert (await exchange.client.delete("/v1/secrets/TOKEN")).json()["name"] == "TOKEN"
+    assert (await exchange.client.delete("/v1/secrets/TOKEN")).status_code == 404
+
+
+async def test_what_is_wrong_is_refused_without_repeating_the_value(exchange: Running) -> None:
+    for name, value in (("1BAD", TOKEN), ("BAD-NAME", TOKEN), ("X" * 65, TOKEN), ("TOKEN", b"")):
+        answer = await exchange.client.put(f"/v1/secrets/{name}", content=value)
+        assert answer.status_code == 400
+        assert TOKEN.decode() not in answer.text
+    assert await put(exchange, "LARGE", b"x" * VALUE_BYTES_MAX) == 200
+    assert await put(exchange, "LARGER", b"x" * (VALUE_BYTES_MAX + 1)) == 413
+
+
+async def test_a_project_has_only_so_many(exchange: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PER_PROJECT_MAX >= 100
+    monkeypatch.setattr("perak.server.routes.secrets.PER_PROJECT_MAX", 2)
+    assert [await put(exchange, name, TOKEN) for name in "ABC"] == [200, 200, 409]
+    assert await put(exchange, "A", b"again") == 200
+
+
+async def test_a_job_that_names_a_secret_which_is_not_there_is_refused_by_name(exchange: Running) -> None:
+    await put(exchange, "HERE", TOKEN)
+    job = {"name": "x", "run": "true", "secrets": ["HERE", "ABSENT"]}
+    answer = await exchange.client.post("/v1/jobs", json={"job": job})
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_secret")
+    assert "no secret ABSENT" in answer.json()["detail"]
+    image = {"name": f"registry.example/x@sha256:{'0' * 64}", "credentials": "REGISTRY"}
+    answer = await exchange.client.post("/v1/jobs", json={"job": {"name": "x", "image": image}})
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_secret")
+
+
+async def test_the_leases_node_opens_them_and_nobody_else(exchange: Running) -> None:
+    await put(exchange, "TOKEN", TOKEN)
+    await put(exchange, "OTHER", b"not asked for")
+    node = await ScriptedNode.enrol(exchange)
+    await node.open()
+    order = await node.lease_of(await exchange.submit(secrets=["TOKEN"]))
+    assert [each.name for each in order.secrets] == ["TOKEN"]
+    path = f"/v1/node/leases/{order.lease}/secrets"
+    answer = await node.request("GET", path)
+    assert answer.status_code == 200
+    assert TOKEN not in answer.content
+
+    name = exchange.services.context.exchange.name
+
+    def opened(node: ScriptedNode, lease: str = order.lease) -> dict[str, bytes]:
+        return open_sealed(answer.content, key=node.seal, exchange=name, node=node.id, lease=lease)
+
+    assert opened(node) == {"TOKEN": TOKEN}
+    again = await node.request("GET", path)
+    assert again.content != answer.content  # each time sealed anew
+    with pytest.raises(SealError):
+        opened(node, "lease-other@local")
+    other = await ScriptedNode.enrol(exchange, name="other")
+    assert (await other.request("GET", path)).status_code == 404
+    with pytest.raises(SealError):
+        opened(other)
+    for asker in (node, other):
+        assert (await asker.request("GET", path, signed_path="/v1/other")).status_code == 401
+
+    await exchange.client.delete("/v1/secrets/TOKEN")
+    gone = await node.request("GET", path)
+    assert (gone.status_code, gone.json()["code"]) == (404, "no_secret")
+    assert "TOKEN" in gone.json()["detail"]
+    await node.report(started(order, at=now_ms() - 1000), exited(order, started_at=now_ms() - 1000))
+    assert (await node.request("GET", path)).status_code == 404
+    await node.close()
+
+
+async def test_a_run_that_is_to_stop_gets_none(exchange: Running) -> None:
+    await put(exchange, "TOKEN", TOKEN)
+    node = await ScriptedNode.enrol(exchange)
+    await node.open()
+    job = await exchange.submit(secrets=["TOKEN"])
+    order = await node.lease_of(job)
+    await exchange.client.post(f"/v1/jobs/{job}/cancel")
+    answer = await node.request("GET", f"/v1/node/leases/{order.lease}/secrets")
+    name = exchange.services.context.exchange.name
+    values = open_sealed(answer.content, key=node.seal, exchange=name, node=node.id, lease=order.lease)
+    assert values == {}
+    await node.close()
