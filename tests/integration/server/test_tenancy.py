@@ -135,7 +135,9 @@ OWNER_REFUSED = {"POST /v1/enrol", "PUT /v1/blobs/{digest}", "PUT /v1/node/lease
 """Where the case's own body is wrong on purpose, so that even the owner is refused."""
 
 
-_CLOCKED = re.compile(r'"last_seen":("[^"]*"|null)|"state":"(online|suspected)"|"accepting":(true|false)|(?m:^: ping.*$)')
+_CLOCKED = re.compile(
+    r'"last_seen":("[^"]*"|null)|"state":"(online|suspected)"|"accepting":(true|false)|(?m:^: ping.*$)'
+)
 """What goes on by itself while a slow machine asks."""
 
 
