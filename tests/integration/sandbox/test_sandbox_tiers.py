@@ -6,8 +6,12 @@ A tier whose runtime isn't on this machine, or that the machine refuses, is skip
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
-from collections.abc import Callable
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,3 +222,34 @@ def test_a_machine_that_hangs_is_not_offered(runs: Runs, monkeypatch: pytest.Mon
     report = runs.sandbox.tiers["microvm"]
     assert not report.available
     assert "reached max_duration of 1 s" in str(report.reason)
+
+
+def test_a_run_finds_its_proxy_on_its_own_loopback(runs: Runs, start: Start, tier: str) -> None:
+    connect = "import socket; socket.create_connection(('127.0.0.1', 3128), timeout=5); print('there')"
+    command = f'/usr/bin/python3 -I -S -c "{connect}"'
+    status, log = ended(runs, start(command, network_allow=("models.test:443",)))
+    assert (status.exit_code, log) == (0, "there\n")
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    """A device node as a driver's would be, which answers like /dev/null."""
+    folder = Path(tempfile.mkdtemp(prefix="perak-dev-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    (folder / "dev").mkdir()
+    node = folder / "dev" / "nvidia0"
+    os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    node.chmod(0o666)
+    yield str(node)
+    shutil.rmtree(folder)
+
+
+def test_a_run_gets_its_devices_or_the_tier_says_why_not(
+    runs: Runs, start: Start, tier: str, device: str
+) -> None:
+    if reason := tier in RUNTIMES and RUNTIMES[tier].no_devices:
+        with pytest.raises(RuntimeError, match=re.escape(reason)):
+            start("true", device_nodes=(device,))
+        return
+    status, log = ended(runs, start("echo into > /dev/nvidia0; ls /dev/nvidia*", device_nodes=(device,)))
+    assert (status.exit_code, log) == (0, "/dev/nvidia0\n")

@@ -63,11 +63,14 @@ class Gvisor(Runtime):
         arguments += ["--dir", "/sys/fs/cgroup"]
         job.uid = job.gid = self.job_uid  # the one user that runsc maps, who owns the run's files
         names = stages(spec)
+        # Its proxy listens in the wall's network namespace, where there is nothing else to reach.
+        network = "host" if spec.network_allow else "none"
         return Start(
             arguments=arguments,
-            programs={stage: ["/bin/sh", "-c", _forward(stage)] for stage in names},
+            programs={stage: ["/bin/sh", "-c", _forward(stage, network)] for stage in names},
             files={
-                f"{stage}/config.json": json.dumps(_config(job, job_command(spec, stage))) for stage in names
+                f"{stage}/config.json": json.dumps(_config(job, job_command(spec, stage), network))
+                for stage in names
             },
             seccomp=False,
             layers=0,
@@ -76,7 +79,7 @@ class Gvisor(Runtime):
         )
 
 
-def _forward(stage: str) -> str:
+def _forward(stage: str, network: str) -> str:
     runsc = [
         wall.PROGRAM,
         "--root",
@@ -85,7 +88,7 @@ def _forward(stage: str) -> str:
         "--ignore-cgroups",
         "--oci-seccomp",
     ]
-    runsc += ["--network=none", f"--platform={PLATFORM}"]
+    runsc += [f"--network={network}", f"--platform={PLATFORM}"]
     return _FORWARD.format(
         runsc=shlex.join(runsc),
         pid_file=f"{wall.FILES}/{oci.PID_FILE.format(stage=stage)}",
@@ -94,8 +97,9 @@ def _forward(stage: str) -> str:
     )
 
 
-def _config(job: wall.Job, command: list[str]) -> dict[str, Any]:
+def _config(job: wall.Job, command: list[str], network: str) -> dict[str, Any]:
     """runsc takes writable places as mounts of their own, since the root is read-only with all below it."""
+    namespaces = ("pid", "mount", "ipc", "uts", *(("network",) if network == "none" else ()))
     places = [
         {"destination": path, "type": "bind", "source": f"{wall.ROOT}{path}", "options": ["rbind", "rw"]}
         for path in job.writable
@@ -111,7 +115,7 @@ def _config(job: wall.Job, command: list[str]) -> dict[str, Any]:
         "hostname": job.hostname,
         "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}, *places, *memory],
         "linux": {
-            "namespaces": [{"type": kind} for kind in ("pid", "mount", "ipc", "uts", "network")],
+            "namespaces": [{"type": kind} for kind in namespaces],
             "seccomp": seccomp.oci(by_trace=True),
         },
     }

@@ -135,8 +135,10 @@ class Microvm(Runtime):
         return None
 
     def start(self, spec: RunSpec, at: Places, candidate: Candidate) -> Start:
-        """A machine for each stage. Raises ValueError where the run's memory is too little for one."""
+        """A machine for each stage. Raises ValueError where the run has too little memory, or a network."""
         assert isinstance(candidate, Machine)
+        if spec.network_allow:
+            raise ValueError(f"{spec.run_id}: a microvm has no network device, so no way to the run's proxy")
         memory = spec.memory_bytes - QEMU_BYTES
         if memory < MACHINE_BYTES_MIN:
             least = (QEMU_BYTES + MACHINE_BYTES_MIN) >> 20
