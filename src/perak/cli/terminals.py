@@ -27,6 +27,7 @@ from perak.wire.tunnel import (
     Channel,
     TunnelClosed,
     json_of,
+    keep_buffers,
 )
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _terminal_as_it_comes() -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed already is kept
     try:
         yield
     finally:
@@ -144,6 +145,7 @@ def parse_ports(texts: Sequence[str]) -> list[tuple[int, int]]:
 
 async def forward_ports(tunnels: Tunnels, pairs: Sequence[tuple[int, int]]) -> int:
     """Listen until interrupted."""
+    keep_buffers()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -205,6 +207,7 @@ async def _lead(tunnels: Tunnels, link: socket.socket, port: int) -> None:
 
 async def carry(tunnels: Tunnels) -> int:
     """Standard input and output as one connection."""
+    keep_buffers()
     async with tunnels.open({"do": "ssh"}) as channel:
         threading.Thread(target=_read_input, args=(asyncio.get_running_loop(), channel), daemon=True).start()
         while True:

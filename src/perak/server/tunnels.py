@@ -18,6 +18,7 @@ from perak.app.records import Caller
 from perak.domain.errors import Conflict, TooManyRequests
 from perak.server.hub import DialHint, Hub
 from perak.server.logging import get_logger
+from perak.wire.tunnel import keep_buffers
 
 PER_JOB_MAX = PER_NODE_MAX = PER_PROJECT_MAX = 64
 """A browser opens some 20 connections to a notebook, and each is a tunnel."""
@@ -86,6 +87,7 @@ class Tunnels:
     def open(self, target: TunnelTarget, caller: Caller, *, certificate: str) -> Tunnel:
         """A tunnel to a running job, its node told. Raises Conflict, OverLimit."""
         _check(target)
+        keep_buffers()
         assert target.run is not None
         assert target.lease is not None
         assert target.node is not None

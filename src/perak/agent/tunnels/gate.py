@@ -32,6 +32,7 @@ from perak.wire.tunnel import (
     Channel,
     TunnelClosed,
     check_client,
+    keep_buffers,
     node_context,
 )
 
@@ -56,6 +57,7 @@ async def run(state_dir: Path, url: str) -> None:
     """Serve tunnels until the standard input ends, or nothing was to do for IDLE_SECONDS."""
     identity = identities.load(state_dir, url=url)
     assert identity is not None, "the agent that started this is a node"
+    keep_buffers()
     orders = await _orders()
     tasks: set[asyncio.Task[None]] = set()
     seen: dict[str, None] = {}
