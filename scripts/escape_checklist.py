@@ -1,0 +1,57 @@
+"""Draw docs/escape-checklist.md from the table in `perak.domain.checklist`: run it after a change there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perak.domain.checklist import CHECKS, LIMITS, Check
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "escape-checklist.md"
+
+HEAD = """# The escape checklist
+
+What an agent tries from inside each of its sandbox tiers, as an ordinary job, before it offers the tier.
+This page is drawn from [`perak.domain.checklist`](../src/perak/domain/checklist.py) by `python
+scripts/escape_checklist.py`, and a test fails where it is not current.
+
+- **When**: at the agent's start, for every tier; the answer is remembered until the machine restarts, and
+  for as long as kernel, runtime, filter, control groups, scratch and Perak's own code are the same. On
+  demand: `perak node doctor`.
+- **How**: runs like any other, of two small programs of the standard library
+  ([`inside.py`](../src/perak/agent/sandbox/escape/inside.py),
+  [`bombs.py`](../src/perak/agent/sandbox/escape/bombs.py)). System calls are made by number, so that a
+  missing tool never reads as a refusal. Outside lie bait (files, ports, sockets), a process under the run's
+  own user, and a run that opens all it has to everybody; what happened to them counts more than what the
+  attack says of itself.
+- **Outcome**: *passed*, *failed*, or *did not run* and why. A "must" that failed or could not be tried
+  keeps the tier off the market, unless there is nothing to attack (no GPU). A "limit" that does not hold is
+  a mark on the offer. Where a tier has a kernel of its own, attacks on the kernel hit that one; then the
+  detail says so.
+- **Proof**: the node signs the result. Offers and receipts name its digest, and `perak offer checks DIGEST`
+  fetches and verifies it.
+- **Do the checks check?** Each one fails against a sandbox weakened in just its point:
+  `tests/integration/sandbox/test_escape_checks.py`.
+"""
+
+
+def page() -> str:
+    """The whole page, as it should be committed."""
+    return "\n".join([HEAD, *(_section(limit) for limit in LIMITS)])
+
+
+def _section(limit: str) -> str:
+    rows = [_row(check) for check in CHECKS if check.limit == limit]
+    head = "| check | what is attacked | how it is judged | |\n|---|---|---|---|"
+    return f"## {limit}\n\n{head}\n" + "\n".join(rows) + "\n"
+
+
+def _row(check: Check) -> str:
+    marks = [check.severity]
+    marks += ["the kernel's"] if check.own_kernel_harmless else []
+    marks += [f"without {check.may_lack}: not run"] if check.may_lack else []
+    cells = (f"`{check.name}`", check.attacks, check.judged, "; ".join(marks))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
