@@ -6,7 +6,7 @@ runs them on PostgreSQL (adapters/db). Rows that a use case changes are locked w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -89,6 +89,10 @@ class LeaseStore(Protocol):
     async def of_run(self, run: str) -> Engagement | None:
         """The run with its lease and job, locked (job first, so that all use cases lock in one order)."""
 
+    async def of_runs(self, runs: Sequence[str]) -> dict[str, Engagement]:
+        """Those of the runs that there are, the same way, in the order of their jobs' ids."""
+        ...
+
     async def live_of_job(self, job: str) -> Engagement | None: ...
     async def ask_stop(self, lease: str, *, cause: str, now: datetime) -> None: ...
     async def started(self, run: str, started: RunStarted) -> None: ...
@@ -139,7 +143,9 @@ class NodeStore(Protocol):
         """Raises Conflict where the project has a node of that name, or the key is known."""
 
     async def certified(self, id: str, *, chain: str, expires_at: datetime) -> None: ...
-    async def applied(self, id: str, *, seq: int, now: datetime) -> None: ...
+    async def applied(self, seqs: Mapping[str, int], *, now: datetime) -> None:
+        """The number of the last applied report of each of these nodes, which were heard of now."""
+
     async def silent(self, *, before: datetime) -> list[NodeRecord]:
         """Online nodes that have not been seen since `before`, locked."""
 
@@ -232,13 +238,17 @@ class SecretStore(Protocol):
 
 
 class SettlementStore(Protocol):
-    async def facts(self, at: Engagement) -> SettlementFacts:
-        """What a settlement needs to know besides the engagement, which is locked."""
+    async def facts(self, of: Sequence[Engagement]) -> list[SettlementFacts]:
+        """What settlements need to know besides their engagements, which are locked; for each, in order.
 
-    async def write(self, settled: SettledRun, *, now: datetime) -> None:
-        """Move the money, end lease and run, keep the receipt and step the job, in one statement.
+        Read after the lock: a statement that waits for one still sees the holds of before.
+        """
+        ...
 
-        The lease's part goes back to the offer when the transaction commits.
+    async def write(self, settled: Sequence[SettledRun], *, now: datetime) -> None:
+        """Move the money, end leases and runs, keep the receipts and step the jobs, in one statement.
+
+        Wallets are locked in their order. The leases' parts go back to their offers at the commit.
         """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perak.app.context import Context
@@ -12,10 +13,10 @@ from perak.app.health import take_health
 from perak.app.ports import Transaction
 from perak.app.records import Engagement, NodeRecord, RunEnd
 from perak.app.refusals import tell_refusal
-from perak.app.settlement import refuse_run, settle_run
+from perak.app.settlement import refuse_run, settle_run, settle_runs
 from perak.app.watch import lost_end
 from perak.domain.checklist import Checklist, unsafe
-from perak.domain.errors import Conflict, InsufficientFunds, NotAuthenticated, NotFound
+from perak.domain.errors import Conflict, DomainError, InsufficientFunds, NotAuthenticated, NotFound
 from perak.domain.lifecycle import JOB, LEASE_LIVE, RUN
 from perak.domain.offer import SandboxTier
 from perak.domain.outcome import ROLLING_SECONDS, rolling_step
@@ -40,6 +41,14 @@ OUTPUTS_CHARACTERS_MAX = 2_000
 """Of a warning that names outputs; the job's page has them all."""
 
 
+@dataclass(frozen=True, slots=True)
+class NodeReports:
+    """Verified reports of one node, in their order."""
+
+    node: str
+    reports: Sequence[Report]
+
+
 async def apply_reports(
     tx: Transaction, *, node_id: str, reports: Sequence[Report], context: Context, now: datetime
 ) -> tuple[int, list[Effect]]:
@@ -50,21 +59,100 @@ async def apply_reports(
     nothing: it is acknowledged, so that the agent goes on. One that says what can't be raises Implausible:
     apply those around it one by one, and `pass_over` it.
     """
-    node = await tx.nodes.lock(node_id)
-    if node is None:
-        raise NotFound(f"there is no node {node_id}")
-    if node.state == "revoked":
-        raise NotAuthenticated(f"the node {node_id} was revoked")
-    seq, effects = node.report_seq, list[Effect]()
-    for report in reports:
-        if report.seq <= seq:
+    group = [NodeReports(node_id, reports)]
+    (answer,), effects = await apply_group(tx, group=group, context=context, now=now)
+    if isinstance(answer, DomainError):
+        raise answer
+    return answer, effects
+
+
+async def apply_group(
+    tx: Transaction, *, group: Sequence[NodeReports], context: Context, now: datetime
+) -> tuple[list[int | DomainError], list[Effect]]:
+    """The same of several nodes, each of which is there once. Runs that end are settled together.
+
+    Answers, in order, what `apply_reports` returns or raises for each node; nothing is changed where one is
+    an error. Raises what is found too late for that: then nothing is changed at all.
+    """
+    nodes = {node.id: node for node, _ in await tx.sessions.lock([each.node for each in group])}
+    assert len({each.node for each in group}) == len(group)
+    answers: list[int | DomainError] = []
+    fresh: list[tuple[NodeRecord, Report]] = []
+    for each in group:
+        try:
+            node = _reporting(nodes.get(each.node), each.node)
+            reports = _fresh(each.reports, after=node.report_seq, now=now)
+        except DomainError as error:
+            answers.append(error)
             continue
-        if report.seq != seq + 1:
-            raise Conflict(f"report {report.seq} of {node_id} came after {seq}", code="report_gap")
-        effects += await _apply(tx, node, report, context, now)
-        seq = report.seq
-    await tx.nodes.applied(node_id, seq=seq, now=now)
-    return seq, effects
+        answers.append(reports[-1].seq if reports else node.report_seq)
+        fresh += [(node, report) for report in reports]
+    runs = await _Runs.lock(tx, [report for _, report in fresh], context=context, now=now)
+    for node, report in fresh:
+        runs.effects += await _apply(tx, node, report, runs, context, now)
+    await runs.settle()
+    seqs = zip(group, answers, strict=True)
+    await tx.nodes.applied({each.node: seq for each, seq in seqs if isinstance(seq, int)}, now=now)
+    return answers, runs.effects
+
+
+def _reporting(node: NodeRecord | None, id: str) -> NodeRecord:
+    if node is None:
+        raise NotFound(f"there is no node {id}")
+    if node.state == "revoked":
+        raise NotAuthenticated(f"the node {id} was revoked")
+    return node
+
+
+def _fresh(reports: Sequence[Report], *, after: int, now: datetime) -> list[Report]:
+    """Those that were not applied before, without a gap, each of which can be."""
+    fresh = []
+    for report in reports:
+        if report.seq <= after:
+            continue
+        if report.seq != after + 1:
+            raise Conflict(f"report {report.seq} of {report.node} came after {after}", code="report_gap")
+        check_report(report, now_ms=int(now.timestamp() * 1000))
+        fresh.append(report)
+        after = report.seq
+    return fresh
+
+
+class _Runs:
+    """The runs that reports are about, locked together in one order; those that end are settled together."""
+
+    def __init__(
+        self, tx: Transaction, known: dict[str, Engagement], *, context: Context, now: datetime
+    ) -> None:
+        self._tx = tx
+        self._known = known
+        self._context = context
+        self._now = now
+        self._ended: dict[str, tuple[Engagement, RunEnd]] = {}
+        self.effects: list[Effect] = []
+
+    @classmethod
+    async def lock(
+        cls, tx: Transaction, reports: Sequence[Report], *, context: Context, now: datetime
+    ) -> _Runs:
+        ids = {r.body.run for r in reports if not isinstance(r.body, OfferPosted | ChecklistPosted | Health)}
+        return cls(tx, await tx.leases.of_runs(sorted(ids)) if ids else {}, context=context, now=now)
+
+    async def get(self, run: str) -> Engagement | None:
+        """The run, for one report, which may change it: the next reads it again. None: none, or it ended."""
+        if run in self._ended:
+            return None
+        return self._known.pop(run, None) or await self._tx.leases.of_run(run)
+
+    def end(self, at: Engagement, end: RunEnd) -> None:
+        self._ended[at.run.id] = at, end
+
+    async def settle(self) -> None:
+        """Settle those that ended, at the end of all, or before somebody looks at a wallet."""
+        if self._ended:
+            ended = list(self._ended.values())
+            self.effects += await settle_runs(self._tx, ended, context=self._context, now=self._now)
+            self._ended.clear()
 
 
 async def pass_over(
@@ -88,7 +176,7 @@ async def pass_over(
         raise NotFound(f"there is no node {node_id}")
     if report.seq != node.report_seq + 1:
         return node.report_seq, []
-    await tx.nodes.applied(node_id, seq=report.seq, now=now)
+    await tx.nodes.applied({node_id: report.seq}, now=now)
     body = report.body
     what = f"its report {type(body).__name__} was refused: {shown(reason)[:500]}"
     await tell_refusal(tx, node=node, subject=subject, detail=what, now=now)
@@ -103,9 +191,8 @@ async def pass_over(
 
 
 async def _apply(
-    tx: Transaction, node: NodeRecord, report: Report, context: Context, now: datetime
+    tx: Transaction, node: NodeRecord, report: Report, runs: _Runs, context: Context, now: datetime
 ) -> list[Effect]:
-    check_report(report, now_ms=int(now.timestamp() * 1000))
     body = report.body
     if isinstance(body, OfferPosted):
         return await _offered(tx, node, body, context, now)
@@ -115,7 +202,7 @@ async def _apply(
     if isinstance(body, Health):
         await take_health(tx, node=node, health=body, at=_time(report.at), now=now)
         return []
-    engagement = await tx.leases.of_run(body.run)
+    engagement = await runs.get(body.run)
     if engagement is None or not _is_current(engagement, node, body.lease, body.epoch):
         return []
     match body:
@@ -127,13 +214,13 @@ async def _apply(
         case RunStarted():
             return await _started(tx, engagement, body, now)
         case Metered():
-            return await _metered(tx, engagement, body, report.jws, now)
+            return await _metered(tx, engagement, body, report.jws, runs, now)
         case RunRefused():
             return await _refused(tx, engagement, node, body, now)
         case RunExited():
             await _tell_of_outputs(tx, engagement, body, now)
-            end = _run_end(body, engagement, report.jws)
-            return await settle_run(tx, engagement, end, context=context, now=now)
+            runs.end(engagement, _run_end(body, engagement, report.jws))
+            return []
 
 
 async def _offered(
@@ -220,7 +307,9 @@ async def _tell_of_outputs(tx: Transaction, at: Engagement, body: RunExited, now
             await tx.jobs.event(at.job.id, kind="warning", detail=detail, now=now)
 
 
-async def _metered(tx: Transaction, at: Engagement, body: Metered, jws: str, now: datetime) -> list[Effect]:
+async def _metered(
+    tx: Transaction, at: Engagement, body: Metered, jws: str, runs: _Runs, now: datetime
+) -> list[Effect]:
     """Keep the evidence; hold the next ten minutes where the hold rolls, or stop the run cleanly.
 
     The exchange's clock bounds what is due, as at settlement: a node's wrong clock holds nothing more.
@@ -235,6 +324,7 @@ async def _metered(tx: Transaction, at: Engagement, body: Metered, jws: str, now
     held = sum(h.amount for h in await tx.ledger.held(at.job.id))
     if held - due >= step:
         return []
+    await runs.settle()  # What an ended run frees may be what this one needs.
     amount = min(step, await tx.ledger.wallet_available(at.job.project))
     try:
         if amount:

@@ -1,11 +1,14 @@
-"""The reports of one session: those that wait together are applied in one transaction, in their order."""
+"""The reports of one session: those that wait together are applied in one transaction, in their order.
+
+Reports of other nodes that wait at that moment are in the same one (`committer`).
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
-from perak.app.reports import apply_reports, pass_over
+from perak.app.reports import pass_over
 from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated, Unavailable
 from perak.domain.plausible import Implausible
 from perak.domain.report import Evidence, Report, RunExited
@@ -80,7 +83,7 @@ class Intake:
             if any(self._fault(report) for report in batch):
                 seq = await self._apply_singly(batch)
             else:
-                seq = await self._apply_batch(batch)
+                seq = await self._services.apply(self._node, batch)
         except Conflict as error:
             if error.code == "report_gap":
                 raise
@@ -121,13 +124,6 @@ class Intake:
             return f"its certificates prove nothing: {error.detail}"
         return None
 
-    async def _apply_batch(self, reports: Sequence[Report]) -> int:
-        return await self._services.commit(
-            lambda tx: apply_reports(
-                tx, node_id=self._node, reports=reports, context=self._services.context, now=clock.now()
-            )
-        )
-
     async def _apply_singly(self, reports: Sequence[Report]) -> int:
         """One by one: a report that is refused is passed over with a line in the log, and the rest go on.
 
@@ -140,7 +136,7 @@ class Intake:
             try:
                 if fault:
                     raise Implausible(fault)
-                seq = max(seq, await self._apply_batch([report]))
+                seq = max(seq, await self._services.apply(self._node, [report]))
             except DomainError as error:
                 if error.code == "report_gap" or isinstance(error, Unavailable):
                     raise

@@ -17,6 +17,7 @@ from perak.server import clock
 from perak.server.auth import KeyCache
 from perak.server.bootstrap import FirstStart, set_up
 from perak.server.clock import NewId
+from perak.server.committer import ReportCommitter
 from perak.server.greetings import Greetings
 from perak.server.hub import CHANNEL, Hub
 from perak.server.identity import Identity, open_identity
@@ -38,6 +39,8 @@ class Services:
     db: Database
     commit: Transact
     """Do something in one transaction, then wake what it touched."""
+    apply: ReportCommitter
+    """Apply reports of a node, together with those of others that wait."""
     blobs: Blobs
     hub: Hub
     identity: Identity
@@ -89,6 +92,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
             Services(
                 db=db,
                 commit=commit,
+                apply=ReportCommitter(commit, context),
                 blobs=Blobs.open(settings.blob_url),
                 hub=hub,
                 identity=identity,

@@ -220,10 +220,11 @@ class Books:
         at = await PgLeases(self.db).of_run(f"run of {step.job}")
         assert at is not None
         settlements = PgSettlements(self.db)
+        (facts,) = await settlements.facts([at])
         settled = SettledRun(
             at=at,
             end=END,
-            facts=replace(await settlements.facts(at), held=tuple(held)),
+            facts=replace(facts, held=tuple(held)),
             money=Settlement(billed_seconds=1, cost=cost, payout=cost - fee, fee=fee),
             receipt=None,
             lease_state="ended",
@@ -232,7 +233,7 @@ class Books:
             job_ended=not step.keep,
             reason=None,
         )
-        await settlements.write(settled, now=NOW)
+        await settlements.write([settled], now=NOW)
 
     async def _forge(self, step: Forge) -> None:
         for hold in await self._held(step.job):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ select {COLUMNS},
     run.started_at as run_started_at, run.log_bytes, run.evidence::text as evidence_text, run.evidence_jws
 from run join lease on lease.id = run.lease_id join job on job.id = run.job_id
 """
+LOCKED = "order by job.id for no key update of job, lease, run"
 
 GRANT = """
 with part as (
@@ -116,13 +117,15 @@ class PgLeases:
         return event is not None
 
     async def of_run(self, run: str) -> Engagement | None:
-        return await self._engagement("where run.id = $1", run)
+        return (await self.of_runs([run])).get(run)
+
+    async def of_runs(self, runs: Sequence[str]) -> dict[str, Engagement]:
+        rows = await self._db.fetch(f"{ENGAGEMENT} where run.id = any ($1) {LOCKED}", list(runs))
+        return {row["run_id"]: engagement(row) for row in rows}
 
     async def live_of_job(self, job: str) -> Engagement | None:
-        return await self._engagement("where job.id = $1 and lease.state in ('active', 'suspected')", job)
-
-    async def _engagement(self, where: str, key: str) -> Engagement | None:
-        row = await self._db.fetchrow(f"{ENGAGEMENT} {where} for no key update of job, lease, run", key)
+        live = "where job.id = $1 and lease.state in ('active', 'suspected')"
+        row = await self._db.fetchrow(f"{ENGAGEMENT} {live} {LOCKED}", job)
         return engagement(row) if row else None
 
     async def ask_stop(self, lease: str, *, cause: str, now: datetime) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import asyncpg
 
-from perak.app.records import Accounts, HeldFunds, SettlementFacts
+from perak.app.records import HeldFunds, SettledRun
 from perak.domain.errors import InsufficientFunds, NotFound
-from perak.domain.outcome import Settlement
 
 HELD = """
 select id, amount from transfer hold
@@ -29,12 +28,10 @@ where wallet.kind = 'wallet' and wallet.project_id = $1 and escrow.kind = 'escro
 
 TRANSFERS = """
     insert into transfer (at, phase, kind, debit, credit, amount, pending_id, job_id, run_id)
-    select $1, part.phase, part.kind, part.debit, part.credit, part.amount, part.pending_id, $2,
-        case when part.phase <> 'pending' then $3 end
-    from unnest($4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
-        as part (phase, kind, debit, credit, amount, pending_id)
+    select $1, part.* from unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
+        $7::bigint[], $8::text[], $9::text[]) as part
 """
-"""$1 when, $2 the job, $3 the run that is paid for, $4 to $9 the columns (`transfer_columns`)."""
+"""$1 when, $2 to $9 the columns (`transfer_columns`), in whose order wallets are locked."""
 
 RELEASE = """
 insert into transfer (at, phase, kind, debit, credit, amount, pending_id, job_id)
@@ -51,7 +48,10 @@ class NewTransfer:
     debit: int
     credit: int
     amount: int
-    pending: int | None = None
+    pending: int | None
+    job: str
+    run: str | None
+    """The run that is paid for; None: of a hold, which outlives it."""
 
 
 class PgLedger:
@@ -100,29 +100,29 @@ class PgLedger:
         return transfer
 
 
-def settlement_transfers(facts: SettlementFacts, money: Settlement, *, keep: bool) -> list[NewTransfer]:
-    """Capture the cost from what is held, pay provider and fee; `keep` the rest held, or free it."""
-    to, parts = facts.accounts, capture_parts(facts.held, money.cost)
-    resolved = [(h, part) for h, part in zip(facts.held, parts, strict=True) if part or not keep]
-    made = [_resolve(to, hold, part) for hold, part in resolved]
+def settlement_transfers(settled: SettledRun) -> list[NewTransfer]:
+    """Capture the cost from what is held, pay provider and fee; free the rest, or hold it again."""
+    to, money, keep = settled.facts.accounts, settled.money, not settled.job_ended
+    job, run = settled.at.job.id, settled.at.run.id
+    parts = capture_parts(settled.facts.held, money.cost)
+    resolved = [(h, part) for h, part in zip(settled.facts.held, parts, strict=True) if part or not keep]
+    made = []
+    for hold, part in resolved:
+        phase, kind = ("post", "capture") if part else ("void", "release")
+        made.append(NewTransfer(phase, kind, to.wallet, to.escrow, part, hold.transfer, job, run))
     if money.payout:
-        made.append(NewTransfer("single", "payout", to.escrow, to.earnings, money.payout))
+        made.append(NewTransfer("single", "payout", to.escrow, to.earnings, money.payout, None, job, run))
     if money.fee:
-        made.append(NewTransfer("single", "fee", to.escrow, to.fees, money.fee))
+        made.append(NewTransfer("single", "fee", to.escrow, to.fees, money.fee, None, job, run))
     rest = sum(hold.amount - part for hold, part in resolved)
     if keep and rest:
-        made.append(NewTransfer("pending", "hold", to.wallet, to.escrow, rest))
+        made.append(NewTransfer("pending", "hold", to.wallet, to.escrow, rest, None, job, None))
     return made
 
 
 def transfer_columns(transfers: Sequence[NewTransfer]) -> list[list[object]]:
     """The transfers as TRANSFERS takes them, column by column."""
     return [[getattr(transfer, f.name) for transfer in transfers] for f in fields(NewTransfer)]
-
-
-def _resolve(to: Accounts, hold: HeldFunds, part: int) -> NewTransfer:
-    phase, kind = ("post", "capture") if part else ("void", "release")
-    return NewTransfer(phase, kind, to.wallet, to.escrow, part, hold.transfer)
 
 
 def capture_parts(held: Sequence[HeldFunds], cost: int) -> list[int]:

@@ -83,8 +83,14 @@ class PgNodes:
             expires_at,
         )
 
-    async def applied(self, id: str, *, seq: int, now: datetime) -> None:
-        await self._db.execute("update node set report_seq = $2, last_seen = $3 where id = $1", id, seq, now)
+    async def applied(self, seqs: Mapping[str, int], *, now: datetime) -> None:
+        await self._db.execute(
+            """update node set report_seq = new.seq, last_seen = $3
+            from unnest($1::text[], $2::bigint[]) as new (id, seq) where node.id = new.id""",
+            list(seqs),
+            list(seqs.values()),
+            now,
+        )
 
     async def silent(self, *, before: datetime) -> list[NodeRecord]:
         return await self._unseen("online", before)
