@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import select
 import shutil
 import statistics
@@ -29,6 +30,9 @@ ROUNDS = 30
 """Short ones, inside and outside in turn; the least of each counts: what others do here only ever adds."""
 END_SECONDS = 60.0
 MIB = 1 << 20
+PULL_MIB = 256
+"""Of random bytes, which no packing shrinks, in one layer."""
+PULL_TIMES = 3
 
 CPU_WORK = """
 import resource, time
@@ -70,6 +74,7 @@ def measure() -> Iterator[Figure]:
         yield from start_ms(bench, "gvisor", times=STARTS_SLOW)
         yield from overhead_cpu_bound_percent(bench)
         yield from overhead_io_percent(bench)
+    yield from pull_mib_per_s()
 
 
 class Bench:
@@ -195,3 +200,39 @@ def _sandbox() -> Iterator[Bench]:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def pull_mib_per_s() -> Iterator[Figure]:
+    """An image's way from a registry on loopback to a root on the disk, verified: the median of three."""
+    if not all(map(shutil.which, ("docker-registry", "skopeo"))):
+        print("no figure for pulling: docker-registry and skopeo are not installed", file=sys.stderr)
+        return
+    sys.path.append(str(Path(__file__).parents[1] / "tests"))  # as pytest has it
+    from integration.images.image_samples import Layer, build
+    from integration.images.image_world import serve_registry
+
+    with tempfile.TemporaryDirectory(prefix="perak-bench-registry-") as folder:
+        files = 64
+        layer = Layer()
+        for number in range(files):
+            layer.add(f"part-{number}", os.urandom(PULL_MIB * 2**20 // files))
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+        image = build([layer.tar], architecture=architecture)
+        with serve_registry(Path(folder)) as registry:
+            name = registry.push(image, "large")
+            seconds = sorted(_pull_seconds(name, registry.address) for _ in range(PULL_TIMES))
+    yield "pull_mib_per_s", round(PULL_MIB / statistics.median(seconds), 1), "MiB/s"
+
+
+def _pull_seconds(name: str, registry: str) -> float:
+    from integration.images.image_world import NodeImages
+
+    state_dir = Path(tempfile.mkdtemp(prefix="perak-bench-images-", dir="/var/tmp"))
+    state_dir.chmod(0o711)
+    try:
+        node = NodeImages(state_dir, private={registry})
+        started = time.perf_counter()
+        node.ensure(name)
+        return time.perf_counter() - started
+    finally:
+        shutil.rmtree(state_dir)

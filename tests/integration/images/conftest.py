@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from image_world import NodeImages, RegistryServer, serve_registry
+
+from integration.images.image_world import NodeImages, RegistryServer, serve_registry
 
 
 @pytest.fixture(scope="session")

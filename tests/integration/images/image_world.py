@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_samples import Built, push
 
+from integration.images.image_samples import Built, push
 from perak.agent.fetch.download import Downloads
 from perak.agent.fetch.reach import Reach
 from perak.agent.images.images import ImageLimits, Images

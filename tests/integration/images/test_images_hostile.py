@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from backports import zstd
-from image_samples import Built, Layer, build, busybox_layer, digest_of
-from image_world import NodeImages, RegistryServer
 
+from integration.images.image_samples import Built, Layer, build, busybox_layer, digest_of
+from integration.images.image_world import NodeImages, RegistryServer
 from perak.agent.images.images import ImageLimits, ImageRefused
 from stand_ins.sly_server import SlyServer
 

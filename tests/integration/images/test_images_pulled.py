@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from image_samples import Layer, build, busybox_layer, index_of
-from image_world import NodeImages, RegistryServer, serve_registry
 
+from integration.images.image_samples import Layer, build, busybox_layer, index_of
+from integration.images.image_world import NodeImages, RegistryServer, serve_registry
 from perak.agent.images.images import ImageLimits, ImageRefused
 from perak.domain.errors import Unavailable
 from stand_ins.sly_server import SlyServer

@@ -145,7 +145,12 @@ def _unpack(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
     try:
         # Not strict about UTF-8: file systems are not either, and the name comes back as it was.
         with tarfile.open(
-            fileobj=source, mode="r|", tarinfo=_BoundedTarInfo, encoding="utf-8", errors="surrogateescape"
+            fileobj=source,
+            mode="r|",
+            bufsize=CHUNK_BYTES,
+            tarinfo=_BoundedTarInfo,
+            encoding="utf-8",
+            errors="surrogateescape",
         ) as tar:
             unpacker.unpack_all(tar)
         source.drain()
