@@ -238,6 +238,9 @@ def command(
 
 def _serve(settings: Settings, log_level: str) -> None:
     """Heavy imports are here, so that `perak --help` stays quick."""
+    from perak.server.imports import lighten, settle
+
+    lighten()
     import asyncpg
     import uvloop
 
@@ -252,6 +255,7 @@ def _serve(settings: Settings, log_level: str) -> None:
             _say(f"operator key: {first.operator_key}")
 
     def ready(url: str) -> None:
+        settle()
         _say(f"{READY}{url}")
 
     try:

@@ -19,8 +19,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
-
 from perak.adapters.db.webhooks import Delivery, claim, forget_deliveries, settle
 from perak.domain.addresses import is_public
 from perak.domain.errors import InvalidInput
@@ -28,6 +26,8 @@ from perak.server import clock
 from perak.server.logging import get_logger
 
 if TYPE_CHECKING:
+    import httpx
+
     from perak.server.services import Services
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - the prefix that the specification gives secrets
@@ -111,6 +111,8 @@ class Sender:
 
     async def send(self, url: str, *, secret: str, id: str, body: bytes) -> int:
         """The status that the receiver answered. Raises NotSent."""
+        import httpx  # Here, as a start need not wait for it.
+
         try:
             async with asyncio.timeout(self.timeout_seconds):
                 return await self._send(url, secret=secret, id=id, body=body)
@@ -122,6 +124,8 @@ class Sender:
             raise NotSent(f"{type(error).__name__}: {error}"[:ANSWER_CHARACTERS_SHOWN]) from None
 
     async def _send(self, url: str, *, secret: str, id: str, body: bytes) -> int:
+        import httpx
+
         check_url(url, to_private=self.to_private)
         asked = httpx.URL(url)
         timestamp = int(clock.now().timestamp())
