@@ -56,7 +56,7 @@ class EnvironmentMaker(Protocol):
 class Devices(Protocol):
     """What `perak.agent.probe.nvidia.Nvidia` is to us."""
 
-    def access(self, uuids: tuple[str, ...]) -> DeviceAccess: ...
+    def access(self, uuids: tuple[str, ...], *, in_image: bool = ...) -> DeviceAccess: ...
 
     def capabilities(self, uuids: tuple[str, ...]) -> tuple[str, ...]: ...
 
@@ -261,7 +261,7 @@ class Work:
             command=order.command,
             image=image,
             inputs=inputs,
-            env=_env(order, access),
+            env=_env(order, access, image),
             mounts=(*_mounts(environment), *(access.mounts if access else ())),
             path_prefix=(str(environment.bin),) if environment else (),
             cpu_milli=order.cpu_milli,
@@ -285,7 +285,7 @@ class Work:
             return None
         if self.devices is None:
             raise LookupError("this node has no devices")
-        return self.devices.access(order.devices)
+        return self.devices.access(order.devices, in_image=order.image is not None)
 
     def _unpack(self, order: LeaseOrder, archive: Path, work: Path, say: Say) -> None:
         from perak.wire.archive import WORKDIR_BYTES_MAX, WORKDIR_FILES_MAX, ArchiveError, unpack
@@ -342,11 +342,11 @@ def _delays(attempts_max: int | None) -> Iterator[float]:
         delay = min(2 * delay, RETRY_SECONDS_MAX)
 
 
-def _env(order: LeaseOrder, access: DeviceAccess | None) -> dict[str, str]:
+def _env(order: LeaseOrder, access: DeviceAccess | None, image: ImageRoot | None) -> dict[str, str]:
     """The job's variables under what its devices need; its own libraries stay behind the driver's."""
     env = (_proxy_env() if order.network_allow else {}) | order.env
     if access is not None:
-        own = env.get("LD_LIBRARY_PATH")
+        own = env.get("LD_LIBRARY_PATH") or (image.env.get("LD_LIBRARY_PATH") if image else None)
         env |= access.env
         if own and own != env.get("LD_LIBRARY_PATH"):
             driver = access.env.get("LD_LIBRARY_PATH")

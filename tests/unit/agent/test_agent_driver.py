@@ -63,6 +63,15 @@ def test_a_driver_that_the_sandbox_sees_anyway_is_not_mounted_again() -> None:
     assert not [mount for mount in access.mounts if mount.target.startswith(LIBRARY_TARGET)]
 
 
+def test_a_run_in_an_image_gets_the_driver_that_lies_in_usr(root: Path) -> None:
+    """The image has a /usr of its own, in which the node's driver is not."""
+    access = Driver(in_usr=root / "usr/lib64").for_image().access(minors=[0], uuids=["GPU-0"], bus_ids=[])
+    targets = {Path(mount.target).name for mount in access.mounts if mount.target.startswith(LIBRARY_TARGET)}
+    assert {"libcuda.so.1", "libnvidia-ml.so.1"} <= targets
+    assert "libc.so.6" not in targets
+    assert access.env["LD_LIBRARY_PATH"] == LIBRARY_TARGET
+
+
 def test_of_the_drivers_proc_only_the_own_cards_are_shown(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from perak.agent.sandbox.spec import Mount
@@ -71,10 +71,11 @@ class DeviceAccess:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
     """An installed driver. `libraries` is None where the sandbox sees them anyway: in /usr, and in the
-    linker's cache."""
+    linker's cache; then `in_usr` is where, for a run in an image, which has a /usr of its own."""
 
     root: Path = Path("/")
     libraries: Path | None = None
+    in_usr: Path | None = None
 
     @classmethod
     def find(cls, env: Mapping[str, str] | None = None) -> Driver | None:
@@ -85,9 +86,16 @@ class Driver:
         places += [Path(word) for word in env.get("LD_LIBRARY_PATH", "").split(":") if word]
         found = _first(places)
         if found is None and (cached := _cached()) is not None:
-            return cls(root=root, libraries=None if _is_seen(cached) else cached.parent)
+            seen = _is_seen(cached)
+            return cls(
+                root=root, libraries=None if seen else cached.parent, in_usr=cached.parent if seen else None
+            )
         found = found or _first(_folders(Path("/")))
         return None if found is None else cls(root=root, libraries=found)
+
+    def for_image(self) -> Driver:
+        """The same driver, as a run in an image gets it: with its libraries mounted one by one."""
+        return replace(self, libraries=self.libraries or self.in_usr)
 
     def load(self) -> None:
         """Load the management library from where it lies, so that whoever asks for its name gets it."""

@@ -109,7 +109,7 @@ class Nvidia:
     def _threshold(self, found: NvidiaDevice, threshold: int) -> int | None:
         return self._read(lambda: self._nvml.nvmlDeviceGetTemperatureThreshold(found.handle, threshold))
 
-    def access(self, uuids: tuple[str, ...]) -> DeviceAccess:
+    def access(self, uuids: tuple[str, ...], *, in_image: bool = False) -> DeviceAccess:
         """What a run with these devices gets of the machine. Raises LookupError for an unknown one."""
         if not uuids:
             return DeviceAccess()
@@ -121,7 +121,8 @@ class Nvidia:
             minors.append(found.minor)
             if found.bus_id is not None:
                 buses.append(found.bus_id)
-        return self._driver.access(minors=minors, uuids=uuids, bus_ids=buses)
+        driver = self._driver.for_image() if in_image else self._driver
+        return driver.access(minors=minors, uuids=uuids, bus_ids=buses)
 
     def capabilities(self, uuids: tuple[str, ...]) -> tuple[str, ...]:
         """The compute capabilities of these devices, as far as the driver tells."""
