@@ -5,6 +5,7 @@ A tier whose runtime isn't on this machine, or that the machine refuses, is skip
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from perak.agent.sandbox.tiers import RUNTIMES
 from perak.agent.sandbox.tiers import probe as tiers_probe
 from perak.agent.sandbox.tiers.microvm import Microvm
 from perak.agent.sandbox.tiers.probe import find_runtime, why_not_here
+from perak.agent.tunnels import inside
 
 MEMORY = {"gvisor": 256 * MIB, "microvm": 384 * MIB}
 """Their own kernels live in the run's memory too."""
@@ -253,3 +255,30 @@ def test_a_run_gets_its_devices_or_the_tier_says_why_not(
         return
     status, log = ended(runs, start("echo into > /dev/nvidia0; ls /dev/nvidia*", device_nodes=(device,)))
     assert (status.exit_code, log) == (0, "/dev/nvidia0\n")
+
+
+def test_a_terminal_enters_a_container_or_the_tier_says_why_not(runs: Runs, start: Start, tier: str) -> None:
+    run_id = start("echo $$ >/work/pid; echo up; sleep 30", env={"GREETING": "hello"})
+    runs.until_logged(run_id, "up")
+    folder = runs.sandbox.folder(run_id)
+    look = "echo $GREETING; pwd; id -u; ls /work; grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/self/status"
+    if tier not in ("bubblewrap", *inside.CONTAINERS):
+        with pytest.raises(inside.CantEnter, match=f"the job runs in {tier}, and terminals are for"):
+            inside.plan(folder, argv=["sh"], env={}, size=None)
+        return
+
+    async def enter() -> tuple[str, int]:
+        entered = await inside.start(inside.plan(folder, argv=["sh", "-c", look], env={}, size=None))
+        assert entered.output is not None
+        os.set_blocking(entered.output, True)
+        said = await asyncio.to_thread(lambda: Path(f"/proc/self/fd/{entered.output}").read_text())
+        code = await entered.exit_code
+        entered.close()
+        return said, code
+
+    said, code = asyncio.run(enter())
+    uid = RUNTIMES[tier].job_uid if tier in RUNTIMES else 1000
+    assert (said.split(), code) == (
+        ["hello", "/work", str(uid), "pid", "CapEff:", "0" * 16, "NoNewPrivs:", "1", "Seccomp:", "2"],
+        0,
+    )

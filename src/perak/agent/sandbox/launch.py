@@ -29,6 +29,7 @@ class Launch(TypedDict):
     `secrets`: "env" or "file" by name; the shim is handed their values. `configs`, by stage: where an OCI
     runtime's config.json is on the node and in bubblewrap's sandbox, empty where bubblewrap itself sets the
     environment. `root`: what the job sees as /, there.
+    `seccomp`: the filter that bubblewrap sets; `filter`: the same for whoever enters, who sets it always.
     `programs`, `marks` (here whole paths), `layers` and `stop_by` are those of `tiers.base.Start`.
     """
 
@@ -41,6 +42,7 @@ class Launch(TypedDict):
     bwrap: str
     arguments: list[str]
     seccomp: str | None
+    filter: str | None
     uid: int | None
     joins: list[str]
     counters: dict[str, tuple[str, str, float]]
@@ -98,6 +100,7 @@ def plan(
         bwrap=str(binary),
         arguments=start.arguments,
         seccomp=str(seccomp) if seccomp and start.seccomp else None,
+        filter=str(seccomp) if seccomp else None,
         uid=uid,
         joins=group.joins() if group else [],
         counters={name: (each.path, each.key, each.scale) for name, each in counters.items()},

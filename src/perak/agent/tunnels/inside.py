@@ -29,7 +29,10 @@ ENV_BYTES_MAX = 128 * 1024
 """What a client adds to the environment; the kernel takes some 2 MiB of arguments and environment in all."""
 SHELL_EXIT_SIGNAL = 128
 TIER = "bubblewrap"
-"""The tier that can be entered; the others start a runtime of their own inside it."""
+CONTAINERS = ("crun", "runc")
+"""Besides bubblewrap's the tiers that can be entered; in the others the job isn't a process of the node's."""
+CONTAINER_DEPTH = 3
+"""Process namespaces of a container's process: the node's, bubblewrap's, the container's."""
 EXIT_NOT_STARTED = 126
 EXIT_LOST = 137
 """A process that was killed, as shells say it."""
@@ -108,14 +111,21 @@ def first_process(run_folder: Path) -> process.ProcessId:
         ended = (run_folder / "exit.json").exists()
     except FileNotFoundError:
         raise CantEnter("the run has not begun yet; try again in a moment") from None
-    if spec.tier is not None and not spec.tier.startswith(TIER):
+    in_container = spec.tier in CONTAINERS
+    if spec.tier is not None and not in_container and not spec.tier.startswith(TIER):
         raise CantEnter(
-            f"the job runs in {spec.tier}, and terminals are for {TIER}; submit it without `isolation`"
+            f"the job runs in {spec.tier}, and terminals are for {TIER} and {' and '.join(CONTAINERS)}; "
+            "submit it with another `isolation`, or none"
         )
     if ended:
         raise CantEnter("the run has ended")
     for pid in sorted(process.descendants(shim["pid"])):
-        if _inner_pid(pid) == 1:
+        if in_container:
+            if _inner_pid(pid, depth=CONTAINER_DEPTH) == 1 and _is_confined(pid):
+                found = process.identify(pid)
+                if found is not None:
+                    return found
+        elif _inner_pid(pid) == 1:
             children = [each for each, stat in process.descendants(pid).items() if stat.parent == pid]
             if any(_inner_pid(child) == 2 and _is_confined(child) for child in children):
                 found = process.identify(pid)
@@ -132,29 +142,50 @@ def plan(
     size: Size | None,
     start_folder: str | None = None,
 ) -> dict[str, Any]:
-    """What `enter` is told, for a run under bubblewrap. Raises CantEnter."""
+    """What `enter` is told, for a run under bubblewrap or in a container. Raises CantEnter."""
     target = first_process(run_folder)
     launched = launch.read(run_folder)
-    arguments = launched["arguments"]
-    settings = {name: arguments[arguments.index(name) + 1] for name in ("--uid", "--chdir")}
-    job_env = {
-        arguments[i + 1]: arguments[i + 2] for i, each in enumerate(arguments) if each == "--setenv"
-    }  # a value that looks like the option can't come first: names of variables have no dashes
+    job = _job(launched)
     if sum(len(name) + len(value) for name, value in env.items()) > ENV_BYTES_MAX:
         raise CantEnter(f"the environment that is added may have {ENV_BYTES_MAX} bytes")
     return {
         "pid": target.pid,
         "start_ticks": target.start_ticks,
         "joins": launched["joins"],
-        "uid": int(settings["--uid"]),
-        "seccomp": launched["seccomp"],
+        "uid": job.uid,
+        "seccomp": launched["filter"],
         "nofile_max": launched["nofile_max"],
         "pids_rlimit": launched["pids_rlimit"],
-        "cwd": start_folder or settings["--chdir"],
+        "cwd": start_folder or job.cwd,
         "argv": list(argv),
-        "env": {**job_env, **env},
+        "env": {**job.env, **env},
         "terminal": [size.rows, size.columns] if size is not None else None,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Who the job is in its sandbox, and where and with what it starts."""
+
+    uid: int
+    cwd: str
+    env: dict[str, str]
+
+
+def _job(launched: launch.Launch) -> _Job:
+    """As the runtime's config.json says, or bubblewrap's arguments where there is none."""
+    if "run" in launched["configs"]:
+        with open(launched["configs"]["run"][0], "rb") as file:
+            told = json.load(file)["process"]
+        return _Job(
+            uid=told["user"]["uid"], cwd=told["cwd"], env=dict(each.split("=", 1) for each in told["env"])
+        )
+    arguments = launched["arguments"]
+    settings = {name: arguments[arguments.index(name) + 1] for name in ("--uid", "--chdir")}
+    env = {
+        arguments[i + 1]: arguments[i + 2] for i, each in enumerate(arguments) if each == "--setenv"
+    }  # a value that looks like the option can't come first: names of variables have no dashes
+    return _Job(uid=int(settings["--uid"]), cwd=settings["--chdir"], env=env)
 
 
 async def start(entry: Mapping[str, Any]) -> Inside:
@@ -292,13 +323,13 @@ def _on_end(control: socket.socket, exit_code: asyncio.Future[int]) -> None:
         asyncio.get_running_loop().remove_reader(control.fileno())
 
 
-def _inner_pid(pid: int) -> int | None:
-    """What the process is called in its own process namespace; None where that is the node's."""
+def _inner_pid(pid: int, *, depth: int = 2) -> int | None:
+    """What the process is called in its own process namespace, so many deep; None where it is less deep."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
             if line.startswith("NSpid:"):
                 names = line.split()[1:]
-                return int(names[-1]) if len(names) > 1 else None
+                return int(names[-1]) if len(names) >= depth else None
     return None
 
 
