@@ -19,6 +19,7 @@ from perak.agent.probe.driver import Driver
 from perak.agent.probe.fitness import Fitness
 from perak.agent.probe.nvidia import Nvidia
 from perak.agent.sandbox import Mount
+from perak.agent.sandbox.escape import attack
 from stand_ins import make_driver, uuid
 
 
@@ -97,6 +98,23 @@ def test_a_device_that_hangs_is_left_out_and_its_check_is_ended(machine: Any, ru
     assert set(unfit) == {uuid(0)}
     assert "hangs" in unfit[uuid(0)]
     assert not list((runs.sandbox.state_dir / "runs").glob("probe-gpu*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "detail"),
+    [
+        ({}, "passed", "2 GPU(s)"),
+        ({"LEAKY_CARD": 1}, "failed", "in the memory of GPU 1"),
+        ({"library": False}, "not_run", "libcuda.so.1"),
+    ],
+)
+def test_what_a_run_leaves_in_a_cards_memory_is_found(
+    machine: Any, runs: Runs, fault: dict[str, Any], outcome: str, detail: str
+) -> None:
+    nvidia = machine(**fault).nvidia
+    (result,) = attack(runs.sandbox, only={"device-memory-leftovers"}, nvidia=nvidia)
+    assert result.outcome == outcome
+    assert detail in result.detail
 
 
 def test_a_device_that_failed_is_tried_again(machine: Any) -> None:

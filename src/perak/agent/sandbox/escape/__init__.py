@@ -1,6 +1,6 @@
 """The escape checklist, tried from inside a sandbox as an ordinary job.
 
-`inside` and `bombs` run in there; `bait` is what they may find; `lab` starts them; `rounds` and `limits`
+`inside`, `bombs` and `gpu` run in there; `bait` is what they may find; `lab` starts them; `rounds`, `limits` and `devices`
 judge. The table of the checks is `perak.domain.checklist`.
 """
 

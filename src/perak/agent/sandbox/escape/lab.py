@@ -59,8 +59,10 @@ class Lab:
     python: Python
     _runs: list[str] = field(default_factory=list)
 
-    def prepare(self, name: str, program: str, *arguments: str, **limits: Any) -> str:
-        """A run of one of our programs, prepared; its id. Raises CannotTry."""
+    def prepare(
+        self, name: str, program: str, *arguments: str, add: tuple[Mount, ...] = (), **limits: Any
+    ) -> str:
+        """A run of one of our programs, prepared; its id. `add`: mounts. Raises CannotTry."""
         fields: dict[str, Any] = {
             "cpu_milli": 2000,
             "memory_bytes": 96 * MIB,
@@ -80,7 +82,7 @@ class Lab:
                 epoch=0,
                 setup=None,
                 command=f"exec {command}",
-                mounts=self.python.mounts,
+                mounts=(*self.python.mounts, *add),
                 tier=self.tier,
                 **(fields | limits),
             )
@@ -110,9 +112,9 @@ class Lab:
                 found[record["check"]] = record
         return found
 
-    def await_said(self, run_id: str, check: str) -> dict[str, Any]:
+    def await_said(self, run_id: str, check: str, *, seconds: float | None = None) -> dict[str, Any]:
         """The line of that check. Raises CannotTry when the run ends without it."""
-        deadline = time.monotonic() + RUN_SECONDS
+        deadline = time.monotonic() + (RUN_SECONDS if seconds is None else seconds)
         while True:
             status = self.sandbox.status(run_id)
             if (said := self.said(run_id).get(check)) is not None:

@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perak.agent.sandbox import process
-from perak.agent.sandbox.escape import limits
+from perak.agent.sandbox.escape import devices, limits
 from perak.agent.sandbox.escape.bait import PLACES, Bait, forget_shared
 from perak.agent.sandbox.escape.lab import POLL_SECONDS, CannotTry, Lab, Python, find_python
 from perak.agent.sandbox.sandbox import Sandbox
 from perak.domain.checklist import BY_NAME, CHECKS, CheckResult
+
+if TYPE_CHECKING:
+    from perak.agent.probe.nvidia import Nvidia
 
 WORKERS = 6
 """Attacks under way at once: most of their time they wait."""
@@ -25,7 +28,7 @@ OWN_KERNEL = ("gvisor", "microvm")
 """Tiers in which a job doesn't see the node's kernel."""
 
 _JUDGED_HERE = (
-    "own-user", "scratch-leftovers", "shared-memory-leftovers", "device-memory-leftovers",
+    "own-user", "scratch-leftovers", "shared-memory-leftovers", devices.NAME,
 )  # fmt: skip
 _INSIDE = tuple(
     check.name for check in CHECKS if check.name not in _JUDGED_HERE and check.name not in limits.JUDGES
@@ -38,11 +41,16 @@ Results = dict[str, CheckResult]
 
 
 def attack(
-    sandbox: Sandbox, *, tier: str | None = None, only: Collection[str] | None = None
+    sandbox: Sandbox,
+    *,
+    tier: str | None = None,
+    only: Collection[str] | None = None,
+    nvidia: Nvidia | None = None,
 ) -> tuple[CheckResult, ...]:
     """Try every check in `tier` (None: the sandbox's default), or those in `only`; in the table's order.
 
-    Takes one to three seconds. Leaves no run behind. What goes wrong is a check that did not run.
+    `nvidia`: the machine's GPUs, None: look for them. Takes one to three seconds. Leaves no run behind. What
+    goes wrong is a check that did not run.
     """
     wanted = tuple(check.name for check in CHECKS if only is None or check.name in only)
     python = find_python()
@@ -53,9 +61,19 @@ def attack(
     # Once more, alone, what a busy machine may have spoilt; never what got through.
     if doubtful := tuple(name for name, result in results.items() if _is_doubtful(result)):
         results |= _round(sandbox, tier, python, doubtful)
-    if "device-memory-leftovers" in wanted:
-        results["device-memory-leftovers"] = _not_run("device-memory-leftovers", "this machine has no GPU")
+    if devices.NAME in wanted:
+        results[devices.NAME] = _device_memory(sandbox, tier, python, nvidia)
     return tuple(results.get(name) or _not_run(name, "it was forgotten") for name in wanted)
+
+
+def _device_memory(sandbox: Sandbox, tier: str | None, python: Python, nvidia: Nvidia | None) -> CheckResult:
+    from perak.agent.probe.nvidia import Nvidia
+
+    lab = Lab(sandbox, tier, python)
+    try:
+        return devices.judge(lab, nvidia or Nvidia.open())
+    finally:
+        lab.close()
 
 
 def _is_doubtful(result: CheckResult) -> bool:
