@@ -22,13 +22,17 @@ class ExchangeFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: a key of a project, with its roles."""
+    """Who asks: a key of a project, with its roles; `scope` is one of SCOPES."""
 
     key: str
     key_name: str
     project: str
     project_name: str
     roles: frozenset[str]
+    scope: str = "full"
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+    """When the key was last used, some time ago."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

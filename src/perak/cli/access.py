@@ -11,7 +11,7 @@ from perak.cli.find import find
 
 if TYPE_CHECKING:
     from perak.client import Client
-    from perak.wire.api import Role
+    from perak.wire.api import Role, Scope
 
 
 @click.group(cls=Group)
@@ -31,12 +31,28 @@ def key() -> None:
     help="What the key may do; may be repeated.",
 )
 @click.option("--project", metavar="PROJECT", help="Id or name; one's own by default.")
+@click.option(
+    "--scope",
+    type=click.Choice(["full", "submit", "read"]),
+    default="full",
+    show_default=True,
+    help="Of its roles: all; submit and cancel jobs, and read; or only read.",
+)
+@click.option("--expires", metavar="TIME", help="When it ends by itself, such as 12h or 30d; else never.")
 @click.pass_obj
-def key_create(app: App, name: str, roles: tuple[str, ...], project: str | None) -> None:
+def key_create(
+    app: App, name: str, roles: tuple[str, ...], project: str | None, scope: str, expires: str | None
+) -> None:
     """Make a key. Its secret is shown once, on stdout."""
     with app.client() as client:
         owner = _project_id(client, project)
-        made = client.key_create(name, cast("tuple[Role, ...]", roles), project=owner)
+        made = client.key_create(
+            name,
+            cast("tuple[Role, ...]", roles),
+            project=owner,
+            scope=cast("Scope", scope),
+            ttl_seconds=_seconds(expires),
+        )
     app.emit(made, lambda: made.secret)
     if not app.as_json:
         click.echo(f"This is the key {made.name} ({made.id}). It is shown once: keep it now.", err=True)
@@ -89,6 +105,16 @@ def project_create(app: App, name: str) -> None:
     with app.client() as client:
         made = client.project_create(name)
     app.emit(made, lambda: made.id)
+
+
+def _seconds(text: str | None) -> int | None:
+    from perak.domain.errors import InvalidInput
+    from perak.domain.units import parse_duration
+
+    try:
+        return None if text is None else parse_duration(text)
+    except InvalidInput as error:
+        raise click.BadParameter(error.detail, param_hint="--expires") from None
 
 
 def _project_id(client: Client, ref: str | None) -> str | None:

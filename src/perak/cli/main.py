@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "secret": ("perak.cli.secrets:secret", "Tokens and passwords that jobs are given by name."),
         "login": ("perak.cli.login:login", "Remember an exchange and a key."),
         "key": ("perak.cli.access:key", "Keys of persons and programs."),
+        "trail": ("perak.cli.trail:trail", "Who did what with keys, money, secrets and nodes."),
         "project": ("perak.cli.access:project", "Who owns jobs, keys and money."),
         "completion": ("perak.cli.tools:completion", "Print the script for shell completion."),
     },

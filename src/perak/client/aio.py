@@ -261,13 +261,24 @@ class AsyncClient:
         return self._pages(calls.keys())
 
     async def key_create(
-        self, name: str, roles: Iterable[api.Role], *, project: str | None = None
+        self,
+        name: str,
+        roles: Iterable[api.Role],
+        *,
+        project: str | None = None,
+        scope: api.Scope = "full",
+        ttl_seconds: int | None = None,
     ) -> api.KeyCreated:
         """A new key; its secret is in the answer and nowhere else."""
-        return await self._perform(calls.key_create(name, roles, project=project))
+        call = calls.key_create(name, roles, project=project, scope=scope, ttl_seconds=ttl_seconds)
+        return await self._perform(call)
 
     async def key_revoke(self, key_id: str) -> api.Key:
         return await self._perform(calls.key_revoke(key_id))
+
+    def trail(self) -> AsyncIterator[api.TrailEntry]:
+        """What the project's keys did with keys, money, secrets and nodes; everybody's for an operator."""
+        return self._pages(calls.trail())
 
     def projects(self) -> AsyncIterator[api.Project]:
         return self._pages(calls.projects())

@@ -132,8 +132,13 @@ def quote_job(job: Mapping[str, Any], workdir: str | None = None) -> Call[api.Qu
     return _write("POST", "/v1/quotes", api.Quote, api.JobSubmit(job=dict(job), workdir=workdir))
 
 
-def submit(job: Mapping[str, Any], workdir: str | None = None) -> Call[api.Job]:
-    return _write("POST", "/v1/jobs", api.Job, api.JobSubmit(job=dict(job), workdir=workdir))
+def submit(
+    job: Mapping[str, Any], workdir: str | None = None, *, workdir_key: str | None = None
+) -> Call[api.Job]:
+    body = {"job": dict(job), "workdir": workdir}
+    if workdir_key is not None:
+        body["workdir_key"] = workdir_key
+    return _write("POST", "/v1/jobs", api.Job, api.JobSubmit.model_validate(body))
 
 
 def jobs(
@@ -309,13 +314,26 @@ def keys() -> Call[api.Page[api.Key]]:
     return _get("/v1/keys", api.Page[api.Key])
 
 
-def key_create(name: str, roles: Iterable[api.Role], *, project: str | None) -> Call[api.KeyCreated]:
-    body = _body(api.KeyCreate, name=name, roles=list(roles), project=project)
+def key_create(
+    name: str,
+    roles: Iterable[api.Role],
+    *,
+    project: str | None,
+    scope: api.Scope,
+    ttl_seconds: int | None,
+) -> Call[api.KeyCreated]:
+    body = _body(
+        api.KeyCreate, name=name, roles=list(roles), project=project, scope=scope, ttl_seconds=ttl_seconds
+    )
     return _write("POST", "/v1/keys", api.KeyCreated, body)
 
 
 def key_revoke(key_id: str) -> Call[api.Key]:
     return _write("DELETE", f"/v1/keys/{_part(key_id)}", api.Key)
+
+
+def trail() -> Call[api.Page[api.TrailEntry]]:
+    return _get("/v1/trail", api.Page[api.TrailEntry])
 
 
 def projects() -> Call[api.Page[api.Project]]:

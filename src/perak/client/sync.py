@@ -261,13 +261,24 @@ class Client:
         return self._pages(calls.keys())
 
     def key_create(
-        self, name: str, roles: Iterable[api.Role], *, project: str | None = None
+        self,
+        name: str,
+        roles: Iterable[api.Role],
+        *,
+        project: str | None = None,
+        scope: api.Scope = "full",
+        ttl_seconds: int | None = None,
     ) -> api.KeyCreated:
         """A new key; its secret is in the answer and nowhere else."""
-        return self._perform(calls.key_create(name, roles, project=project))
+        call = calls.key_create(name, roles, project=project, scope=scope, ttl_seconds=ttl_seconds)
+        return self._perform(call)
 
     def key_revoke(self, key_id: str) -> api.Key:
         return self._perform(calls.key_revoke(key_id))
+
+    def trail(self) -> Iterator[api.TrailEntry]:
+        """What the project's keys did with keys, money, secrets and nodes; everybody's for an operator."""
+        return self._pages(calls.trail())
 
     def projects(self) -> Iterator[api.Project]:
         return self._pages(calls.projects())

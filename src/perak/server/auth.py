@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 import time
 from typing import TYPE_CHECKING, Annotated
 
+import asyncpg
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from perak.adapters.db.database import Database
 from perak.app.records import Caller
 from perak.domain.errors import NotAllowed, NotAuthenticated
+from perak.server import clock
 from perak.server.access import services_of
 
 if TYPE_CHECKING:
@@ -23,6 +26,22 @@ KEY_BYTES = 32
 CACHE_SECONDS = 5.0
 """A key is looked up this often at most. Revoking one empties the cache of every replica at once."""
 CACHED_KEYS_MAX = 10_000
+USED_SECONDS = 60.0
+"""When a key was last used is known this well: one small write in a minute, however busy it is."""
+
+READING = frozenset({"GET", "HEAD"})
+SCOPES: dict[str, frozenset[str]] = {
+    "read": frozenset({"POST /v1/quotes"}),
+    "submit": frozenset(
+        {
+            "POST /v1/quotes",
+            "POST /v1/jobs",
+            "POST /v1/jobs/{job}/cancel",
+            "PUT /v1/blobs/{digest}",
+        }
+    ),
+}
+"""What a key may do besides reading, by its scope; the rest is refused. "full" is all of its roles."""
 
 _bearer = HTTPBearer(auto_error=False, description="A key's secret: `Authorization: Bearer perak_…`")
 
@@ -46,7 +65,11 @@ class KeyCache:
         self._known: dict[bytes, tuple[float, Caller]] = {}
 
     async def find(self, secret: str) -> Caller | None:
-        """The caller; None for a secret that is unknown or revoked."""
+        """The caller; None for a secret that is unknown, revoked or expired."""
+        caller = await self._find(secret)
+        return None if caller and caller.expires_at and caller.expires_at <= clock.now() else caller
+
+    async def _find(self, secret: str) -> Caller | None:
         hashed = secret_hash(secret)
         expires, caller = self._known.get(hashed, (0.0, None))
         if caller is not None and expires > time.monotonic():
@@ -59,16 +82,40 @@ class KeyCache:
             if len(known) >= CACHED_KEYS_MAX:
                 known.clear()
             known[hashed] = (time.monotonic() + CACHE_SECONDS, caller)
+        if caller is not None:
+            await self._note_use(caller)
         return caller
+
+    async def _note_use(self, caller: Caller) -> None:
+        now = clock.now()
+        if caller.used_at is not None and (now - caller.used_at).total_seconds() < USED_SECONDS:
+            return
+        # Whoever may ask is answered, also where nothing can be written now.
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            async with self._db.transaction() as tx:
+                await tx.keys.used(caller.key, now=now)
 
     def clear(self) -> None:
         self._known = {}
 
 
 async def any_caller(request: Request, _: Annotated[object, Depends(_bearer)] = None) -> Caller:
-    """Who asks. Raises NotAuthenticated, OverLimit."""
+    """Who asks, if its key's scope has this. Raises NotAuthenticated, NotAllowed, OverLimit."""
     services, authorization = services_of(request), request.headers.get("authorization", "")
-    return await caller_of(services, authorization, address=address_of(request))
+    caller = await caller_of(services, authorization, address=address_of(request))
+    _check_scope(caller, request)
+    return caller
+
+
+def _check_scope(caller: Caller, request: Request) -> None:
+    if caller.scope == "full" or request.method in READING:
+        return
+    if f"{request.method} {request.scope['route'].path}" not in SCOPES[caller.scope]:
+        raise NotAllowed(
+            f"the key {caller.key_name!r} has the scope {caller.scope} and may not change this; use another "
+            "key, or make one: perak key create NAME --scope full",
+            code="scope",
+        )
 
 
 async def caller_of(services: Services, authorization: str, *, address: str) -> Caller:
@@ -84,7 +131,7 @@ async def caller_of(services: Services, authorization: str, *, address: str) -> 
         # Looked up all the same: behind one address there may be many, and a valid key is never locked out.
         services.limits.failure(address)
         services.limits.check_failures(address)
-        raise NotAuthenticated("this key is unknown or revoked; `perak login` with another one")
+        raise NotAuthenticated("this key is unknown, revoked or expired; `perak login` with another one")
     services.limits.key(caller.key)
     return caller
 

@@ -20,6 +20,7 @@ from perak.app.effects import Effect
 from perak.app.records import IdempotentReply
 from perak.domain.errors import InvalidInput
 from perak.server.access import services_of
+from perak.server.trail import Deed, note, with_refusals
 from perak.wire.api import IDEMPOTENCY_KEY_MAX
 
 HEADER = "Idempotency-Key"
@@ -29,12 +30,18 @@ Write = Callable[[PgTransaction], Awaitable[tuple[BaseModel, Sequence[Effect]]]]
 
 
 async def write(
-    request: Request, action: Write, *, project: str, status: int = 200, secret: bool = False
+    request: Request,
+    action: Write,
+    *,
+    project: str,
+    status: int = 200,
+    secret: bool = False,
+    deed: Deed | None = None,
 ) -> Response:
     """Do `action` once for the request's idempotency key, in one transaction, and answer with its model.
 
-    `secret`: the reply shows something once; what is kept for a repetition is sealed. Raises Conflict where
-    the key was used for another request.
+    `secret`: the reply shows something once; what is kept for a repetition is sealed. `deed`: what the trail
+    says of it, once. Raises Conflict where the key was used for another request.
     """
     services = services_of(request)
     key = _key(request)
@@ -46,6 +53,8 @@ async def write(
             body = services.identity.vault.open(earlier.body) if secret else earlier.body
             return _response(earlier.status, body, REPLAYED), ()
         model, effects = await action(tx)
+        if deed is not None:
+            await note(tx, request, deed, made=model)
         body = model.model_dump_json().encode()
         if key:
             kept = services.identity.vault.seal(body) if secret else body
@@ -53,7 +62,9 @@ async def write(
             await tx.idempotency.finish(project=project, key=key, reply=reply)
         return _response(status, body), effects
 
-    return await services.commit(once)
+    if deed is None:
+        return await services.commit(once)
+    return await with_refusals(request, lambda: services.commit(once), deed)
 
 
 def reply(model: BaseModel, *, status: int = 200) -> Response:

@@ -19,6 +19,8 @@ BODY_BYTES_MAX = 2**20
 """JSON bodies; work folders go as blobs."""
 
 Role = Literal["renter", "provider", "operator"]
+Scope = Literal["full", "submit", "read"]
+"""What of its roles a key may do: all; submit and cancel jobs, and read; or only read."""
 Money = Annotated[str, StringConstraints(pattern=r"^-?[0-9]+(\.[0-9]{1,6})?$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
@@ -96,10 +98,14 @@ class Me(Model):
 
 
 class JobSubmit(Request):
-    """`job` is the job file as parsed YAML; `workdir` the digest of the packed work folder, sent before."""
+    """`job` is the job file as parsed YAML; `workdir` the digest of the packed work folder, sent before.
+
+    `workdir_key`: the age identity that an encrypted work folder opens with.
+    """
 
     job: dict[str, Any]
     workdir: Digest | None = None
+    workdir_key: Annotated[str, StringConstraints(pattern=r"^AGE-SECRET-KEY-1[0-9A-Z]{58}$")] | None = None
 
 
 class TunnelCreate(Request):
@@ -548,9 +554,13 @@ class Receipt(Model):
 
 
 class KeyCreate(Request):
+    """`ttl_seconds`: the key expires after that; None: never, or with the key that makes it."""
+
     name: Name
     roles: list[Role] = Field(min_length=1)
     project: str | None = None
+    scope: Scope = "full"
+    ttl_seconds: int | None = Field(default=None, ge=60, le=10 * 366 * 86_400)
 
 
 class Key(Model):
@@ -558,7 +568,11 @@ class Key(Model):
     name: str
     project: str
     roles: list[Role]
+    scope: Scope = "full"
     created_at: datetime
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    """To the minute; None: never."""
     revoked_at: datetime | None
 
 
@@ -576,6 +590,21 @@ class Project(Model):
     id: str
     name: str
     created_at: datetime
+
+
+class TrailEntry(Model):
+    """Who did what: a key, from an address. `outcome` is done, or refused and the problem's code."""
+
+    id: str
+    at: datetime
+    project: str
+    key: str
+    key_name: str
+    address: str
+    action: str
+    subject: str
+    subject_project: str | None
+    outcome: str
 
 
 class Secret(Model):

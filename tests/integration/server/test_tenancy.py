@@ -22,6 +22,7 @@ from server_world import Running, ScriptedNode, chunk, exited, now_ms, running_e
 from perak.domain.checklist import Checklist
 from perak.domain.checklist import digest as checklist_digest
 from perak.domain.report import ChecklistPosted, OutputBlob
+from perak.server.auth import SCOPES
 from perak.server.routes import ROUTERS
 
 MARK = "a-private-matter"
@@ -66,6 +67,8 @@ CASES = {
         body={"secret": "guessed", "name": "thief", "sign_key": "A" * 43, "seal_key": "A" * 43},
     ),
     "GET /v1/me": Case(role=ANY, stranger=OWN),
+    # Before the strangers' other questions, which their own trail repeats.
+    "GET /v1/trail": Case(role=ANY, stranger=OWN),
     "POST /v1/jobs": Case(
         role=RENTER,
         stranger=frozenset({400, 404, 422}),
@@ -136,7 +139,7 @@ OWNER_REFUSED = {"POST /v1/enrol", "PUT /v1/blobs/{digest}", "PUT /v1/node/lease
 
 
 _CLOCKED = re.compile(
-    r'"last_seen":("[^"]*"|null)|"state":"(online|suspected)"|"accepting":(true|false)|(?m:^: ping.*$)'
+    r'"last_(seen|used_at)":("[^"]*"|null)|"state":"(online|suspected)"|"accepting":(true|false)|(?m:^: ping.*$)'
 )
 """What goes on by itself while a slow machine asks."""
 
@@ -362,6 +365,27 @@ async def test_strangers_get_nothing_and_change_nothing(world: World) -> None:
             wrong += world.faults(name, answer, case.stranger)
     assert not wrong
     assert await world.snapshot() == before
+
+
+async def test_a_key_that_only_reads_changes_nothing(world: World) -> None:
+    """Of every path, with all roles; a key that submits has no more than jobs and their blobs."""
+    body = {"name": "looks", "roles": ["renter", "provider", "operator"], "project": world.ids["project"]}
+    scoped = {
+        scope: (await world.exchange.client.post("/v1/keys", json=body | {"scope": scope})).json()["secret"]
+        for scope in ("read", "submit")
+    }
+    before = await world.snapshot()
+    for scope, secret in scoped.items():
+        allowed = SCOPES[scope]
+        for name, case in cases().items():
+            if name.split()[0] in ("GET", "HEAD") or case.role in (PUBLIC, NODE) or name in allowed:
+                continue
+            answer = await world.ask(name, secret)
+            assert (answer.status_code, answer.json()["code"]) == (403, "scope"), (scope, name, answer.text)
+    assert (await world.ask("POST /v1/quotes", scoped["read"])).status_code == 200
+    assert await world.snapshot() == before
+    assert SCOPES["read"] == {"POST /v1/quotes"}
+    assert (await world.ask("POST /v1/jobs", scoped["submit"])).status_code == 201
 
 
 async def test_who_may_ask_is_answered_and_a_key_without_the_role_is_not(world: World) -> None:

@@ -22,6 +22,7 @@ from perak.adapters.db.offers import PgOffers
 from perak.adapters.db.secrets import PgSecrets
 from perak.adapters.db.sessions import REPLICA_LOCK, PgSessions
 from perak.adapters.db.settlements import PgSettlements
+from perak.adapters.db.trail import PgTrail
 from perak.adapters.db.webhooks import PgWebhooks
 
 POOL_SIZE = 12
@@ -51,6 +52,7 @@ class PgTransaction:
         self.keys = PgKeys(connection)
         self.idempotency = PgIdempotency(connection)
         self.blobs = PgBlobs(connection)
+        self.trail = PgTrail(connection)
         self.webhooks = PgWebhooks(connection)
 
     async def single(self, duty: str) -> None:

@@ -18,8 +18,8 @@ class PgKeys:
 
     async def find(self, *, secret_hash: bytes) -> Caller | None:
         row = await self._db.fetchrow(
-            """select api_key.id, api_key.name, api_key.roles, project.id as project_id,
-                project.name as project_name
+            """select api_key.id, api_key.name, api_key.roles, api_key.scope, api_key.expires_at,
+                api_key.last_used_at, project.id as project_id, project.name as project_name
             from api_key join project on project.id = api_key.project_id
             where secret_hash = $1 and revoked_at is null""",
             secret_hash,
@@ -32,20 +32,37 @@ class PgKeys:
             project=row["project_id"],
             project_name=row["project_name"],
             roles=frozenset(row["roles"]),
+            scope=row["scope"],
+            expires_at=row["expires_at"],
+            used_at=row["last_used_at"],
         )
 
+    async def used(self, id: str, *, now: datetime) -> None:
+        await self._db.execute("update api_key set last_used_at = $2 where id = $1", id, now)
+
     async def insert(
-        self, *, id: str, project: str, name: str, secret_hash: bytes, roles: Sequence[str], now: datetime
+        self,
+        *,
+        id: str,
+        project: str,
+        name: str,
+        secret_hash: bytes,
+        roles: Sequence[str],
+        now: datetime,
+        scope: str = "full",
+        expires_at: datetime | None = None,
     ) -> None:
         await self._db.execute(
-            """insert into api_key (id, project_id, name, secret_hash, roles, created_at)
-            values ($1, $2, $3, $4, $5, $6)""",
+            """insert into api_key (id, project_id, name, secret_hash, roles, created_at, scope, expires_at)
+            values ($1, $2, $3, $4, $5, $6, $7, $8)""",
             id,
             project,
             name,
             secret_hash,
             list(roles),
             now,
+            scope,
+            expires_at,
         )
 
     async def revoke(self, id: str, *, project: str | None, now: datetime) -> bool:

@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 
 
 def keys(found: Iterable[api.Key]) -> RenderableType:
-    table = new_table("ID", "NAME", "ROLES", "PROJECT", "CREATED", "REVOKED")
+    table = new_table("ID", "NAME", "ROLES", "SCOPE", "PROJECT", "CREATED", "LAST USED", "ENDS")
     for key in found:
-        revoked = at_time(key.revoked_at) if key.revoked_at else "-"
+        used = at_time(key.last_used_at) if key.last_used_at else "never"
+        expires = at_time(key.expires_at) if key.expires_at else "-"
         table.add_row(
             short_id(key.id),
             plain(key.name),
             ", ".join(key.roles),
+            key.scope,
             short_id(key.project),
             at_time(key.created_at),
-            revoked,
+            used,
+            f"revoked {at_time(key.revoked_at)}" if key.revoked_at else expires,
         )
     return table
 

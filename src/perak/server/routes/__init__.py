@@ -13,6 +13,7 @@ from perak.server.routes import (
     offers,
     quotes,
     secrets,
+    trail,
     tunnels,
     webhooks,
 )
@@ -30,6 +31,7 @@ ROUTERS = (
     checklists.router,
     access.router,
     secrets.router,
+    trail.router,
     node_files.router,
     webhooks.router,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -16,6 +17,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import AnyCaller, Operator, new_secret, secret_hash
 from perak.server.paging import AskedPage
+from perak.server.trail import Deed
 from perak.server.writes import reply, write
 from perak.wire.api import Key, KeyCreate, KeyCreated, Page, Project, ProjectCreate
 
@@ -37,27 +39,38 @@ async def create_key(body: KeyCreate, request: Request, caller: AnyCaller) -> Re
     """Make a key with roles that the caller's own has; its secret is shown once."""
     services = services_of(request)
     project, secret, now = body.project or caller.project, new_secret(), clock.now()
-    _check_may_create(caller, body, project)
+    expires_at = _expiry(caller, body.ttl_seconds, now)
 
     async def action(tx: PgTransaction) -> tuple[KeyCreated, Sequence[Effect]]:
+        _check_may_create(caller, body, project)
         if not await tx.keys.project_exists(project):
             raise NotFound(f"there is no project {project[:80]}; GET /v1/projects lists them")
         id, roles = services.context.new_id("key"), list(dict.fromkeys(body.roles))
         await tx.keys.insert(
-            id=id, project=project, name=body.name, secret_hash=secret_hash(secret), roles=roles, now=now
+            id=id,
+            project=project,
+            name=body.name,
+            secret_hash=secret_hash(secret),
+            roles=roles,
+            now=now,
+            scope=body.scope,
+            expires_at=expires_at,
         )
         key = KeyCreated(
             id=id,
             name=body.name,
             project=project,
             roles=roles,
+            scope=body.scope,
             created_at=now,
+            expires_at=expires_at,
             revoked_at=None,
             secret=secret,
         )
         return key, ()
 
-    return await write(request, action, project=caller.project, status=201, secret=True)
+    deed = Deed(caller, "key.create", project=project)
+    return await write(request, action, project=caller.project, status=201, secret=True, deed=deed)
 
 
 @router.delete("/keys/{key}", response_model=Key)
@@ -71,7 +84,8 @@ async def revoke_key(key: str, request: Request, caller: AnyCaller) -> Response:
         assert revoked is not None, "it was found above"
         return revoked, ()
 
-    response = await write(request, action, project=caller.project)
+    deed = Deed(caller, "key.revoke", subject=key)
+    response = await write(request, action, project=caller.project, deed=deed)
     services_of(request).hub.keys_changed()
     return response
 
@@ -92,11 +106,18 @@ async def create_project(body: ProjectCreate, request: Request, caller: Operator
         await tx.keys.insert_project(id=id, name=body.name, now=now)
         return Project(id=id, name=body.name, created_at=now), ()
 
-    return await write(request, action, project=caller.project, status=201)
+    deed = Deed(caller, "project.create")
+    return await write(request, action, project=caller.project, status=201, deed=deed)
 
 
 def _visible(caller: Caller) -> str | None:
     return None if "operator" in caller.roles else caller.project
+
+
+def _expiry(caller: Caller, ttl_seconds: int | None, now: datetime) -> datetime | None:
+    """A key that expires makes none that outlives it."""
+    asked = None if ttl_seconds is None else now + timedelta(seconds=ttl_seconds)
+    return min((each for each in (asked, caller.expires_at) if each is not None), default=None)
 
 
 def _check_may_create(caller: Caller, body: KeyCreate, project: str) -> None:

@@ -17,6 +17,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import AnyCaller, Operator
 from perak.server.paging import AskedPage
+from perak.server.trail import SUBJECT_MAX, Deed
 from perak.server.writes import reply, write
 from perak.wire.api import EntryView, Funding, Page, Receipt, ReceiptSummary, Wallet
 
@@ -60,7 +61,8 @@ async def fund(body: Funding, request: Request, caller: Operator) -> Response:
         transfer = await tx.ledger.fund(project=project, amount=amount, note=body.note, now=clock.now())
         return await views.get_entry(tx.connection, transfer), [MarketChanged()]
 
-    return await write(request, action, project=caller.project, status=201)
+    deed = Deed(caller, "wallet.fund", subject=f"{body.amount} to {project}"[:SUBJECT_MAX], project=project)
+    return await write(request, action, project=caller.project, status=201, deed=deed)
 
 
 @router.get("/receipts", response_model=Page[ReceiptSummary])

@@ -23,6 +23,7 @@ from perak.server.access import services_of
 from perak.server.auth import Provider, address_of, public, secret_hash
 from perak.server.certificates import node_certificate
 from perak.server.paging import AskedPage
+from perak.server.trail import Deed
 from perak.server.writes import reply, write
 from perak.wire.api import Enrolled, Enrolment, Invite, InviteCreate, Node, NodeChange, Page
 from perak.wire.invite import Invite as InviteToken
@@ -60,7 +61,8 @@ async def set_node(node: str, body: NodeChange, request: Request, caller: Provid
         effects = await use_cases.set_mode(tx, node_id=node, project=_visible(caller), mode=body.mode)
         return await _shown(tx, node), effects
 
-    return await write(request, action, project=caller.project)
+    deed = Deed(caller, f"node.{body.mode}", subject=node)
+    return await write(request, action, project=caller.project, deed=deed)
 
 
 @router.delete("/nodes/{node}", response_model=Node)
@@ -71,7 +73,8 @@ async def revoke_node(node: str, request: Request, caller: Provider) -> Response
         effects = await use_cases.revoke(tx, node_id=node, project=_visible(caller), now=clock.now())
         return await _shown(tx, node), effects
 
-    return await write(request, action, project=caller.project)
+    deed = Deed(caller, "node.revoke", subject=node)
+    return await write(request, action, project=caller.project, deed=deed)
 
 
 async def _shown(tx: PgTransaction, node: str) -> Node:
@@ -101,7 +104,8 @@ async def invite(body: InviteCreate, request: Request, caller: Provider) -> Resp
         )
         return Invite(id=id, token=token, expires_at=expires_at, uses=body.uses), ()
 
-    return await write(request, action, project=caller.project, status=201, secret=True)
+    deed = Deed(caller, "invite.create")
+    return await write(request, action, project=caller.project, status=201, secret=True, deed=deed)
 
 
 @router.post("/enrol", status_code=201, response_model=Enrolled, dependencies=[Depends(public)])

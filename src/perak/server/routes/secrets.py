@@ -17,6 +17,7 @@ from perak.server.access import services_of
 from perak.server.auth import Renter
 from perak.server.paging import AskedPage
 from perak.server.secrets import sealed_for
+from perak.server.trail import Deed, noted
 from perak.server.writes import reply, write
 from perak.wire.api import Page, Secret
 
@@ -58,7 +59,8 @@ async def set_secret(name: str, request: Request, caller: Renter) -> Response:
             )
         return await _shown(tx, name, caller.project), ()
 
-    return reply(await services.commit(action))
+    deed = Deed(caller, "secret.set", subject=name)
+    return reply(await noted(request, action, deed))
 
 
 @router.delete("/{name}", response_model=Secret)
@@ -71,7 +73,8 @@ async def remove_secret(name: str, request: Request, caller: Renter) -> Response
             raise NotFound(f"there is no secret {name[:80]} in this project; `perak secret ls` lists them")
         return gone, ()
 
-    return await write(request, action, project=caller.project)
+    deed = Deed(caller, "secret.remove", subject=name)
+    return await write(request, action, project=caller.project, deed=deed)
 
 
 async def _shown(tx: PgTransaction, name: str, project: str) -> Secret:

@@ -6,7 +6,10 @@ from typing import Any
 
 from perak.wire.api import Key, Project
 
-KEY = "select id, name, project_id as project, roles, created_at, revoked_at from api_key"
+KEY = """
+select id, name, project_id as project, roles, scope, created_at, expires_at, last_used_at, revoked_at
+from api_key
+"""
 
 
 async def list_keys(connection: Any, *, project: str | None, before: str | None, limit: int) -> list[Key]:
