@@ -22,6 +22,8 @@ PAGES_MAX = 16
 async def clear(tx: Transaction, *, new_id: Ids, now: datetime) -> list[Effect]:
     """Match the queued jobs to the free parts of open offers and grant the leases."""
     await tx.single("market")
+    if not await tx.jobs.any_pending():
+        return []  # Reading thousands of offers for nobody is what an idle fleet would cost.
     offers = [o for o in await tx.offers.all_open() if o.accepting]
     effects: list[Effect] = []
     after: str | None = None

@@ -75,6 +75,10 @@ class JobStore(Protocol):
     async def outputs(self, id: str, *, project: str) -> str | None:
         """The digest of the outputs of the job's last run that has some; None: no such job, or none."""
 
+    async def any_pending(self) -> bool:
+        """Whether a job is queued."""
+        ...
+
     async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
         """Queued jobs in their order, locked, without those that another transaction holds."""
 

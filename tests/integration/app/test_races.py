@@ -98,6 +98,9 @@ class Interleaved:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tx, name)
 
+    async def any_pending(self) -> bool:
+        return bool(await self._tx.jobs.any_pending())
+
     async def pending(self, **rest: Any) -> Any:
         found = await self._tx.jobs.pending(**rest)
         await self._meanwhile()

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from integration.app.conftest import RENTER, World, ask
-from perak.app import watch
+from perak.app import market, watch
 from perak.app.effects import NodeChanged
 from perak.app.periods import Periods
 from perak.domain.errors import Conflict, InsufficientFunds
@@ -312,6 +312,12 @@ async def test_a_device_is_leased_to_one_run_alone(world: World) -> None:
     leases = [await world.lease(job) for job in jobs[:2]]
     assert {tuple(lease["devices"]) for lease in leases} == {("GPU-0",), ("GPU-1",)}
     assert (await world.job(jobs[2]))["state"] == "queued"
+
+
+async def test_offers_are_not_read_for_nobody(world: World) -> None:
+    async with world.db.transaction() as tx:
+        tx.offers = None  # type: ignore[assignment]  # a read of them would fail
+        assert await market.clear(tx, new_id=world.context.new_id, now=world.now) == []
 
 
 async def test_an_offer_that_changed_after_the_snapshot_is_not_leased(world: World) -> None:

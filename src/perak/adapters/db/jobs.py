@@ -124,6 +124,10 @@ class PgJobs:
         )
         return digest
 
+    async def any_pending(self) -> bool:
+        query = "select exists (select from job where state = 'queued')"
+        return bool(await self._db.fetchval(query))
+
     async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
         rows = await self._db.fetch(PENDING, after, limit)
         return [
