@@ -42,6 +42,15 @@ def test_a_job_gets_the_isolation_that_it_asks_for(perak: Shell, tmp_path: Path)
     assert (run["tier"], sandbox["tier"]) == ("crun", "crun")
     assert sandbox["runtime"].startswith("crun ")
 
+    (offer,) = json.loads(perak("offer", "ls", "--json").stdout)
+    (walled,) = [each for each in offer["tiers"] if each["tier"] == "crun"]
+    assert sandbox["checklist"] == walled["checklist"]
+    assert walled["checklist"] in perak("offer", "show", offer["node_name"]).stdout
+    shown = perak("offer", "checks", sandbox["checklist"])
+    assert shown.returncode == 0, shown.stderr
+    assert "valid, by node-" in shown.stdout
+    assert "kernel-parameters" in shown.stdout
+
 
 def test_more_isolation_than_there_is_doesnt_fit_and_the_quote_says_why(perak: Shell, tmp_path: Path) -> None:
     job = tmp_path / "job.yaml"

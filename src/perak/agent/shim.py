@@ -384,9 +384,12 @@ class Shim:
         if limit is None:
             self.disk_full = self.disk_full or _is_full(self.plan["scratch"])
             return
-        used = tree_bytes(self.plan["scratch"])
+        used, files = tree_use(self.plan["scratch"])
+        files_max = self.plan.get("files_watch")
         if used > limit:
             self._end(stage, "disk_full", f"used {used} bytes of disk, its limit is {limit}", 0.0)
+        elif files_max is not None and files > files_max:
+            self._end(stage, "disk_full", f"made {files} files, its limit is {files_max}", 0.0)
 
     def _end(self, stage: Stage, cause: str, detail: str, grace_seconds: float) -> None:
         """Ask the job to end, and note why; the first reason stays, a shorter grace wins."""
@@ -490,7 +493,9 @@ class Shim:
         if code == 0:
             return "exited"
         if self.disk_full or (self.plan["disk_watch_bytes"] is None and _is_full(self.plan["scratch"])):
-            self.detail = f"the scratch of {self.plan['disk_bytes']} bytes was full in {stage.name}"
+            files = _files_taken(self.plan["scratch"])
+            by = f" of files: all {files} that it has room for are made," if files else ""
+            self.detail = f"the scratch of {self.plan['disk_bytes']} bytes was full{by} in {stage.name}"
             return "disk_full"
         if stage.name == "setup":
             self.detail = f"setup ended with exit code {code}"
@@ -951,20 +956,30 @@ def _is_full(folder: str) -> bool:
     return room.f_bavail * room.f_frsize < FULL_BYTES or room.f_favail == 0
 
 
-def tree_bytes(folder: str) -> int:
-    """What the files below `folder` take on disk; what vanishes meanwhile isn't counted."""
-    total = 0
+def _files_taken(folder: str) -> int:
+    """How many files the scratch has room for, where that is what it is full of; else 0."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return 0
+    return room.f_files if room.f_favail == 0 else 0
+
+
+def tree_use(folder: str) -> tuple[int, int]:
+    """(bytes on disk, files and folders) below `folder`; what vanishes meanwhile isn't counted."""
+    total = files = 0
     folders = [folder]
     while folders:
         try:
             with os.scandir(folders.pop()) as entries:
                 for entry in entries:
                     total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    files += 1
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
         except OSError:
             continue
-    return total
+    return total, files
 
 
 def number_after(data: bytes, key: bytes) -> int | None:

@@ -26,6 +26,8 @@ from weak import (
 from perak.agent.sandbox import Sandbox, TierReport, bwrap
 from perak.agent.sandbox import process as processes
 from perak.agent.sandbox.escape import attack, lab, limits
+from perak.agent.sandbox.tiers import RUNTIMES
+from perak.agent.sandbox.tiers.probe import probe_tiers
 from perak.domain.checklist import CHECKS, CheckResult
 
 MIB = 1 << 20
@@ -204,15 +206,33 @@ def test_a_check_fails_where_its_point_is_weakened(
     assert says in result.detail
 
 
+def _excused(sandbox: Sandbox) -> set[str]:
+    """Limits that this machine can't hold, as its own probe of control groups and mounts says."""
+    missing = sandbox.host.missing_groups
+    excused = {"device-memory-leftovers"}
+    excused |= {"memory-bomb"} if "memory" in missing else set()
+    excused |= {"cpu-share"} if "cpu" in missing else set()
+    return excused | (set() if sandbox.host.disk_is_capped else {"disk-fill", "inode-fill"})
+
+
 def test_every_check_holds_against_the_real_sandbox(probed: tuple[Sandbox, TierReport]) -> None:
     results = attack(probed[0])
     assert [each.name for each in results] == [check.name for check in CHECKS]
-    lacking = {"device-memory-leftovers"}
-    missing = probed[0].host.missing_groups
-    excused = lacking | ({"memory-bomb"} if "memory" in missing else set())
-    excused |= {"cpu-share"} if "cpu" in missing else set()
-    excused |= set() if probed[0].host.disk_is_capped else {"disk-fill", "inode-fill"}
+    excused = _excused(probed[0])
     assert [each for each in results if each.outcome != "passed" and each.name not in excused] == []
+
+
+@pytest.mark.parametrize("tier", sorted(RUNTIMES))
+def test_every_check_holds_in_every_tier_that_is_here(probed: tuple[Sandbox, TierReport], tier: str) -> None:
+    sandbox = probed[0]
+    probe_tiers(sandbox, wanted={tier}, fresh=True)
+    report = sandbox.tiers[tier]
+    if not report.checks:
+        pytest.skip(f"no {tier} on this machine: {report.reason}")
+    assert [each.name for each in report.checks] == [check.name for check in CHECKS]
+    excused = _excused(sandbox)
+    assert [each for each in report.checks if each.outcome != "passed" and each.name not in excused] == []
+    assert report.available
 
 
 def test_each_check_has_a_weakness_that_shows_it() -> None:

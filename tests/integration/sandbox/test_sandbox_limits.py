@@ -6,6 +6,7 @@ import pytest
 from sandbox_runs import MIB, Runs
 
 from perak.agent.sandbox import Sandbox, TierReport
+from perak.agent.sandbox.spec import files_max
 
 
 @pytest.fixture
@@ -88,6 +89,13 @@ def test_a_full_scratch_is_told_as_such(runs: Runs, enforced: tuple[str, ...], p
     _needs("disk", enforced)
     status, _ = runs.run(f"head -c 40M /dev/zero > {place}/x")
     assert status.cause == "disk_full"
+
+
+def test_a_scratch_full_of_files_is_told_as_such(runs: Runs, enforced: tuple[str, ...]) -> None:
+    _needs("inodes", enforced)
+    status, _ = runs.run("i=0; while :; do i=$((i+1)); : > /tmp/$i; done")
+    assert status.cause == "disk_full"
+    assert f"all {files_max(16 * MIB)}" in (status.detail or "")
 
 
 def test_the_asked_disk_is_really_there(runs: Runs) -> None:

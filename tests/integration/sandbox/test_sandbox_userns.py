@@ -81,6 +81,7 @@ def answer(home: Path) -> dict[str, Any]:
         "hello": {"command": "echo hi; id -u; cat /proc/net/dev | tail -n +3 | cut -d: -f1"},
         "spy": {"command": f"ls {home} /root /home; cat /etc/shadow; touch /usr/x; unshare -U true"},
         "memory": {"command": "head -c 300M /dev/zero | tail -c 300M | sleep 10"},
+        "files": {"command": "i=0; while [ $i -lt 1500 ]; do i=$((i+1)); : > $i; done; sleep 10"},
         "disk": {"command": "head -c 60M /dev/zero > x; sleep 10"},
         "bomb": {"command": "f() { f | f & }; f; sleep 1", "pids_max": 40},
     }
@@ -124,7 +125,9 @@ def test_a_run_does_not_see_what_its_own_user_could(answer: dict[str, Any]) -> N
     assert "root:" not in log
 
 
-@pytest.mark.parametrize(("name", "cause"), [("memory", "oom"), ("disk", "disk_full")])
+@pytest.mark.parametrize(
+    ("name", "cause"), [("memory", "oom"), ("disk", "disk_full"), ("files", "disk_full")]
+)
 def test_watched_limits_end_the_run(answer: dict[str, Any], name: str, cause: str) -> None:
     assert answer["runs"][name]["status"]["cause"] == cause
 

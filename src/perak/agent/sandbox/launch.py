@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from perak.agent.sandbox import bwrap
 from perak.agent.sandbox.cgroup import Group
-from perak.agent.sandbox.spec import RunSpec
+from perak.agent.sandbox.spec import RunSpec, files_max
 from perak.agent.sandbox.tiers import wall
 from perak.agent.sandbox.tiers.base import Start, StopBy
 
@@ -51,6 +51,7 @@ class Launch(TypedDict):
     disk_bytes: int
     memory_watch_bytes: int | None
     disk_watch_bytes: int | None
+    files_watch: int | None
     pids_rlimit: int | None
     nofile_max: int
     log_bytes_max: int
@@ -109,6 +110,7 @@ def plan(
         disk_bytes=spec.disk_bytes,
         memory_watch_bytes=None if "memory" in folders else spec.memory_bytes,
         disk_watch_bytes=None if disk_is_capped else spec.disk_bytes,
+        files_watch=None if disk_is_capped else files_max(spec.disk_bytes),
         pids_rlimit=None if "pids" in folders else spec.pids_max,
         nofile_max=bwrap.NOFILE_MAX,
         log_bytes_max=spec.log_bytes_max,

@@ -16,13 +16,14 @@ import struct
 import subprocess
 from pathlib import Path
 
+from perak.agent.sandbox.spec import files_max
+
 MIB = 1 << 20
 TEMPLATES_MAX = 32
 """Formatted empty images kept by size, about 0.3 MiB each on disk; copying one beats mkfs by ten."""
 OVERHEAD_BYTES = 2 * MIB
 """The file system's own tables, beside one part in OVERHEAD_PART, so that the run gets what it asked."""
 OVERHEAD_PART = 64
-BYTES_PER_INODE = 32_768
 LOOP_TRIES = 64
 """Others may take the free device first."""
 
@@ -107,20 +108,20 @@ def _template(image_bytes: int, templates: Path) -> Path:
     try:
         with draft.open("wb") as file:
             file.truncate(image_bytes)
-        _format(draft)
+        _format(draft, files_max(image_bytes))
         draft.rename(path)
     finally:
         draft.unlink(missing_ok=True)
     return path
 
 
-def _format(image: Path) -> None:
+def _format(image: Path, files: int) -> None:
     """ext4 without a journal (the scratch dies with its run) and without blocks kept back for root."""
     tool = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if tool is None:
         raise OSError(errno.ENOENT, "mkfs.ext4 is missing (install e2fsprogs)")
     argv = [tool, "-q", "-F", "-O", "^has_journal,^resize_inode", "-m", "0", "-b", "4096"]
-    argv += ["-i", str(BYTES_PER_INODE), "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", str(image)]
+    argv += ["-N", str(files), "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", str(image)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise OSError(errno.EIO, f"mkfs.ext4 failed: {done.stderr.strip()[:200]}")

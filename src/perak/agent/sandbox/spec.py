@@ -18,6 +18,11 @@ LOG_BURST_BYTES = 8 * 1024 * 1024
 """How fast a run may write its log in the long run, and at once. Some forty thousand lines a second, which
 nobody reads; a run that writes faster waits, so that one run can fill neither disk nor network."""
 
+BYTES_PER_FILE = 32 * 1024
+FILES_LEAST = 1024
+"""A run may make one file or folder for each 32 KiB of its disk (32,768 for each GiB), and this many in any
+case: most data sets and environments have fewer, and a table for more would take disk from everybody."""
+
 SCRIPT_BYTES_MAX = 1024 * 1024
 """A setup or run script; more than this is data and belongs in the work folder."""
 
@@ -142,6 +147,11 @@ class Usage:
 
     cpu_seconds: float | None
     memory_bytes: int | None
+
+
+def files_max(disk_bytes: int) -> int:
+    """How many files and folders a scratch of that size holds."""
+    return max(FILES_LEAST, disk_bytes // BYTES_PER_FILE)
 
 
 def check_run_id(text: str) -> str:

@@ -67,13 +67,20 @@ def attack(
 
 
 def _device_memory(sandbox: Sandbox, tier: str | None, python: Python, nvidia: Nvidia | None) -> CheckResult:
-    from perak.agent.probe.nvidia import Nvidia
-
     lab = Lab(sandbox, tier, python)
     try:
-        return devices.judge(lab, nvidia or Nvidia.open())
+        return devices.judge(lab, nvidia or _nvidia_here())
     finally:
         lab.close()
+
+
+def _nvidia_here() -> Nvidia | None:
+    """None without the driver, and where nothing of the agent but its sandbox is there."""
+    try:
+        from perak.agent.probe.nvidia import Nvidia
+    except ImportError:
+        return None
+    return Nvidia.open()
 
 
 def _is_doubtful(result: CheckResult) -> bool:
