@@ -40,6 +40,8 @@ else:
     from backports import zstd
 
 CHUNK_BYTES = 1024 * 1024
+ARCHIVE_BYTES = 64 * 1024
+"""Of the archive at once: tarfile copies what is left of it for each header."""
 HEADER_BYTES_MAX = 1024 * 1024
 """Extended headers (long names, attributes) are read into memory whole."""
 ENTRY_OVERHEAD_BYTES = 4096
@@ -53,6 +55,8 @@ WINDOW_LOG_MAX = 27
 """128 MiB, what zstd itself takes without being asked for more (`zstd --long`)."""
 MEMORY_BYTES_MAX = 2 * 2**30
 OPEN_FILES_MAX = 1024
+FOLDERS_OPEN_MAX = 512
+"""Entries of a folder mostly follow each other; to open it anew for each took most of the time."""
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWIPC = 0x20000, 0x10000000, 0x40000000, 0x8000000
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
@@ -147,7 +151,7 @@ def _unpack(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
         with tarfile.open(
             fileobj=source,
             mode="r|",
-            bufsize=CHUNK_BYTES,
+            bufsize=ARCHIVE_BYTES,
             tarinfo=_BoundedTarInfo,
             encoding="utf-8",
             errors="surrogateescape",
@@ -234,6 +238,7 @@ class _Unpacker:
         self.left_out = 0
         self.privileged = 0
         self.implicit: set[str] = set()
+        self._open: dict[str, int] = {}
 
     def unpack_all(self, tar: tarfile.TarFile) -> None:
         while (info := tar.next()) is not None:
@@ -243,8 +248,7 @@ class _Unpacker:
                 if info.isdir():
                     continue
                 raise Refused("it has a file without a name")
-            with self._folder(parts[:-1]) as folder_fd:
-                self._unpack_one(tar, info, folder_fd, parts)
+            self._unpack_one(tar, info, self._folder(parts[:-1]), parts)
 
     def _unpack_one(
         self, tar: tarfile.TarFile, info: tarfile.TarInfo, folder_fd: int, parts: list[str]
@@ -260,6 +264,9 @@ class _Unpacker:
         if info.ischr() or info.isblk() or info.isfifo():
             self.left_out += 1
             return
+        if info.isreg() and not info.issparse():
+            self._make_file(tar, info, folder_fd, parts)
+            return
         self._make_way(folder_fd, parts)
         if info.issym():
             if not info.linkname or len(os.fsencode(info.linkname)) > NAME_BYTES_MAX:
@@ -267,33 +274,36 @@ class _Unpacker:
             os.symlink(info.linkname, name, dir_fd=folder_fd)
         elif info.islnk():
             self._link(info, folder_fd, parts)
-        elif info.isreg() and not info.issparse():
-            self._make_file(tar, info, folder_fd, name)
         else:
             raise Refused(f"it has {shown('/'.join(parts))}, of a kind that is not known here")
 
-    @contextmanager
-    def _folder(self, parts: list[str]) -> Iterator[int]:
-        """The folder, made if it is not there, reached without following any link."""
-        folder_fd = os.dup(self._root_fd)
+    def _folder(self, parts: list[str]) -> int:
+        """The folder, made if it is not there, reached without following any link.
+
+        Those of late stay open: a folder never gives way to anything, so none becomes another meanwhile.
+        """
+        path = "/".join(parts)
+        if not path:
+            return self._root_fd
+        if (known := self._open.pop(path, None)) is None:
+            known = self._open_folder(self._folder(parts[:-1]), parts)
+            while len(self._open) >= FOLDERS_OPEN_MAX:
+                os.close(self._open.pop(next(iter(self._open))))
+        self._open[path] = known  # the latest is the last to be closed
+        return known
+
+    def _open_folder(self, above_fd: int, parts: list[str]) -> int:
         try:
-            for depth, part in enumerate(parts, start=1):
-                try:
-                    inner_fd = os.open(part, FOLDER_FLAGS, dir_fd=folder_fd)
-                except FileNotFoundError:
-                    self._make_folder(folder_fd, parts[:depth])
-                    self.implicit.add("/".join(parts[:depth]))
-                    inner_fd = os.open(part, FOLDER_FLAGS, dir_fd=folder_fd)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTDIR, errno.ELOOP):
-                        raise
-                    where = shown("/".join(parts[:depth]))
-                    raise Refused(f"it puts files below {where}, which is a link or no folder") from None
-                os.close(folder_fd)
-                folder_fd = inner_fd
-            yield folder_fd
-        finally:
-            os.close(folder_fd)
+            return os.open(parts[-1], FOLDER_FLAGS, dir_fd=above_fd)
+        except FileNotFoundError:
+            self._make_folder(above_fd, parts)
+            self.implicit.add("/".join(parts))
+            return os.open(parts[-1], FOLDER_FLAGS, dir_fd=above_fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+                raise
+            where = shown("/".join(parts))
+            raise Refused(f"it puts files below {where}, which is a link or no folder") from None
 
     def _make_folder(self, folder_fd: int, parts: list[str]) -> None:
         try:
@@ -343,7 +353,9 @@ class _Unpacker:
         finally:
             os.close(folder_fd)
 
-    def _make_file(self, tar: tarfile.TarFile, info: tarfile.TarInfo, folder_fd: int, name: str) -> None:
+    def _make_file(
+        self, tar: tarfile.TarFile, info: tarfile.TarInfo, folder_fd: int, parts: list[str]
+    ) -> None:
         self.made_bytes += info.size
         if self.made_bytes > self._limit_bytes:
             raise Refused(f"it unpacks to more than {self._limit_bytes:,} bytes, which is the limit here")
@@ -352,7 +364,12 @@ class _Unpacker:
         if info.mode & (stat.S_ISUID | stat.S_ISGID):
             self.privileged += 1
         left = info.size
-        with os.fdopen(os.open(name, CREATE_FLAGS, 0o600, dir_fd=folder_fd), "wb", buffering=0) as made:
+        try:
+            made_fd = os.open(parts[-1], CREATE_FLAGS, 0o600, dir_fd=folder_fd)
+        except FileExistsError:
+            self._make_way(folder_fd, parts)
+            made_fd = os.open(parts[-1], CREATE_FLAGS, 0o600, dir_fd=folder_fd)
+        with os.fdopen(made_fd, "wb", buffering=0) as made:
             while left and (chunk := contents.read(min(CHUNK_BYTES, left))):
                 made.write(chunk)
                 left -= len(chunk)
