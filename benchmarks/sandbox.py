@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import terminal
 from perak.agent.sandbox import RunSpec, Sandbox
 from perak.agent.sandbox.tiers import RUNTIMES
 from perak.agent.sandbox.tiers.probe import find_runtime, why_not_here
@@ -75,6 +76,7 @@ def measure() -> Iterator[Figure]:
         yield from overhead_cpu_bound_percent(bench)
         yield from overhead_io_percent(bench)
     yield from pull_mib_per_s()
+    yield from terminal.measure()
 
 
 class Bench:

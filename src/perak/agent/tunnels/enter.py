@@ -1,9 +1,10 @@
 """The small program that puts one more process into a run's sandbox, as the job would be there.
 
-Run as ``python -I -S enter.py SOCKET PLAN`` it joins the namespaces of the run's first process, forks, and
-the child becomes the job's user under the job's limits, loses every capability, takes the run's system call
-filter and starts the command. The parent stays outside the run's process namespace, passes signals on, says
-how the command ended, and ends with whoever started it; the child ends with the parent.
+Run as ``python -I -S enter.py SOCKET`` it waits, loaded, and forks for each command that is asked for. The
+fork joins the namespaces of the run's first process and forks again, and that child becomes the job's user
+under the job's limits, loses every capability, takes the run's system call filter and starts the command. Its
+parent stays outside the run's process namespace, passes signals on, says how the command ended, and ends with
+whoever asked; the child ends with the parent.
 
 Between joining and dropping its rights no process of the job may look into this one: it can't be dumped,
 which closes /proc and ptrace to others, and its command line, which all may read, is blanked. What the child
@@ -54,6 +55,8 @@ PTMX = (5, 2)
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 """As shells have them."""
 MESSAGE_BYTES = 4096
+FILES = 5
+"""Descriptors of one order."""
 SIGNALS = {"INT", "TERM", "HUP", "QUIT", "KILL", "USR1", "USR2", "CONT", "TSTP"}
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -67,15 +70,42 @@ class CantEnter(Exception):
         self.code = code
 
 
-def main(control_number: int, plan_number: int) -> None:
-    """Enter as the plan says; the answer goes to the socket, and nothing to anywhere else."""
-    control = socket.socket(fileno=control_number)
+def serve(number: int) -> None:
+    """Enter for each (control socket, plan, three streams) that arrives as descriptors, until it closes."""
+    _hide()
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    asker = socket.socket(fileno=number)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel itself then takes leave of our children
+    while True:
+        asked, files, _, _ = socket.recv_fds(asker, 1, FILES)
+        if not asked:
+            return
+        if os.fork() == 0:
+            asker.close()
+            _enter_once(*files)
+        for each in files:
+            os.close(each)
+
+
+def _enter_once(control_number: int, plan_number: int, *streams: int) -> None:
+    """In the forked child: enter as the plan says; the answer goes to the socket alone. Never returns."""
     try:
-        os.set_inheritable(control_number, False)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        for target, each in enumerate(streams):
+            os.dup2(each, target)
+            os.close(each)
+        control = socket.socket(fileno=control_number)
         with open(plan_number, "rb") as file:
             plan = json.load(file)
-        _hide()
-        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _answer(control, plan)
+    finally:
+        os._exit(0)
+
+
+def _answer(control: socket.socket, plan: dict[str, Any]) -> None:
+    try:
         child = _enter(plan, control)
         _say(control, {"started": True})
         _watch(child, control)
@@ -305,4 +335,4 @@ def _read(path: str) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    serve(int(sys.argv[1]))

@@ -11,7 +11,7 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,10 @@ CONTAINERS = ("crun", "runc")
 """Besides bubblewrap's the tiers that can be entered; in the others the job isn't a process of the node's."""
 CONTAINER_DEPTH = 3
 """Process namespaces of a container's process: the node's, bubblewrap's, the container's."""
+LEVELS = 5
+"""Of processes below the shim, down to the first of the job: bubblewrap's two, and a runtime's own."""
+JOBS_FIRST = 2
+"""The process id, in the sandbox, of what bubblewrap's first process starts: the job's own first."""
 EXIT_NOT_STARTED = 126
 EXIT_LOST = 137
 """A process that was killed, as shells say it."""
@@ -119,18 +123,17 @@ def first_process(run_folder: Path) -> process.ProcessId:
         )
     if ended:
         raise CantEnter("the run has ended")
-    for pid in sorted(process.descendants(shim["pid"])):
+    for pid in _below(shim["pid"], levels=LEVELS):
         if in_container:
-            if _inner_pid(pid, depth=CONTAINER_DEPTH) == 1 and _is_confined(pid):
-                found = process.identify(pid)
-                if found is not None:
-                    return found
-        elif _inner_pid(pid) == 1:
-            children = [each for each, stat in process.descendants(pid).items() if stat.parent == pid]
-            if any(_inner_pid(child) == 2 and _is_confined(child) for child in children):
-                found = process.identify(pid)
-                if found is not None:
-                    return found
+            begun = _inner_pid(pid, depth=CONTAINER_DEPTH) == 1 and _is_confined(pid)
+        else:
+            begun = _inner_pid(pid) == 1 and any(
+                _inner_pid(each) == JOBS_FIRST and _is_confined(each) for each in _children(pid)
+            )
+        if begun:
+            found = process.identify(pid)
+            if found is not None:
+                return found
     raise CantEnter("the job's command is not running yet, or no more; try again in a moment")
 
 
@@ -226,40 +229,54 @@ async def start(entry: Mapping[str, Any]) -> Inside:
     return inside
 
 
+class _Enterer:
+    """The process that enters for this one: it waits loaded, so that a start costs a fork."""
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def ask(self, files: Sequence[int]) -> None:
+        """Hand over what `enter` needs for one command. Raises OSError."""
+        if self._socket is None:
+            self._launch()
+        assert self._socket is not None
+        try:
+            socket.send_fds(self._socket, [b"!"], files)
+        except OSError:  # it was killed
+            self._socket.close()
+            self._launch()
+            socket.send_fds(self._socket, [b"!"], files)
+
+    def _launch(self) -> None:
+        """The base interpreter, because a virtual environment's costs a search for its packages."""
+        interpreter = getattr(sys, "_base_executable", None) or sys.executable
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)
+        with theirs, open(os.devnull, "r+b") as null:
+            os.posix_spawn(
+                interpreter,
+                [interpreter, "-I", "-S", str(Path(enter.__file__)), "3"],
+                {"PATH": "/usr/bin:/bin"},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), 3),
+                    *((os.POSIX_SPAWN_DUP2, null.fileno(), number) for number in (0, 1, 2)),
+                ],
+                setsid=True,
+            )
+
+
+_enterer = _Enterer()
+
+
 def _spawn(entry: Mapping[str, Any], control: socket.socket, streams: list[int] | None) -> None:
-    """The base interpreter, because a virtual environment's costs a search for its packages."""
-    interpreter = getattr(sys, "_base_executable", None) or sys.executable
-    told = os.memfd_create("plan")
-    os.write(told, json.dumps(entry).encode())
-    os.lseek(told, 0, os.SEEK_SET)
-    null = os.open("/dev/null", os.O_RDWR)
-    streams = streams or [null, null, null]
-    actions: list[Any] = [(os.POSIX_SPAWN_DUP2, each, number) for number, each in enumerate(streams)]
-    # First away from the numbers that they are to have, whatever these are here.
-    control_number, plan_number = 3, 4
-    moved = [fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (control.fileno(), told)]
-    actions += [
-        (os.POSIX_SPAWN_DUP2, moved[0], control_number),
-        (os.POSIX_SPAWN_DUP2, moved[1], plan_number),
-        *((os.POSIX_SPAWN_CLOSE, each) for each in moved),
-    ]
+    told, null = os.memfd_create("plan"), os.open(os.devnull, os.O_RDWR)
     try:
-        pid = os.posix_spawn(
-            interpreter,
-            [interpreter, "-I", "-S", str(Path(enter.__file__)), str(control_number), str(plan_number)],
-            {"PATH": "/usr/bin:/bin"},
-            file_actions=actions,
-            setsid=True,
-        )
+        os.write(told, json.dumps(entry).encode())
+        os.lseek(told, 0, os.SEEK_SET)
+        _enterer.ask([control.fileno(), told, *(streams or [null, null, null])])
     finally:
-        for each in (told, null, *moved):
+        for each in (told, null):
             os.close(each)
-    asyncio.get_running_loop().run_in_executor(None, _reap, pid)
-
-
-def _reap(pid: int) -> None:
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)
 
 
 async def _await_start(loop: asyncio.AbstractEventLoop, control: socket.socket) -> int | None:
@@ -321,6 +338,24 @@ def _on_end(control: socket.socket, exit_code: asyncio.Future[int]) -> None:
         exit_code.set_result(SHELL_EXIT_SIGNAL - code if code < 0 else code)
     if not data:
         asyncio.get_running_loop().remove_reader(control.fileno())
+
+
+def _children(pid: int) -> list[int]:
+    """By each thread of it; a look at every process of a large machine would take tens of milliseconds."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+        texts = [Path(f"/proc/{pid}/task/{thread}/children").read_text() for thread in threads]
+    except OSError:  # The process is gone, or the kernel has no such file.
+        return [each for each, stat in process.descendants(pid).items() if stat.parent == pid]
+    return [int(each) for text in texts for each in text.split()]
+
+
+def _below(pid: int, *, levels: int) -> Iterator[int]:
+    """Its children, then theirs, so many levels deep."""
+    level = [pid]
+    for _ in range(levels):
+        level = [child for each in level for child in _children(each)]
+        yield from level
 
 
 def _inner_pid(pid: int, *, depth: int = 2) -> int | None:
