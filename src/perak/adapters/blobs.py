@@ -21,6 +21,7 @@ from perak.domain.errors import InvalidInput, NotFound, TooLarge, Unavailable
 from perak.domain.units import format_bytes
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import ObjectStore
 
 READ_BYTES = 256 * 1024
@@ -119,14 +120,22 @@ class Blobs:
         with contextlib.suppress(FileNotFoundError):
             await obstore.delete_async(self._store, _path(digest))
 
-    async def get(self, digest: str, *, offset: int = 0) -> StoredBlob:
-        """The blob, to be read in pieces from `offset` (below its size) on. Raises NotFound."""
+    async def read(self, digest: str, *, start: int, end: int | None) -> bytes:
+        """The blob's bytes from `start` up to `end` (None: its own). Raises NotFound."""
+        blob = await self.get(digest, offset=start, end=end)
+        return b"".join([piece async for piece in blob.chunks])
+
+    async def get(self, digest: str, *, offset: int = 0, end: int | None = None) -> StoredBlob:
+        """The blob, to be read in pieces from `offset` (below its size) up to `end`. Raises NotFound."""
         import obstore
 
+        asked: GetOptions = {}
+        if end is not None:
+            asked = {"range": (offset, end)}
+        elif offset:
+            asked = {"range": {"offset": offset}}
         try:
-            found = await obstore.get_async(
-                self._store, _path(digest), options={"range": {"offset": offset}} if offset else None
-            )
+            found = await obstore.get_async(self._store, _path(digest), options=asked or None)
         except FileNotFoundError:
             raise NotFound(f"there is no blob {digest}; upload it with PUT /v1/blobs/{digest}") from None
         return StoredBlob(

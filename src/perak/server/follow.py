@@ -10,13 +10,13 @@ import base64
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
 
-from perak.adapters.db.views.jobs import EVENTS_PER_READ, Steps, get_job, read_log, read_steps
+from perak.adapters.db.views.jobs import EVENTS_PER_READ, Steps, get_job, read_steps
 from perak.domain.errors import InvalidInput
+from perak.server.logs import read_log
 from perak.server.services import Services
 from perak.wire.api import EndEvent, EventView, LogEvent
 
@@ -67,7 +67,7 @@ async def follow(
             wakeup.clear()
             async with services.db.connection() as connection:
                 steps = await read_steps(connection, job, after_event=place.event, from_attempt=place.attempt)
-                read = await _read(connection, steps, place)
+            read = await _read(services, steps, place)
             for event in read.events:
                 yield event
             place = read.place
@@ -88,7 +88,7 @@ class _Read:
     more: bool
 
 
-async def _read(connection: Any, steps: Steps, place: Place) -> _Read:
+async def _read(services: Services, steps: Steps, place: Place) -> _Read:
     """The next events in the order in which they happened, as far as one read goes.
 
     Log bytes carry no time. Those of an attempt come after the steps from before its run was made, and
@@ -104,7 +104,7 @@ async def _read(connection: Any, steps: Steps, place: Place) -> _Read:
         if len(steps.events) == EVENTS_PER_READ and not waiting:
             return _Read(found, place, more=True)
         if place.offset < run.log_bytes:
-            log = await read_log(connection, run.id, offset=place.offset, limit_bytes=READ_BYTES_MAX)
+            log = await read_log(services, run.id, offset=place.offset, limit_bytes=READ_BYTES_MAX)
             place = _log(found, place, log)
             if place.offset < run.log_bytes:
                 return _Read(found, place, more=bool(log))

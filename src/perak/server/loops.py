@@ -16,6 +16,7 @@ from perak.app.effects import Effect
 from perak.server import clock
 from perak.server.keeping import evict
 from perak.server.logging import get_logger
+from perak.server.logs import archive_logs
 from perak.server.services import Services
 from perak.server.webhooks import deliver
 
@@ -45,6 +46,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "hints": forward_hints,
         "webhooks": deliver,
         "evict": evict,
+        "logs": archive_logs,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
     try:
@@ -157,6 +159,7 @@ async def forget_old(services: Services) -> None:
             async with services.db.transaction() as tx:
                 before = clock.now() - REPLIES_KEPT
                 forgotten = await forget_replies(tx.connection, before=before, limit=REPLIES_PER_ROUND)
+                await tx.secrets.forget_of_ended(limit=REPLIES_PER_ROUND)
         await asyncio.sleep(FORGET_EVERY_SECONDS)
 
 

@@ -256,7 +256,8 @@ select
     (select count(*) from offer where used_cpu_milli <> (select coalesce(sum(cpu_milli), 0) from lease
         where lease.offer_id = offer.id and lease.state in ('active', 'suspected'))) as wrong_capacity,
     (select count(*) from run where log_bytes <> (select coalesce(sum(length(data)), 0) from log_chunk
-        where run_id = run.id)) as wrong_logs
+        where run_id = run.id) + coalesce((select log_archive.log_bytes from log_archive
+        where run_id = run.id), 0)) as wrong_logs
 """
 """Each figure is zero whatever happened, once no transaction is under way."""
 

@@ -14,6 +14,9 @@ and not exists (
     select from run where run.project_id = blob.project_id and run.outputs is not null
         and run.outputs->>'digest' = blob.digest)
 and not exists (
+    select from log_archive where log_archive.project_id = blob.project_id
+        and log_archive.digest = blob.digest)
+and not exists (
     select from job where job.project_id = blob.project_id and job.ended_at is null
         and strpos(job.spec::text || job.file::text, blob.digest) > 0)
 """

@@ -20,6 +20,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Renter
 from perak.server.follow import KEEP_ALIVE_SECONDS, READ_BYTES_MAX, SEND_SECONDS_MAX, Place, follow
+from perak.server.logs import read_log
 from perak.server.paging import AskedPage
 from perak.server.services import Services
 from perak.server.writes import reply, reply_page, write
@@ -171,10 +172,7 @@ async def _log(services: Services, run: str, size: int) -> AsyncIterator[bytes]:
     """The first `size` bytes of a run's log; no connection is held while the reader reads."""
     offset = 0
     while offset < size:
-        async with services.db.connection() as connection:
-            part = await views.read_log(
-                connection, run, offset=offset, limit_bytes=min(READ_BYTES_MAX, size - offset)
-            )
+        part = await read_log(services, run, offset=offset, limit_bytes=min(READ_BYTES_MAX, size - offset))
         assert part, "the log is as long as its run says"
         offset += len(part)
         yield part

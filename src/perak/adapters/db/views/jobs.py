@@ -191,11 +191,11 @@ async def read_steps(connection: Any, job: str, *, after_event: int, from_attemp
     )
 
 
-async def read_log(connection: Any, run: str, *, offset: int, limit_bytes: int) -> bytes:
-    """Up to `limit_bytes` of a run's log from `offset`; empty where there is no more yet."""
+async def read_log_rows(connection: Any, run: str, *, offset: int, limit_bytes: int) -> bytes:
+    """Up to `limit_bytes` of a run's log from `offset`; empty where the database has nothing (yet) there."""
     rows = await connection.fetch(
-        """select start, data from log_chunk where run_id = $1 and start < $3 and start >= coalesce(
-            (select max(start) from log_chunk where run_id = $1 and start <= $2), 0)
+        """select start, data from log_chunk where run_id = $1 and start < $3 and start >=
+            (select max(start) from log_chunk where run_id = $1 and start <= $2)
         order by start""",
         run,
         offset,
