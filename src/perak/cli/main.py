@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "tunnel": ("perak.cli.terminal:tunnel", "Carry ssh's own bytes; its ProxyCommand."),
         "download": ("perak.cli.jobs:download", "Download the outputs of a job."),
         "schema": ("perak.cli.tools:schema", "Print the JSON Schema of the job file."),
+        "sim": ("perak.cli.sim:sim", "What would have been: policies tried on traces."),
     },
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
