@@ -16,6 +16,7 @@ from perak.agent.sandbox import ImageRoot, Mount, RunSpec, Sandbox, SecretUse
 from perak.agent.sandbox.launch import PROXY_PORT
 from perak.domain.errors import DomainError, Unavailable
 from perak.domain.report import OutputBlob
+from perak.domain.secrets import WORKDIR_KEY
 from perak.domain.units import format_bytes
 from perak.wire.session import LeaseOrder
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from perak.agent.probe.driver import DeviceAccess
     from perak.agent.probe.tiers import Tiers
     from perak.domain.hardware.torch import TorchChoice
+    from perak.wire.encryption import Encrypted
 
 RETRY_SECONDS = 1.0
 """Before a transfer that was cut is tried again; doubles up to RETRY_SECONDS_MAX."""
@@ -101,6 +103,8 @@ class Work:
 
     def prepare(self, order: LeaseOrder, *, say: Say) -> None:
         """Everything up to the start. Raises WorkFailed."""
+        if order.encrypt_to is not None:
+            _check_recipient(order.encrypt_to)
         if order.network_allow and "network" not in self.grants():
             raise WorkFailed("sandbox", "this node's provider lets no job out to the network")
         environment = self._environment(order, say)
@@ -111,6 +115,8 @@ class Work:
             if order.workdir_digest is not None:
                 archive = folder / "workdir.tar.gz"
                 self._fetch(order, order.workdir_digest, archive)
+                if order.encrypt_to is not None:
+                    archive = self._opened(order, archive)
             work = self._sandbox_folder(order, environment, image, inputs)
             if archive is not None:
                 self._unpack(order, archive, work, say)
@@ -142,10 +148,11 @@ class Work:
                 raise WorkFailed("outputs", f"the outputs could not be collected: {error}") from None
             if packed is None:
                 return None
-            self._send(order, packed.digest, archive, is_wanted)
+            sent = packed if order.encrypt_to is None else _encrypted(archive, order.encrypt_to)
+            self._send(order, sent.digest, archive, is_wanted)
         return OutputBlob(
-            digest=packed.digest,
-            size_bytes=packed.size_bytes,
+            digest=sent.digest,
+            size_bytes=sent.size_bytes,
             file_count=packed.file_count,
             missing=packed.missing,
             skipped=_told(packed.skipped),
@@ -167,6 +174,19 @@ class Work:
             return self.images.ensure(order.image, credentials=credentials, say=say)
         except (DomainError, OSError) as error:
             raise WorkFailed("image", str(error)) from None
+
+    def _opened(self, order: LeaseOrder, archive: Path) -> Path:
+        """The work folder's archive, decrypted with the key that the exchange keeps for the job."""
+        from perak.wire.encryption import decrypt
+
+        opened = archive.with_name("opened.tar.gz")
+        try:
+            key = self._secrets(order)[WORKDIR_KEY].decode()
+            with archive.open("rb") as source, opened.open("wb") as target:
+                decrypt(source, target, identity=key)
+        except (KeyError, DomainError, OSError) as error:
+            raise WorkFailed("workdir", f"the work folder can't be decrypted: {error}") from None
+        return opened
 
     def _secrets(self, order: LeaseOrder) -> dict[str, bytes]:
         """All that the lease is to have, by name."""
@@ -318,6 +338,30 @@ class Work:
         base.mkdir(mode=0o700, exist_ok=True)
         with TemporaryDirectory(dir=base) as name:
             yield Path(name)
+
+
+def _check_recipient(recipient: str) -> None:
+    """Before the run, because afterwards its outputs could go nowhere."""
+    from perak.wire.encryption import check_recipient
+
+    try:
+        check_recipient(recipient)
+    except DomainError as error:
+        raise WorkFailed("outputs", error.detail) from None
+
+
+def _encrypted(archive: Path, recipient: str) -> Encrypted:
+    """Replace the archive by what only the recipient can open. Raises WorkFailed."""
+    from perak.wire.encryption import encrypt
+
+    draft = archive.with_name("outputs.age")
+    try:
+        with archive.open("rb") as source, draft.open("w+b") as target:
+            encrypted = encrypt(source, target, to=[recipient])
+        draft.replace(archive)
+    except (DomainError, OSError) as error:
+        raise WorkFailed("outputs", f"the outputs could not be encrypted: {error}") from None
+    return encrypted
 
 
 def _fits_a_variable(value: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,6 +13,7 @@ from perak.domain.errors import InsufficientFunds, InvalidInput, NotFound
 from perak.domain.job import Image, Input, JobSpec
 from perak.domain.lifecycle import JOB
 from perak.domain.outcome import hold_for
+from perak.domain.secrets import WORKDIR_KEY
 from perak.domain.units import format_money
 
 
@@ -23,8 +25,11 @@ async def submit(
     tree: dict[str, object],
     new_id: Ids,
     now: datetime,
+    workdir_key: Callable[[str], bytes] | None = None,
 ) -> tuple[str, list[Effect]]:
     """Queue a job and hold its money. The new job's id, and what to wake.
+
+    `workdir_key`: seals the key to the encrypted work folder for the job of that id.
 
     Raises InvalidInput where the work folder was not uploaded or an image is not pinned, NotFound where an
     input is no output of an earlier job, InsufficientFunds where the wallet does not cover the hold.
@@ -33,10 +38,13 @@ async def submit(
         raise InvalidInput(f"the work folder {spec.workdir_digest} was not uploaded; PUT /v1/blobs/… first")
     _check_pinned(spec.image)
     await _check_secrets(tx, caller.project, spec)
+    _check_encrypted(spec, has_key=workdir_key is not None)
     spec = replace(spec, inputs=tuple([await _pinned(tx, caller.project, each) for each in spec.inputs]))
     job = new_id("job")
     amount, mode = await _hold(tx, caller.project, spec)
     await tx.jobs.insert(id=job, caller=caller, spec=spec, tree=tree, hold_mode=mode, now=now)
+    if workdir_key is not None:
+        await tx.secrets.keep_for_job(job, name=WORKDIR_KEY, sealed=workdir_key(job))
     if amount:
         await tx.ledger.hold(project=caller.project, job=job, amount=amount, now=now)
     return job, [MarketChanged()]
@@ -62,11 +70,20 @@ async def _check_secrets(tx: Transaction, project: str, spec: JobSpec) -> None:
             "or leave it out of the job file",
             code="no_secret",
         )
+
+
+def _check_encrypted(spec: JobSpec, *, has_key: bool) -> None:
     if spec.encrypt_to == "own":
         raise InvalidInput(
             "encrypt: true means the renter's own key, which this exchange doesn't have; `perak run` and the "
             "SDK put in its public half, or write it yourself, as encrypt: age1…",
             code="no_recipient",
+        )
+    if has_key != (spec.encrypt_to is not None and spec.workdir_digest is not None):
+        raise InvalidInput(
+            "`encrypt` and the key of the work folder go together: encrypt the folder to a key of its own, "
+            "and send that as workdir_key; `perak run` and the SDK do so",
+            code="no_workdir_key",
         )
 
 

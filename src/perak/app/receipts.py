@@ -15,6 +15,7 @@ from perak.domain.receipt import (
     Logs,
     Receipt,
     SandboxUse,
+    readable_by,
     utc_text,
 )
 
@@ -76,6 +77,7 @@ def compose(
         logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
         outputs_digest=end.outputs.digest if end.outputs else None,
         network=end.network,
+        readable_by=readable_by(encrypted=at.job.spec.encrypt_to is not None),
         image=f"{image.name}@{image.digest}" if (image := at.job.spec.image) else None,
         evidence=end.evidence_jws,
     )

@@ -43,6 +43,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Access": {
         "secret": ("perak.cli.secrets:secret", "Tokens and passwords that jobs are given by name."),
+        "keygen": ("perak.cli.secrets:keygen", "The key that `encrypt` encrypts to."),
         "login": ("perak.cli.login:login", "Remember an exchange and a key."),
         "key": ("perak.cli.access:key", "Keys of persons and programs."),
         "trail": ("perak.cli.trail:trail", "Who did what with keys, money, secrets and nodes."),

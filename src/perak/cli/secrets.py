@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from perak.cli.app import App, Group
+from perak.cli.app import App, Command, Group
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -54,6 +55,24 @@ def secret_rm(app: App, name: str) -> None:
     with app.client() as client:
         gone = client.secret_remove(name)
     app.emit(gone, lambda: f"{gone.name} is removed.")
+
+
+@click.command(cls=Command, example="perak keygen")
+@click.pass_obj
+def keygen(app: App) -> None:
+    """The key that `encrypt` encrypts to.
+
+    Prints its public half, an age recipient, and makes the key if there is none; the private half stays in
+    its file on this machine. Keep a copy: without it nobody can open encrypted outputs.
+    """
+    from perak.client.encryption import key_file, own_key
+
+    key, path = own_key(), key_file()
+    if app.as_json:
+        click.echo(json.dumps({"recipient": key.recipient, "file": str(path)}))
+        return
+    click.echo(key.recipient)
+    click.echo(f"Its private half is in {path}. Keep a copy of that file.", err=True)
 
 
 def _value(file: BinaryIO | None) -> bytes:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def trail(app: App, count: int) -> None:
     """Who did what with keys, money, secrets and nodes.
 
-    Newest first. A project sees what its own keys did, an operator what everybody's did. Nothing in it can be changed.
+    Newest first. A project sees what its own keys did, an operator what everybody's did. Nothing in it can be
+    changed.
     """
     with app.client() as client:
         found = list(islice(client.trail(), count))

@@ -37,7 +37,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[Reply], T]
     params: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | None = None
+    content: bytes | None = field(default=None, repr=False)
     content_type: str = "application/json"
     idempotency_key: str | None = None
 

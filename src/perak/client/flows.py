@@ -6,10 +6,11 @@ one by waiting, the other by awaiting. Retries live here too, so both clients re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
@@ -22,6 +23,7 @@ from perak.wire import api
 
 if TYPE_CHECKING:
     from perak.wire.archive import Packed
+    from perak.wire.encryption import Encrypted
     from perak.wire.jobfile import JobFile
 
 T = TypeVar("T")
@@ -125,10 +127,16 @@ def pages(
 def submit(source: JobSource, *, url: str, progress: Progress | None) -> Flow[api.Job]:
     """Send the work folder unless the exchange has it, then the job. One request if there is no folder."""
     tree, folder = yield Work(lambda: _ready(source))
-    digest = None
+    digest = key = None
+    if folder is not None and "encrypt" in tree:
+        from perak.wire.encryption import Key
+
+        key = Key.generate()
     if folder is not None:
-        digest = yield from _send_workdir(folder, url=url, progress=progress)
-    return (yield from perform(calls.submit(tree, digest), url=url))
+        keys = () if key is None else (key.recipient, tree["encrypt"])
+        digest = yield from _send_workdir(folder, encrypt_to=keys, url=url, progress=progress)
+    call = calls.submit(tree, digest, workdir_key=None if key is None else key.identity)
+    return (yield from perform(call, url=url))
 
 
 def quote(source: JobSource, *, url: str) -> Flow[api.Quote]:
@@ -183,7 +191,11 @@ def download(ref: str, dest: Path, *, url: str, progress: Progress | None) -> Fl
         if reply.status != 200:
             raise error_of(calls.problem_of(reply))
         yield Work(lambda: _check_digest(sink, reply.headers.get("x-perak-digest")))
-        yield Work(lambda: unpack(sink, dest, limit_bytes=OUTPUTS_BYTES_MAX, limit_files=OUTPUTS_FILES_MAX))
+        with tempfile.TemporaryFile() as opened:
+            archive: BinaryIO = yield Work(lambda: _decrypted(sink, opened))
+            yield Work(
+                lambda: unpack(archive, dest, limit_bytes=OUTPUTS_BYTES_MAX, limit_files=OUTPUTS_FILES_MAX)
+            )
     return dest
 
 
@@ -202,13 +214,20 @@ def as_job(source: JobSource) -> tuple[dict[str, Any], Path | None]:
 
 
 def _ready(source: JobSource) -> tuple[dict[str, Any], Path | None]:
-    """The tree with its image pinned, and the folder to pack."""
+    """The tree with its image pinned and the recipient of its outputs, and the folder to pack."""
     tree, folder = as_job(source)
     if "image" in tree:
         from perak.client.images import pin_image
 
         tree = pin_image(tree)
-    return tree, folder
+    if tree.get("encrypt") is None:
+        return {name: value for name, value in tree.items() if name != "encrypt"}, folder
+    from perak.client.encryption import own_key
+    from perak.wire.encryption import check_recipient
+
+    wanted = tree["encrypt"]
+    recipient = own_key().recipient if wanted in (True, "true", "own") else check_recipient(wanted)
+    return {**tree, "encrypt": recipient}, folder
 
 
 def backoff_seconds(failures: int) -> float:
@@ -245,15 +264,24 @@ def _wait_for(reply: Reply, failures: int) -> float | None:
     return None if asked > RETRY_AFTER_SECONDS_MAX else max(asked, backoff_seconds(failures))
 
 
-def _send_workdir(folder: Path, *, url: str, progress: Progress | None) -> Flow[str]:
+def _send_workdir(
+    folder: Path, *, encrypt_to: Sequence[str], url: str, progress: Progress | None
+) -> Flow[str]:
     from perak.wire.archive import pack_workdir
 
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as archive:
-        packed: Packed = yield Work(lambda: pack_workdir(folder, archive))  # type: ignore[arg-type]
+    with contextlib.ExitStack() as stack:
+        archive: Any = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))
+        packed: Packed | Encrypted = yield Work(lambda: pack_workdir(folder, archive))
+        if encrypt_to:
+            from perak.wire.encryption import encrypt
+
+            plain = archive
+            archive = stack.enter_context(tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES))
+            packed = yield Work(lambda: encrypt(plain, archive, to=encrypt_to))
         if not (yield from perform(calls.has_blob(packed.digest), url=url)):
             upload = Upload(
                 path=calls.blob_path(packed.digest),
-                source=archive,  # type: ignore[arg-type]
+                source=archive,
                 size_bytes=packed.size_bytes,
                 progress=progress,
             )
@@ -261,6 +289,21 @@ def _send_workdir(folder: Path, *, url: str, progress: Progress | None) -> Flow[
             if not 200 <= reply.status < 300:
                 raise error_of(calls.problem_of(reply))
     return packed.digest
+
+
+def _decrypted(archive: BinaryIO, opened: BinaryIO) -> BinaryIO:
+    """The archive itself, or what is in it where the job asked for encryption. Raises PerakError."""
+    from perak.wire.encryption import MAGIC
+
+    start = archive.read(len(MAGIC))
+    archive.seek(0)
+    if start != MAGIC:
+        return archive
+    from perak.client.encryption import decrypt_own
+
+    decrypt_own(archive, opened)
+    opened.seek(0)
+    return opened
 
 
 def _ending_with(ref: str, *, url: str) -> Flow[list[str]]:

@@ -128,6 +128,8 @@ class Receipt:
     evidence: str | None
     network: NetworkUse | None = None
     """None: the run had no network."""
+    readable_by: str | None = None
+    """Who could have read the job's data, in words; None: a receipt of before this was said."""
     image: str | None = None
     """``name@sha256:...``; None: the run used the node's own programs."""
 
@@ -141,13 +143,26 @@ class Receipt:
                 utc_ms(text)
 
 
+def readable_by(*, encrypted: bool) -> str:
+    """The truth about who could have read what: no node has a trusted execution environment yet."""
+    if encrypted:
+        return (
+            "the provider: all of it, as its node has no trusted execution environment; the exchange's "
+            "operator: the log and, with its secret file, the work folder, not the outputs"
+        )
+    return (
+        "the provider: all of it, as its node has no trusted execution environment; the exchange's "
+        "operator: work folder, outputs and log, which were not encrypted"
+    )
+
+
 _NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind))
     for kind in (Receipt, DeviceUse, SandboxUse, Energy, Carbon, Logs, NetworkUse)
 }
 """The fields of what makes a receipt, listed once: every settlement needs them."""
 
-_LATER = frozenset({"checklist", "image", "network"})
+_LATER = frozenset({"checklist", "image", "network", "readable_by"})
 """Fields that came after the first receipts were signed. Where one says nothing it is left out, so that older
 receipts keep the very bytes that were signed; a new field belongs here, with a default that says nothing."""
 

@@ -11,6 +11,8 @@ VALUE_BYTES_MAX = 64 * 1024
 environment, and a node has to look for each value in the job's log."""
 PER_PROJECT_MAX = 200
 NAME_CHARACTERS_MAX = 64
+WORKDIR_KEY = "@workdir"
+"""The name of a job's own secret, which opens its work folder; no secret of a project can have it."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """A name that can be a variable of the environment (POSIX, 8.1) is a safe file name, too."""

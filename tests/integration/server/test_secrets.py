@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import asyncpg
 import pytest
 from server_world import Running, ScriptedNode, exited, now_ms, running_exchange, started
 
-from perak.domain.secrets import PER_PROJECT_MAX, VALUE_BYTES_MAX
+from perak.domain.secrets import PER_PROJECT_MAX, VALUE_BYTES_MAX, WORKDIR_KEY
+from perak.wire.encryption import Key
 from perak.wire.sealing import SealError, open_sealed
 
 TOKEN = b"swordfish-8f3a"
@@ -125,4 +127,45 @@ async def test_a_run_that_is_to_stop_gets_none(exchange: Running) -> None:
     name = exchange.services.context.exchange.name
     values = open_sealed(answer.content, key=node.seal, exchange=name, node=node.id, lease=order.lease)
     assert values == {}
+    await node.close()
+
+
+async def test_encryption_needs_a_recipient_and_a_key_and_the_key_goes_to_the_node_alone(
+    exchange: Running,
+) -> None:
+    mine, folder = Key.generate(), Key.generate()
+    body = b"age-encryption.org/v1\nciphertext"
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    await exchange.client.put(f"/v1/blobs/{digest}", content=body)
+    job = {"name": "sealed", "run": "true", "encrypt": mine.recipient}
+
+    async def refused(**request: object) -> str:
+        answer = await exchange.client.post("/v1/jobs", json=request)
+        assert answer.status_code == 400, answer.text
+        assert folder.identity not in answer.text
+        return str(answer.json()["code"])
+
+    assert await refused(job=job | {"encrypt": True}) == "no_recipient"
+    assert await refused(job=job, workdir=digest) == "no_workdir_key"
+    assert await refused(job=job, workdir_key=folder.identity) == "no_workdir_key"
+    assert await refused(job=job, workdir=digest, workdir_key=folder.identity.lower()) == "invalid_input"
+
+    node = await ScriptedNode.enrol(exchange)
+    await node.open()
+    answer = await exchange.client.post(
+        "/v1/jobs", json={"job": job, "workdir": digest, "workdir_key": folder.identity}
+    )
+    order = await node.lease_of(answer.json()["id"])
+    assert order.encrypt_to == mine.recipient
+    path = f"/v1/node/leases/{order.lease}/secrets"
+    envelope = (await node.request("GET", path)).content
+    name = exchange.services.context.exchange.name
+    values = open_sealed(envelope, key=node.seal, exchange=name, node=node.id, lease=order.lease)
+    assert values == {WORKDIR_KEY: folder.identity.encode()}
+    shown = (await exchange.client.get(f"/v1/jobs/{order.job}")).text
+    assert folder.identity not in shown
+    await node.report(started(order, at=now_ms() - 1000), exited(order, started_at=now_ms() - 1000))
+    async with exchange.services.db.transaction() as tx:
+        await tx.secrets.forget_of_ended(limit=1000)
+        assert await tx.connection.fetchval("select count(*) from job_secret") == 0
     await node.close()

@@ -61,8 +61,20 @@ class PgSecrets:
             "insert into job_secret (job_id, name, sealed) values ($1, $2, $3)", job, name, sealed
         )
 
-    async def of_lease(self, *, project: str, job: str, names: Sequence[str]) -> list[SealedSecret]:
-        """What a run of the job is given: the project's by name, and all that is the job's own."""
+    async def forget_of_ended(self, *, limit: int) -> int:
+        """Delete what was the own of jobs that have ended, some at once; how many."""
+        done: str = await self._db.execute(
+            """delete from job_secret where (job_id, name) in (
+                select job_id, job_secret.name from job_secret join job on job.id = job_id
+                where job.ended_at is not null limit $1)""",
+            limit,
+        )
+        return int(done.rpartition(" ")[2])
+
+    async def of_lease(self, *, project: str, job: str, names: Sequence[str] | None) -> list[SealedSecret]:
+        """What a run of the job is given: the project's by name and all of the job's own; None: nothing."""
+        if names is None:
+            return []
         rows = await self._db.fetch(
             """select project_id as owner, name, sealed from secret where project_id = $1 and name = any ($2)
             union all select job_id, name, sealed from job_secret where job_id = $3""",

@@ -103,6 +103,7 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("log", format_bytes(int(logs.get("size_bytes") or 0))),
         ("outputs", optional(said.get("outputs_digest")) or "none"),
         ("network", _traffic(block(said, "network"))),
+        ("could be read by", optional(said.get("readable_by"))),
         ("evidence", "signed by the node" if said.get("evidence") else "none: nothing may be billed"),
     ]
     return fact_table(*((name.replace("_", " "), value) for name, value in rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -16,12 +17,15 @@ from perak.app import jobs as use_cases
 from perak.app.effects import Effect
 from perak.domain.errors import InvalidInput, NotFound
 from perak.domain.lifecycle import JOB
+from perak.domain.secrets import WORKDIR_KEY
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Renter
 from perak.server.follow import KEEP_ALIVE_SECONDS, READ_BYTES_MAX, SEND_SECONDS_MAX, Place, follow
+from perak.server.identity import Vault
 from perak.server.logs import read_log
 from perak.server.paging import AskedPage
+from perak.server.secrets import sealed_for
 from perak.server.services import Services
 from perak.server.writes import reply, reply_page, write
 from perak.wire.api import Job, JobDetail, JobSubmit, Page
@@ -37,14 +41,26 @@ async def submit(body: JobSubmit, request: Request, caller: Renter) -> Response:
     """Queue a job and hold its money."""
     services = services_of(request)
     spec = parse_job(body.job, workdir_digest=body.workdir)
+    vault, key = services.identity.vault, body.workdir_key
+    workdir_key = None if key is None else partial(_sealed_key, vault, key)
 
     async def action(tx: PgTransaction) -> tuple[Job, Sequence[Effect]]:
         id, effects = await use_cases.submit(
-            tx, caller=caller, spec=spec, tree=body.job, new_id=services.context.new_id, now=clock.now()
+            tx,
+            caller=caller,
+            spec=spec,
+            tree=body.job,
+            new_id=services.context.new_id,
+            now=clock.now(),
+            workdir_key=workdir_key,
         )
         return await _job(tx, id, caller.project), effects
 
     return await write(request, action, project=caller.project, status=201)
+
+
+def _sealed_key(vault: Vault, key: str, job: str) -> bytes:
+    return sealed_for(vault, key.encode(), owner=job, name=WORKDIR_KEY)
 
 
 @router.get("", response_model=Page[Job])

@@ -130,10 +130,11 @@ async def get_secrets(lease: str, request: Request, node: SigningNode) -> Respon
     services = services_of(request)
     job = await _job(request, lease, node)
     async with services.db.transaction() as tx:
-        found = await tx.secrets.of_lease(project=job.project, job=job.job, names=list(job.secrets))
+        names = None if job.stopping else list(job.secrets)
+        found = await tx.secrets.of_lease(project=job.project, job=job.job, names=names)
         seal_key = await tx.nodes.seal_key(node)
     values = {each.name: unsealed(services.identity.vault, each) for each in found}
-    if missing := sorted(job.secrets - values.keys()):
+    if names is not None and (missing := sorted(job.secrets - values.keys())):
         raise NotFound(f"the secret {missing[0]} was removed since the job was submitted", code="no_secret")
     exchange = services.context.exchange.name
     envelope = seal(values, to=seal_key, exchange=exchange, node=node, lease=lease)

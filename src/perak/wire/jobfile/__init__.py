@@ -44,7 +44,6 @@ NOT_BUILT_YET = frozenset(
         "placement.regions",
         "placement.min_grade",
         "interruptible",
-        "encrypt",
         "limits.max_carbon",
     }
 )

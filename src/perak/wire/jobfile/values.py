@@ -399,7 +399,7 @@ def isolation_of(value: object) -> str:
 
 def recipient(value: object) -> str:
     """An age recipient (``age1...``); ``true`` stands for the renter's own, which the client puts in."""
-    if value is True:
+    if value in (True, "true"):
         return "own"
     if value == "own" or (isinstance(value, str) and re.fullmatch(r"age1[02-9ac-hj-np-z]{58}", value)):
         return str(value)

@@ -114,7 +114,8 @@ class LeasedJob:
     project: str
     job: str
     secrets: frozenset[str]
-    """Empty, too, once the run is to stop."""
+    stopping: bool
+    """Whether the run is to stop: then it is given no secrets any more."""
     workdir_digest: str | None
     input_digests: frozenset[str]
 
@@ -136,7 +137,8 @@ async def leased_job(connection: Any, lease: str, *, node: str) -> LeasedJob | N
     return LeasedJob(
         project=row["project_id"],
         job=row["id"],
-        secrets=frozenset() if row["stop_cause"] else frozenset(secrets),
+        secrets=frozenset(secrets),
+        stopping=row["stop_cause"] is not None,
         workdir_digest=row["workdir_digest"],
         input_digests=frozenset(
             each.digest for each in inputs if each.url.startswith("job:") and each.digest
