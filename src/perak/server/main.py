@@ -69,6 +69,9 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
 )
 @click.option("--public-url", envvar="PERAK_PUBLIC_URL", help="Where nodes reach it, if through a proxy.")
 @click.option(
+    "--replica-url", envvar="PERAK_REPLICA_URL", help="Where this very one of several replicas is reached."
+)
+@click.option(
     "--fund", default="0", help="What the default project gets at the first start.", show_default=True
 )
 @click.option(
@@ -176,6 +179,7 @@ def command(
     tls_key: Path | None,
     hosts: tuple[str, ...],
     public_url: str | None,
+    replica_url: str | None,
     fund: str,
     webhooks_to_private: bool,
     beat_seconds: float,
@@ -214,6 +218,7 @@ def command(
             tls_key=tls_key,
             tls_hosts=hosts,
             public_url=public_url,
+            replica_url=replica_url.rstrip("/") if replica_url else None,
             operator_key=os.environ.pop(OPERATOR_KEY_VARIABLE, None),
             fund=parse_money(fund),
             webhooks_to_private=webhooks_to_private,

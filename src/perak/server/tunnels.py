@@ -151,7 +151,7 @@ def _check(target: TunnelTarget) -> None:
         )
     if not target.terminals:
         raise Conflict(
-            "the provider of this job's node does not take terminals; `perak offer ls` shows who does, and "
-            "`placement` in the job file can ask for them",
+            "the provider of this job's node forbids terminals, or its agent can't enter sandboxes; "
+            "`perak offer show` says what an offer grants",
             code="no_terminals",
         )

@@ -242,6 +242,7 @@ class OfferQuote(Model):
     carbon_grams_per_hour: float | None
     carbon_source: str | None
     tier: str
+    grants: list[str] = []
     unenforced: dict[str, str]
     cloud_comparison: str | None = None
 
@@ -372,6 +373,7 @@ class Offer(Model):
     pythons: list[str]
     torch_variants: list[str] = []
     takes: list[str] = []
+    grants: list[str] = []
     left_out: dict[str, str] = {}
     tier: str
     runtime: str

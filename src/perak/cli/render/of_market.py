@@ -109,6 +109,7 @@ def offer(found: api.Offer) -> RenderableType:
         ("disk", f"{format_bytes(found.free_disk_bytes)} free of {format_bytes(found.disk_bytes)}"),
         ("price per GPU-hour", found.price_gpu or "not offered"),
         ("price per core-hour", found.price_cpu or "not offered"),
+        ("jobs may have", ", ".join(found.grants) or "no network, no terminals"),
         ("jobs may bring", ", ".join(found.takes) or "their work folder alone"),
         *_sandboxes(found),
     )

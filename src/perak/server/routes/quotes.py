@@ -58,6 +58,7 @@ def _on_offer(item: domain.OfferQuote) -> OfferQuote:
         carbon_grams_per_hour=item.carbon_grams_per_hour,
         carbon_source=item.carbon_source,
         tier=item.sandbox.tier,
+        grants=list(ask.grants),
         unenforced=item.sandbox.unenforced,
         cloud_comparison=item.cloud_comparison,
     )

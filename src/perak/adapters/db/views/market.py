@@ -221,6 +221,7 @@ def _offer(offer: MarketOffer) -> Offer:
         pythons=list(ask.pythons),
         torch_variants=list(ask.torch_variants),
         takes=list(ask.takes),
+        grants=list(ask.grants),
         left_out=ask.left_out,
         tier=ask.tier,
         runtime=ask.runtime,
