@@ -62,6 +62,8 @@ DRAIN_LOOK_SECONDS = 0.05
 RELEASE_TRIES = 30
 RELEASE_RETRY_SECONDS = 1.0
 """A run that was killed is gone within a second, unless its disk hangs."""
+TIERS_CHECK_SECONDS = 0.5
+"""How soon a sandbox tier that was just tried is offered, while there are others to try."""
 NO_ENERGY = Energy(joules=0.0, method="none: the run never started", uncertainty_percent=0.0)
 
 
@@ -616,7 +618,9 @@ class Node:
 
     async def _watch_offer(self) -> None:
         while True:
-            await asyncio.sleep(self.limits.offer_check_seconds)
+            tiers = self.work.tiers
+            known = tiers is None or tiers.known()
+            await asyncio.sleep(self.limits.offer_check_seconds if known else TIERS_CHECK_SECONDS)
             if self._offer is not None:
                 self._post_offer(again=False)
 

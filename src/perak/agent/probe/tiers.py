@@ -47,6 +47,10 @@ class Tiers:
         """Look at the other tiers in the background; the default one is known."""
         threading.Thread(target=self._look, name="tiers", daemon=True).start()
 
+    def known(self) -> bool:
+        """Whether every tier was looked at."""
+        return self._known.is_set()
+
     def offered(self) -> tuple[SandboxTier, ...]:
         """Those that passed so far, the default one first."""
         return tuple(

@@ -86,10 +86,9 @@ def check(
     sandbox: Sandbox, candidate: bwrap.Candidate, tier: Tier, *, run_tier: str | None, fresh: bool
 ) -> TierReport:
     """What holds in one tier of the sandbox, attacked or as remembered; `run_tier` None: its default one."""
+    if not fresh and (known := remembered(sandbox, candidate)) is not None:
+        return known
     host = sandbox.host
-    cache, key = _cache_folder(sandbox.state_dir), _key(candidate, host)
-    if not fresh and (remembered := _remembered(cache, key)) is not None:
-        return replace(remembered, runtime=candidate.runtime)
     unsure = TierReport(tier=tier, available=False, runtime=candidate.runtime)
     try:
         findings = checks.attack(sandbox, tier=run_tier)
@@ -105,8 +104,14 @@ def check(
         checks=findings.results,
         checked_at_ms=int(time.time() * 1000),
     )
-    _remember(cache, key, report)
+    _remember(_cache_folder(sandbox.state_dir), _key(candidate, host), report)
     return report
+
+
+def remembered(sandbox: Sandbox, candidate: bwrap.Candidate) -> TierReport | None:
+    """What was found of that program on this boot, as things are; None where nothing was, or it failed."""
+    found = _remembered(_cache_folder(sandbox.state_dir), _key(candidate, sandbox.host))
+    return None if found is None else replace(found, runtime=candidate.runtime)
 
 
 def _reason(findings: checks.Findings, host: Host) -> str:

@@ -32,9 +32,16 @@ def probe_tiers(sandbox: Sandbox, *, wanted: Collection[str] | None = None, fres
     May go on beside runs: each tier appears as soon as it is known. Takes one to three seconds for each
     runtime that is there; what is remembered of this boot takes none. `fresh`: check again all the same.
     """
+    tried: list[Runtime] = []
     for name, runtime in RUNTIMES.items():
-        if wanted is None or name in wanted:
-            sandbox.tiers = {**sandbox.tiers, name: _look(sandbox, runtime, fresh=fresh)}
+        if wanted is not None and name not in wanted:
+            continue
+        if (report := _known(sandbox, runtime, fresh=fresh)) is not None:
+            _note(sandbox, report)
+        else:
+            tried.append(runtime)
+    for runtime in tried:
+        _note(sandbox, _try(sandbox, runtime))
 
 
 def find_runtime(sandbox: Sandbox, runtime: Runtime) -> Candidate | None:
@@ -53,16 +60,29 @@ def why_not_here(sandbox: Sandbox, runtime: Runtime) -> str | None:
     return runtime.why_not() if sandbox.host.own_uids else NEEDS_ROOT
 
 
-def _look(sandbox: Sandbox, runtime: Runtime, *, fresh: bool) -> TierReport:
+def _note(sandbox: Sandbox, report: TierReport) -> None:
+    """Add to what the sandbox knows; always in one order, so that an offer doesn't change without a cause."""
+    found = {**sandbox.tiers, report.tier: report}
+    order = [name for name in found if name not in RUNTIMES] + [name for name in RUNTIMES if name in found]
+    sandbox.tiers = {name: found[name] for name in order}
+
+
+def _known(sandbox: Sandbox, runtime: Runtime, *, fresh: bool) -> TierReport | None:
+    """What can be said without starting anything; None: it has to be tried."""
     name: Tier = runtime.tier
     if reason := why_not_here(sandbox, runtime):
         return TierReport(tier=name, available=False, reason=reason)
     candidate = find_runtime(sandbox, runtime)
     if candidate is None:
         return TierReport(tier=name, available=False, reason=runtime.missing())
-    if reason := _what_ails(sandbox, name):
-        return TierReport(tier=name, available=False, reason=reason, runtime=candidate.runtime)
-    return default_probe.check(sandbox, candidate, name, run_tier=name, fresh=fresh)
+    return None if fresh else default_probe.remembered(sandbox, candidate)
+
+
+def _try(sandbox: Sandbox, runtime: Runtime) -> TierReport:
+    _, candidate = sandbox.host.runtimes[runtime.tier]
+    if reason := _what_ails(sandbox, runtime.tier):
+        return TierReport(tier=runtime.tier, available=False, reason=reason, runtime=candidate.runtime)
+    return default_probe.check(sandbox, candidate, runtime.tier, run_tier=runtime.tier, fresh=True)
 
 
 def _what_ails(sandbox: Sandbox, tier: Tier) -> str | None:
