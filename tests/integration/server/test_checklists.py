@@ -96,6 +96,18 @@ async def test_an_offer_on_a_checklist_that_fails_or_is_nowhere_is_refused(
     assert "has not sent" in notice
 
 
+async def test_only_the_last_ones_are_kept_and_those_that_something_names(
+    exchange: Running, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perak.adapters.db.checklists.KEPT_BY_NODE", 1)
+    named, old, new = (replace(checklist(), at=at) for at in (1, 2, 3))
+    await node.report(ChecklistPosted(checklist=named), offer_with(digest(named)))
+    await node.report(ChecklistPosted(checklist=old))
+    await node.report(ChecklistPosted(checklist=new))
+    for each, status in ((named, 200), (old, 404), (new, 200)):
+        assert (await exchange.client.get(f"/v1/checklists/{digest(each)}")).status_code == status
+
+
 async def test_a_limit_that_does_not_hold_is_no_reason_to_refuse(
     exchange: Running, node: ScriptedNode
 ) -> None:

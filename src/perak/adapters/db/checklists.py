@@ -17,10 +17,11 @@ insert into checklist (digest, node_id, tier, document, jws, posted_at) values (
 on conflict (digest, node_id) do nothing
 """
 
+BEYOND = "select digest from checklist where node_id = $1 order by posted_at desc, digest offset $2"
+
 FORGET = """
-delete from checklist where node_id = $1 and digest in (
-    select digest from checklist where node_id = $1 order by posted_at desc, digest offset $2
-) and not exists (select from lease where lease.node_id = $1 and lease.checklist = checklist.digest)
+delete from checklist where node_id = $1 and digest = any ($2)
+and not exists (select from lease where lease.node_id = $1 and lease.checklist = checklist.digest)
 and not exists (
     select from offer, jsonb_array_elements(offer.ask -> 'tiers') as offered (sandbox)
     where offer.node_id = $1 and sandbox ->> 'checklist' = checklist.digest
@@ -37,7 +38,8 @@ class PgChecklists:
     async def keep(self, *, node: str, checklist: Checklist, jws: str, now: datetime) -> None:
         text = canonical(checklist).decode()
         await self._db.execute(KEEP, digest(checklist), node, checklist.tier, text, jws, now)
-        await self._db.execute(FORGET, node, KEPT_BY_NODE)
+        if beyond := await self._db.fetch(BEYOND, node, KEPT_BY_NODE):
+            await self._db.execute(FORGET, node, [row["digest"] for row in beyond])
 
     async def of_node(self, node: str, *, digest: str) -> Checklist | None:
         text = await self._db.fetchval(
