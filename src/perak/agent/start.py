@@ -167,7 +167,7 @@ class Offer:
     _fitness: Fitness | None = None
     _check: threading.Thread | None = None
     _torch_variants: tuple[str, ...] = ()
-    _takes: tuple[str, ...] = ()
+    _brought: Brought | None = None
     _machine: Machine | None = None
     _tier: TierReport | None = None
     _pythons: tuple[str, ...] = ()
@@ -178,10 +178,8 @@ class Offer:
         self, sandbox: Sandbox, tier: TierReport, environments: EnvironmentMaker | None, brought: Brought
     ) -> None:
         """Take in what the machine has, and try every device in the sandbox, which takes some seconds."""
-        machine = probe_machine(self.settings.state_dir)
-        # What the caches may still grow by is no job's scratch.
-        self._machine = replace(machine, disk_bytes=max(0, machine.disk_bytes - brought.to_grow_bytes))
-        self._takes = brought.takes
+        self._brought = brought
+        self._machine = self._probe()
         self.tiers = Tiers(sandbox, wanted=self.settings.tiers)
         self.tiers.begin()
         self._tier = tier
@@ -206,7 +204,7 @@ class Offer:
         provider = self.provider()
         full = _room(self.settings.state_dir).keep()
         if self._machine.disk_bytes <= provider.reserve_disk_bytes:
-            self._machine = probe_machine(self.settings.state_dir)
+            self._machine = self._probe()
         machine = self._machine
         if self.returns and machine.disk_bytes <= provider.reserve_disk_bytes:
             # It may have runs, and evidence to report: that comes before the offer.
@@ -219,11 +217,17 @@ class Offer:
             tier=self._tier,
             pythons=self._pythons,
             torch_variants=self._torch_variants,
-            takes=self._takes,
+            takes=self._brought.takes if self._brought is not None else (),
             tiers=self.tiers.offered() if self.tiers is not None else (),
             left_out=left_out if full is None else {**left_out, "disk": full},
         )
         return ask if full is None else replace(ask, devices=(), price_cpu=None, price_gpu=None)
+
+    def _probe(self) -> Machine:
+        """The machine now. What the caches may still grow by is no job's scratch."""
+        machine = probe_machine(self.settings.state_dir)
+        to_grow_bytes = self._brought.to_grow_bytes if self._brought is not None else 0
+        return replace(machine, disk_bytes=max(0, machine.disk_bytes - to_grow_bytes))
 
     def _devices(self) -> tuple[list[Device], dict[str, str]]:
         """(those that are fit, why the others are not); a new one is checked in the background."""
