@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,12 @@ READ_BYTES = 256 * 1024
 UPLOAD_PART_BYTES = 5 * 2**20
 """The smallest part that S3 takes in a multipart upload; two of them are in memory at once."""
 UPLOAD_PARTS_AT_ONCE = 2
+
+LISTED_AT_ONCE = 1_000
+"""What S3 lists in one answer."""
+OWNER = "owner"
+"""Where the store says which exchange uses it."""
+SHARED = "shared"
 
 FULL = os.strerror(errno.ENOSPC)
 
@@ -113,6 +120,33 @@ class Blobs:
             await asyncio.to_thread(_sync, self._folder / _path(digest), self._folder)
         return checked.size_bytes, True
 
+    async def mark(self, owner: str) -> bool:
+        """Say who uses the store; False where another did too, which is noted for good."""
+        import obstore
+
+        try:
+            result = await obstore.get_async(self._store, OWNER)
+            found = bytes(await result.bytes_async()).decode()
+        except FileNotFoundError:
+            found = None
+        if found not in (owner, SHARED):
+            found = owner if found is None else SHARED
+            await obstore.put_async(self._store, OWNER, found.encode())
+        return found == owner
+
+    async def older(self, before: datetime) -> AsyncIterator[list[str]]:
+        """The digests of blobs that were stored before a time, some at once."""
+        import obstore
+
+        async for page in obstore.list(self._store, prefix="sha256", chunk_size=LISTED_AT_ONCE):
+            names = [item["path"].rpartition("/")[2] for item in page if item["last_modified"] < before]
+            yield [digest for name in names if _DIGEST.fullmatch(digest := f"sha256:{name}")]
+
+    async def clear_partial(self, before: datetime) -> None:
+        """Delete what uploads that a crash cut left in a local store; on S3 a lifecycle rule does."""
+        if self._folder is not None:
+            await asyncio.to_thread(_clear_partial, self._folder, before.timestamp())
+
     async def delete(self, digest: str) -> None:
         """Delete a blob; one that is not there is well."""
         import obstore
@@ -167,6 +201,14 @@ class _Checked:
                 "on the way, or changed meanwhile; send them again",
                 code="digest_mismatch",
             )
+
+
+def _clear_partial(folder: Path, before: float) -> None:
+    """The store writes to ``<name>#<number>`` and renames it in the end."""
+    for path in (folder / "sha256").glob("*/*#*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
 
 
 def _sync(path: Path, folder: Path) -> None:

@@ -18,6 +18,7 @@ from perak.server.keeping import evict
 from perak.server.logging import get_logger
 from perak.server.logs import archive_logs
 from perak.server.services import Services
+from perak.server.sweeping import sweep
 from perak.server.webhooks import deliver
 
 MARKET_LOOK_SECONDS = 2.0
@@ -47,6 +48,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "webhooks": deliver,
         "evict": evict,
         "logs": archive_logs,
+        "sweep": sweep,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
     try:

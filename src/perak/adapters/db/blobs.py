@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -62,11 +63,24 @@ class PgBlobs:
     async def lock(self, *, project: str, digest: str) -> None:
         """Be the only one who changes what the project has, and whether the blob's bytes are kept."""
         await self._db.execute("select from project where id = $1 for no key update", project)
-        await self._db.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", digest)
+        await self.lock_bytes(digest)
         # Whoever is about to refer to it is waited for, and seen by the next statement.
         await self._db.execute(
             "select from blob where project_id = $1 and digest = $2 for update", project, digest
         )
+
+    async def lock_bytes(self, digest: str) -> None:
+        """Be the only one who changes whether the blob's bytes are kept."""
+        await self._db.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", digest)
+
+    async def unnamed(self, digests: Sequence[str]) -> list[str]:
+        """Those of the digests that no project has."""
+        rows = await self._db.fetch(
+            """select digest from unnest($1::text[]) as asked (digest)
+            where not exists (select from blob where blob.digest = asked.digest)""",
+            digests,
+        )
+        return [row["digest"] for row in rows]
 
     async def wanted(self, digest: str) -> bool:
         """Whether any project has the blob."""
