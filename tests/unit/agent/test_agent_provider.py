@@ -81,3 +81,30 @@ def test_any_text_is_hours_or_refused(text: str) -> None:
         return
     assert 0 <= hours.start_minute < 1440
     assert 0 <= hours.end_minute <= 1440
+
+
+def test_room_and_places_for_what_jobs_bring_along() -> None:
+    found = parse(
+        "cache: {images: 40GB, inputs: 0}\nprivate_hosts: [Registry.LAN:5000, 10.0.0.7]\n"
+        "s3: {endpoint: https://s3.example.org/, region: eu-1}\n",
+        name="p.yaml",
+    )
+    assert (found.cache_images_bytes, found.cache_inputs_bytes) == (40 * 10**9, 0)
+    assert found.private_hosts == ("registry.lan:5000", "10.0.0.7")
+    assert (found.s3_endpoint, found.s3_region) == ("https://s3.example.org", "eu-1")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("private_hosts: registry.lan", "private_hosts"),
+        ("private_hosts: ['http://registry.lan']", "is no host"),
+        ("private_hosts: ['10.0.0.0/8']", "is no host"),
+        ("s3: {endpoint: 'ftp://x'}", "is no endpoint"),
+        ("s3: {region: 'EU 1'}", "is no region"),
+        ("cache: {images: much}", "cache.images"),
+    ],
+)
+def test_what_is_no_place_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ProviderFileError, match=said):
+        parse(text, name="p.yaml")

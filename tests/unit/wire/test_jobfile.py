@@ -117,6 +117,11 @@ def test_what_a_job_brings_in_and_reaches(monkeypatch: pytest.MonkeyPatch) -> No
         ({"inputs": {"../up": "s3://bucket/key"}}, "inputs"),
         ({"inputs": {"data": "https://example.org/without-digest"}}, "inputs.data"),
         ({"inputs": {"data": "http://example.org/x@sha256:" + "a" * 64}}, "inputs.data"),
+        ({"inputs": {"a//b": "s3://bucket/key"}}, "inputs.a//b"),
+        ({"inputs": {"data": "s3://bucket/a", "data/": "s3://bucket/b"}}, "inputs.data/"),
+        ({"inputs": {"data/": "s3://bucket/a", "data/deep/x": "s3://bucket/b"}}, "inputs.data/deep/x"),
+        ({"image": "debian:12", "python": "3.11"}, "python"),
+        ({"image": "debian:12", "run": None, "setup": "make ready"}, "run"),
         ({"network": {"allow": "example.org"}}, "network.allow[0]"),
         ({"network": {"allow": "*:443"}}, "network.allow[0]"),
         ({"placement": {"isolation": "wishful"}}, "placement.isolation"),
@@ -360,3 +365,9 @@ def test_the_shipped_schema_is_current() -> None:
     shipped = json.loads(jobfile.SCHEMA_FILE.read_text())
 
     assert shipped == jobfile.json_schema(), "run: python -m perak.wire.jobfile"
+
+
+def test_an_image_may_have_a_program_of_its_own() -> None:
+    spec = parse_job({"name": "x", "image": "debian:12"}, workdir_digest=None)
+    assert (spec.run, spec.image) == (None, domain.Image(name="debian:12"))
+    assert parse_job(spec_to_tree(spec), workdir_digest=None) == spec

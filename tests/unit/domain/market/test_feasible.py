@@ -10,7 +10,7 @@ import pytest
 
 from perak.domain.hardware.specs import SPECS
 from perak.domain.hardware.torch import known_variants
-from perak.domain.job import JobSpec, Limits, PythonEnvironment, Resources
+from perak.domain.job import Image, Input, JobSpec, Limits, PythonEnvironment, Resources
 from perak.domain.market.feasible import fitting_devices, misfits, model_fits, normal_model
 from perak.domain.offer import Device, Hours, Offer, OfferAsk
 
@@ -256,3 +256,25 @@ def test_a_node_whose_provider_lets_no_job_out_is_a_misfit_for_one_that_needs_th
     assert misfits(out, offer(grants=("network",)), now=NOW) == ()
     (misfit,) = misfits(out, offer(), now=NOW)
     assert (misfit.dimension, misfit.needed) == ("network", "models.example.org:443")
+
+
+def test_a_node_with_no_room_for_what_a_job_brings_is_a_misfit_that_names_it() -> None:
+    digest = "sha256:" + "0" * 64
+    brings = replace(
+        job(),
+        image=Image(name="debian:12", digest=digest),
+        inputs=(
+            Input(path="a", url="s3://bucket/key"),
+            Input(path="b", url="https://host.example/b", digest=digest),
+            Input(path="c", url="job:job-1@local", digest=digest),
+        ),
+    )
+
+    assert misfits(brings, offer(takes=("image", "https", "s3", "job")), now=NOW) == ()
+    found = misfits(brings, offer(takes=("https",)), now=NOW)
+    assert [(each.dimension, each.needed) for each in found] == [
+        ("image", "a container image"),
+        ("inputs", "an input by job"),
+        ("inputs", "an input by s3"),
+    ]
+    assert not any(each.now_only for each in found), "waiting does not help"
