@@ -39,6 +39,15 @@ int nvmlSystemGetDriverVersion(char *text, uint size) { snprintf(text, size, DRI
 int nvmlSystemGetCudaDriverVersion(int *version) { *version = CUDA; return 0; }
 int nvmlDeviceGetCount_v2(uint *count) { *count = CARDS; return 0; }
 int nvmlDeviceGetHandleByIndex_v2(uint index, int **card) { *card = &cards[index]; return index < CARDS ? 0 : 2; }
+#ifndef USED_CARD
+#define USED_CARD -1
+#endif
+int nvmlDeviceGetComputeRunningProcesses_v3(int *card, uint *count, void *found) {
+    (void)found;
+    uint used = *card == USED_CARD, room = *count;
+    *count = used;
+    return used > room ? 7 : 0; /* NVML_ERROR_INSUFFICIENT_SIZE */
+}
 int nvmlDeviceGetUUID(int *card, char *text, uint size) {
     snprintf(text, size, "GPU-00000000-0000-0000-0000-00000000000%d", *card);
     return 0;

@@ -304,9 +304,9 @@ CHECKS = (
     Check(
         name="device-memory-leftovers",
         attacks="What the run before it left in a GPU's memory",
-        judged="a second run reads none of the pattern with which a first has filled it",
+        judged="a second run reads none of the pattern that a first filled it with; in the default tier",
         limit="filesystem",
-        may_lack="GPU",
+        may_lack="an idle GPU",
     ),
     Check(
         name="refusal-to-die",

@@ -105,6 +105,7 @@ def test_a_device_that_hangs_is_left_out_and_its_check_is_ended(machine: Any, ru
     [
         ({}, "passed", "2 GPU(s)"),
         ({"LEAKY_CARD": 1}, "failed", "in the memory of GPU 1"),
+        ({"LEAKY_CARD": 1, "USED_CARD": 1}, "passed", "1 GPU(s)"),  # somebody's memory is not to be filled
         ({"library": False}, "not_run", "libcuda.so.1"),
     ],
 )

@@ -72,6 +72,13 @@ class Nvidia:
         millijoules = self._read(lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(found.handle))
         return None if millijoules is None else millijoules / 1000
 
+    def is_used(self, uuid: str) -> bool:
+        """Whether any process computes on the device now, as far as the driver tells."""
+        found = self._find(uuid)
+        if found is None:
+            return False
+        return bool(self._read(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(found.handle)))
+
     def power_watts(self, uuid: str) -> float | None:
         """The device's power now; None where it can't be read."""
         found = self._find(uuid)

@@ -18,10 +18,17 @@ _LIMITS = {"memory_bytes": 2048 * MIB, "disk_bytes": 64 * MIB, "pids_max": 64}
 
 
 def judge(lab: Lab, nvidia: Nvidia | None) -> CheckResult:
-    """Fill and look, in all devices that no run has now."""
+    """Fill and look, in all devices that nobody uses now.
+
+    In the default tier alone, which is tried before the agent has runs: the others are tried beside them.
+    """
+    if lab.tier is not None:
+        return CheckResult(
+            name=NAME, outcome="not_run", detail="tried once for all tiers, in the default one"
+        )
     uuids = _idle(lab, nvidia)
     if nvidia is None or not uuids:
-        why = "this machine has no GPU" if nvidia is None else "every GPU is in use by a run"
+        why = "this machine has no GPU" if nvidia is None else "every GPU is in use"
         return CheckResult(name=NAME, outcome="not_run", detail=why)
     try:
         access = nvidia.access(uuids)
@@ -50,11 +57,12 @@ def judge(lab: Lab, nvidia: Nvidia | None) -> CheckResult:
 
 
 def _idle(lab: Lab, nvidia: Nvidia | None) -> tuple[str, ...]:
-    """Devices of no run that has not ended: their memory is its own."""
+    """Devices on which nobody computes: somebody else's memory is not to be filled, be it another agent's."""
     if nvidia is None:
         return ()
     busy: set[str] = set()
     for status in lab.sandbox.find():
         if status.state in ("prepared", "running"):
             busy.update(lab.sandbox.load(status.run_id).env.get("CUDA_VISIBLE_DEVICES", "").split(","))
-    return tuple(each.device.uuid for each in nvidia.devices if each.device.uuid not in busy)
+    uuids = (each.device.uuid for each in nvidia.devices)
+    return tuple(uuid for uuid in uuids if uuid not in busy and not nvidia.is_used(uuid))
