@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from perak.agent.images.trees import Refused
+from perak.agent.images.unpacker import _unpack as unpack_layer
 from perak.domain import units
 from perak.domain.errors import DomainError
 from perak.domain.ids import new_id
@@ -33,6 +35,7 @@ from perak.wire.identity import (
     issue_node_certificate,
     verify_chain,
 )
+from perak.wire.images import Reference, parse_config, parse_manifest
 from perak.wire.invite import Invite
 from perak.wire.jobfile import parse_job
 from perak.wire.receipts import readable, receipt_file, sign_receipt, verify_receipt
@@ -139,6 +142,36 @@ def archive(data: bytes) -> None:
         finally:
             outside = [path for path in Path(folder).iterdir() if path.name != "inside"]
             assert not outside, f"it wrote outside its folder: {outside}"
+
+
+def layer(data: bytes) -> None:
+    """What the confined process does with a layer, without its confinement: it must need none."""
+    with tempfile.TemporaryDirectory(prefix="perak-fuzz-") as folder:
+        dest = Path(folder) / "inside" / "dest"
+        dest.mkdir(parents=True)
+        request = {"packed_bytes": len(data), "limit_bytes": TREE_BYTES_MAX, "limit_files": FILES_MAX}
+        request |= {"target": str(dest), "plain": False, "diff_id": None}
+        try:
+            unpack_layer(request, io.BytesIO(data))
+        finally:
+            outside = [path for path in Path(folder).iterdir() if path.name != "inside"]
+            assert not outside, f"it wrote outside its folder: {outside}"
+            assert [path.name for path in dest.parent.iterdir()] == ["dest"]
+
+
+def image_manifest(data: bytes) -> None:
+    refused = list[DomainError]()
+    for parse in (lambda: parse_manifest(data, architecture="amd64"), lambda: parse_config(data)):
+        try:
+            parse()
+        except DomainError as error:
+            refused.append(error)
+    if len(refused) == 2:
+        raise refused[0]
+
+
+def image_name(data: bytes) -> None:
+    assert ".." not in Reference.parse(_text(data)).manifest_path.split("/")
 
 
 def quantities(data: bytes) -> None:
@@ -298,6 +331,27 @@ TARGETS: Mapping[str, Target] = {
         (_tar(hostile=False), _tar(hostile=True), _tar(hostile=False)[:300], b"\x1f\x8b"),
         (DomainError, ArchiveError),
     ),
+    "layer": Target(
+        layer,
+        (
+            _tar(hostile=False),
+            _tar(hostile=True),
+            _tar(hostile=False)[:300],
+            b"\x28\xb5\x2f\xfd",
+            bytes(1024),
+        ),
+        (Refused,),
+    ),
+    "image_manifest": Target(
+        image_manifest,
+        (
+            b'{"config":{"digest":"sha256:%s","size":1},"layers":[]}' % (b"0" * 64),
+            b'{"manifests":[{"platform":{"os":"linux","architecture":"amd64"}}]}',
+            b'{"rootfs":{"diff_ids":[]},"config":{"Env":["A=b"],"Cmd":["sh"],"User":"x"}}',
+            b'{"config":' * 5000,
+        ),
+    ),
+    "image_name": Target(image_name, (b"docker.io/a/b:c", b"h:5000/a@sha256:" + b"0" * 64, b"a/../b", b"")),
     "quantities": Target(quantities, (b"1h30m", b"16GB..", b"0.40/h", b"250m", b"1e999999", b"nan", b"-1")),
     "event_id": Target(event_id, (b"1.2.3", b"999999999.0.0", b"0.0.0")),
 }
