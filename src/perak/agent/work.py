@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from perak.agent.probe.driver import DeviceAccess
     from perak.agent.probe.tiers import Tiers
     from perak.domain.hardware.torch import TorchChoice
+    from perak.wire.archive import NothingPacked
     from perak.wire.encryption import Encrypted
 
 RETRY_SECONDS = 1.0
@@ -138,7 +139,7 @@ class Work:
 
         Raises WorkFailed with the cause "outputs".
         """
-        from perak.wire.archive import ArchiveError, pack_outputs
+        from perak.wire.archive import ArchiveError, NothingPacked, pack_outputs
 
         with self._folder() as folder:
             archive = folder / "outputs.tar.gz"
@@ -146,8 +147,8 @@ class Work:
                 packed = pack_outputs(self.sandbox.work_folder(order.run), order.outputs, archive)
             except (ArchiveError, OSError, KeyError) as error:
                 raise WorkFailed("outputs", f"the outputs could not be collected: {error}") from None
-            if packed is None:
-                return None
+            if isinstance(packed, NothingPacked):
+                return _nothing(packed)
             sent = packed if order.encrypt_to is None else _encrypted(archive, order.encrypt_to)
             self._send(order, sent.digest, archive, is_wanted)
         return OutputBlob(
@@ -369,6 +370,15 @@ def _fits_a_variable(value: bytes) -> bool:
         return "\0" not in value.decode()
     except UnicodeDecodeError:
         return False
+
+
+def _nothing(packed: NothingPacked) -> OutputBlob | None:
+    """Why there are no outputs; None where nothing was there, which says it."""
+    if not packed.skipped:
+        return None
+    return OutputBlob(
+        digest=None, size_bytes=0, file_count=0, missing=packed.missing, skipped=_told(packed.skipped)
+    )
 
 
 def _told(skipped: tuple[str, ...]) -> tuple[str, ...]:

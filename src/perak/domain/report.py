@@ -80,13 +80,13 @@ class Metered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputBlob:
-    """The packed outputs of a run. `digest` is ``sha256:<hex>``.
+    """The packed outputs of a run. `digest` is ``sha256:<hex>``; None: all that was there is in `skipped`.
 
     `missing`: what the job named and did not leave; `skipped`: what it left and can't be taken, each with the
     reason (a pipe, a link out of the work folder).
     """
 
-    digest: str
+    digest: str | None
     size_bytes: int
     file_count: int
     missing: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from typing import Any
 
 from integration.app.conftest import RENTER, World
 from integration.app.test_way_of_a_job import exited, metered, started
-from perak.adapters.db.views.jobs import get_job_detail
+from perak.adapters.db.views.jobs import get_job_detail, outputs_of
 from perak.app import reports
 from perak.domain.job import JobSpec
 from perak.domain.report import Metered, OutputBlob, Report, RunExited
@@ -70,6 +70,15 @@ async def test_a_job_that_leaves_nothing_is_told_so_and_a_failed_one_is_not(worl
     assert warnings(await run(world, outputs=None)) == ["outputs not found: out/, never.txt"]
     assert warnings(await run(world, outputs=None, cause="cancelled", exit_code=None)) == []
     assert warnings(await run(world, names=(), outputs=None)) == []
+
+
+async def test_a_job_that_left_nothing_that_can_be_taken_is_told_why(world: World) -> None:
+    left = OutputBlob(digest=None, size_bytes=0, file_count=0, missing=("out/",), skipped=("out/p: a pipe",))
+    detail = await run(world, outputs=left)
+    assert warnings(detail) == ["outputs not found: out/", "outputs left out: out/p: a pipe"]
+    assert (detail.has_outputs, detail.runs[0].outputs_skipped) == (False, ["out/p: a pipe"])
+    async with world.db.connection() as connection:
+        assert await outputs_of(connection, detail.id) is None
 
 
 async def test_memory_that_is_not_known_is_none_and_not_zero(world: World) -> None:

@@ -18,7 +18,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from perak.wire.archive import ArchiveError, outputs, pack_outputs, pack_workdir, unpack
+from perak.wire.archive import (
+    ArchiveError,
+    NothingPacked,
+    Packed,
+    outputs,
+    pack_outputs,
+    pack_workdir,
+    unpack,
+)
 from perak.wire.archive.tree import check_limits
 
 MIB = 1024 * 1024
@@ -301,7 +309,7 @@ def test_outputs_take_what_the_patterns_name_and_report_the_rest(tmp_path: Path)
     )
     sink = io.BytesIO()
     packed = pack_outputs(root, ["out/", "./model.joblib", "logs/*.txt", "absent"], sink)
-    assert packed is not None
+    assert isinstance(packed, Packed)
     assert names_in(sink.getvalue()) == [
         "logs/x.txt",
         "model.joblib",
@@ -315,7 +323,8 @@ def test_outputs_take_what_the_patterns_name_and_report_the_rest(tmp_path: Path)
 
 def test_no_outputs_is_none_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "w").mkdir()
-    assert pack_outputs(tmp_path / "w", ["out/"], tmp_path / "out.tgz") is None
+    packed = pack_outputs(tmp_path / "w", ["out/"], tmp_path / "out.tgz")
+    assert packed == NothingPacked(missing=("out/",), skipped=())
     assert not (tmp_path / "out.tgz").exists()
 
 
@@ -336,8 +345,8 @@ def test_any_pattern_is_refused_or_finds_only_what_lies_inside(patterns: list[st
             packed = pack_outputs(root, patterns, sink)
         except ArchiveError:
             return
-        assert (packed is None) == (sink.getvalue() == b"")
-        if packed:
+        assert isinstance(packed, NothingPacked) == (sink.getvalue() == b"")
+        if isinstance(packed, Packed):
             assert set(names_in(sink.getvalue())) <= {"a", "a/b", "b", "a b", "a b/[a", "#a"}
 
 
@@ -354,7 +363,7 @@ def test_a_hostile_folder_gives_nothing_away(tmp_path: Path) -> None:
     sink = io.BytesIO()
     packed = pack_outputs(tmp_path / "w", ["out/"], sink)
 
-    assert packed is not None
+    assert isinstance(packed, Packed)
     assert names_in(sink.getvalue()) == ["out", "out/fine", "out/latest"]
     assert b"secret" not in gzip.decompress(sink.getvalue())
     assert len(packed.skipped) == 6
@@ -366,8 +375,17 @@ def test_an_output_root_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     write_tree(tmp_path / "host", {"shadow": b"secret"})
     (tmp_path / "w").mkdir()
     (tmp_path / "w" / "out").symlink_to(tmp_path / "host")
-    assert pack_outputs(tmp_path / "w", ["out/"], io.BytesIO()) is None
-    assert pack_outputs(tmp_path / "w", ["out/shadow"], io.BytesIO()) is None
+    assert isinstance(pack_outputs(tmp_path / "w", ["out/"], io.BytesIO()), NothingPacked)
+    assert isinstance(pack_outputs(tmp_path / "w", ["out/shadow"], io.BytesIO()), NothingPacked)
+
+
+def test_where_nothing_can_be_taken_the_reasons_are_told(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "pipe")
+    packed = pack_outputs(tmp_path, ["out/pipe"], tmp_path / "out.tgz")
+    assert isinstance(packed, NothingPacked)
+    assert packed.skipped == ("out/pipe: it is a named pipe",)
+    assert not (tmp_path / "out.tgz").exists()
 
 
 @pytest.mark.parametrize("swap_folder", [True, False])
@@ -402,7 +420,7 @@ def test_outputs_have_limits(tmp_path: Path) -> None:
 def test_only_folders_that_may_match_are_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_tree(tmp_path, {f"cache/{index}": b"" for index in range(50)} | {"out/a": b""})
     monkeypatch.setattr(outputs, "WALK_ENTRIES_MAX", 10)
-    assert pack_outputs(root, ["out/"], io.BytesIO()) is not None
+    assert isinstance(pack_outputs(root, ["out/"], io.BytesIO()), Packed)
     with pytest.raises(ArchiveError, match="more than 10 entries"):
         pack_outputs(root, ["**/a"], io.BytesIO())
 

@@ -117,7 +117,7 @@ class PgJobs:
     async def outputs(self, id: str, *, project: str) -> str | None:
         digest: str | None = await self._db.fetchval(
             """select run.outputs->>'digest' from run join job on job.id = run.job_id
-            where job.id = $1 and job.project_id = $2 and jsonb_typeof(run.outputs) = 'object'
+            where job.id = $1 and job.project_id = $2 and run.outputs->>'digest' is not null
             order by run.attempt desc limit 1""",
             id,
             project,

@@ -17,6 +17,7 @@ from perak.wire.archive.shared import (
     WORKDIR_BYTES_MAX,
     WORKDIR_FILES_MAX,
     ArchiveError,
+    NothingPacked,
     Packed,
 )
 from perak.wire.archive.unpacking import unpack
@@ -28,6 +29,7 @@ __all__ = [
     "WORKDIR_BYTES_MAX",
     "WORKDIR_FILES_MAX",
     "ArchiveError",
+    "NothingPacked",
     "Packed",
     "pack_outputs",
     "pack_workdir",

@@ -13,6 +13,7 @@ from perak.wire.archive.shared import (
     OUTPUTS_FILES_MAX,
     WALK_ENTRIES_MAX,
     ArchiveError,
+    NothingPacked,
     Packed,
     closing_fd,
     open_folder,
@@ -34,13 +35,12 @@ def pack_outputs(
     *,
     limit_bytes: int = OUTPUTS_BYTES_MAX,
     limit_files: int = OUTPUTS_FILES_MAX,
-) -> Packed | None:
+) -> Packed | NothingPacked:
     """Pack what matches `patterns` (`out/`, `model.joblib`, `logs/*.txt`) in a folder that a job wrote.
 
     Patterns start at `root`; a folder stands for all below it, `*` stays within one folder and `**` does not.
     The folder is not trusted: no link is followed at any time, and pipes, sockets, devices, links that lead
-    out and names that are not UTF-8 are left out and listed in `skipped`. Returns None, writing nothing, if
-    nothing matched.
+    out and names that are not UTF-8 are left out and listed in `skipped`. Writes nothing if nothing is left.
 
     Errors: `ArchiveError` for a pattern that leaves the folder, or outputs over a limit.
     """
@@ -56,14 +56,14 @@ def pack_outputs(
             advice="Let the job write less, or name fewer files under `outputs`.",
         )
         if not entries:
-            return None
+            return NothingPacked(missing=found.missing(wanted), skipped=found.report_skipped())
         packed = write_archive(root_fd, entries, dest)
     return Packed(
         digest=packed.digest,
         size_bytes=packed.size_bytes,
         file_count=packed.file_count,
         raw_bytes=packed.raw_bytes,
-        missing=tuple(pattern.text for pattern in wanted if pattern.text not in found.matched),
+        missing=found.missing(wanted),
         skipped=found.report_skipped(),
     )
 
@@ -119,6 +119,10 @@ class _Found:
         self._skipped_count += 1
         if len(self._skipped) < SKIPPED_SHOWN_MAX:
             self._skipped.append(f"{shown(name)}: {reason}")
+
+    def missing(self, wanted: Sequence[_OutputPattern]) -> tuple[str, ...]:
+        """The patterns that matched nothing."""
+        return tuple(pattern.text for pattern in wanted if pattern.text not in self.matched)
 
     def report_skipped(self) -> tuple[str, ...]:
         hidden = self._skipped_count - len(self._skipped)

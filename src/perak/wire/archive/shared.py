@@ -52,6 +52,14 @@ class Packed:
     skipped: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class NothingPacked:
+    """No archive was made, as nothing was there, or nothing that can be taken; the same lists say which."""
+
+    missing: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+
 def link_stays_inside(path: str, target: str) -> bool:
     """Whether a link at `path` cannot lead out of the tree, even through other links that pass this test.
 

@@ -30,7 +30,7 @@ select job.id, job.name, job.state, job.reason, job.exit_code, job.attempts, job
     {MONEY.format("held.amount")} as held
 from {{jobs}} job
 left join lateral (
-    select sum(run.cost)::bigint as cost, bool_or(run.outputs is not null) as has_outputs,
+    select sum(run.cost)::bigint as cost, bool_or(run.outputs->>'digest' is not null) as has_outputs,
         max(run.node_id) filter (where run.attempt = job.attempts) as latest_node
     from run where run.job_id = job.id
 ) runs on true
@@ -221,7 +221,7 @@ async def run_of_attempt(connection: Any, job: str, *, attempt: int | None) -> t
 async def outputs_of(connection: Any, job: str) -> str | None:
     """The digest of the outputs of the job's last run that has some."""
     digest: str | None = await connection.fetchval(
-        """select outputs->>'digest' from run where job_id = $1 and jsonb_typeof(outputs) = 'object'
+        """select outputs->>'digest' from run where job_id = $1 and outputs->>'digest' is not null
         order by attempt desc limit 1""",
         job,
     )
