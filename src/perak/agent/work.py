@@ -16,7 +16,7 @@ from perak.agent.sandbox import ImageRoot, Mount, RunSpec, Sandbox, SecretUse
 from perak.agent.sandbox.launch import PROXY_PORT
 from perak.domain.errors import DomainError, Unavailable
 from perak.domain.report import OutputBlob
-from perak.domain.secrets import WORKDIR_KEY
+from perak.domain.secrets import PER_RUN_BYTES_MAX, WORKDIR_KEY
 from perak.domain.units import format_bytes
 from perak.wire.session import LeaseOrder
 
@@ -193,12 +193,17 @@ class Work:
         """All that the lease is to have, by name."""
         for delay in _delays(self.transfer_attempts_max):
             try:
-                return self.blobs.fetch_secrets(order.lease)
+                found = self.blobs.fetch_secrets(order.lease)
             except Unavailable as error:
                 why = error.detail
                 time.sleep(delay)
             except (DomainError, OSError) as error:
                 raise WorkFailed("secrets", str(error)) from None
+            else:
+                if sum(map(len, found.values())) > PER_RUN_BYTES_MAX:
+                    detail = f"the job's secrets are larger than {PER_RUN_BYTES_MAX:,} bytes together"
+                    raise WorkFailed("secrets", detail)
+                return found
         raise WorkFailed("secrets", f"{why}; tried {self.transfer_attempts_max} times")
 
     def _inputs(self, order: LeaseOrder, say: Say) -> tuple[Mount, ...]:

@@ -99,6 +99,11 @@ async def _pinned(tx: Transaction, project: str, wanted: Input) -> Input:
             f"the input {wanted.path} names outputs of {named[:80]}, and this project has no such job with "
             "outputs; `perak ps -a` lists its jobs"
         )
+    if await tx.jobs.encrypted(named, project=project):
+        raise InvalidInput(
+            f"the input {wanted.path} names outputs of {named[:80]}, which are encrypted to their renter, so "
+            "that no node can read them; download them and send them along in the work folder"
+        )
     if wanted.digest not in (None, digest):
         raise InvalidInput(f"the input {wanted.path} names {wanted.digest}, and the outputs are {digest}")
     return replace(wanted, digest=digest)

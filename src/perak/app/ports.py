@@ -72,6 +72,10 @@ class JobStore(Protocol):
 
     async def started(self, id: str, *, state: str, now: datetime) -> None: ...
     async def event(self, id: str, *, kind: str, detail: str, now: datetime) -> None: ...
+    async def encrypted(self, id: str, *, project: str) -> bool:
+        """Whether the job's outputs are for its renter's key alone."""
+        ...
+
     async def outputs(self, id: str, *, project: str) -> str | None:
         """The digest of the outputs of the job's last run that has some; None: no such job, or none."""
 

@@ -9,6 +9,8 @@ from perak.domain.errors import InvalidInput
 VALUE_BYTES_MAX = 64 * 1024
 """A private key or a service account's file has some kilobytes. Linux takes 128 KiB in one variable of the
 environment, and a node has to look for each value in the job's log."""
+PER_RUN_BYTES_MAX = 256 * 1024
+"""Of all that one run is given: its shim, which the provider pays for, looks for every piece in the log."""
 PER_PROJECT_MAX = 200
 NAME_CHARACTERS_MAX = 64
 WORKDIR_KEY = "@workdir"

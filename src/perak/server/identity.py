@@ -10,15 +10,16 @@ import base64
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.fernet import Fernet, InvalidToken
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from perak.adapters.db.exchange import ExchangeRow, create_exchange, load_exchange
-from perak.adapters.db.upkeep import set_signing_chain
+from perak.adapters.db.upkeep import reseal, set_signing_chain
 from perak.app.records import ExchangeFacts, SignedReceipt
 from perak.domain.errors import Conflict, InvalidInput
 from perak.domain.receipt import Receipt, payload
@@ -44,10 +45,11 @@ class SecretFileError(InvalidInput):
 
 
 class Vault:
-    """Seals small secrets with the secret file's key (AES-128 and HMAC: Fernet)."""
+    """Seals small secrets with the secret file's first key (AES-128 and HMAC: Fernet); all of them open."""
 
-    def __init__(self, key: bytes) -> None:
-        self._fernet = Fernet(key)
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._fernet = MultiFernet([Fernet(key) for key in keys])
+        self.rotates = len(keys) > 1
 
     def seal(self, plain: bytes) -> bytes:
         return self._fernet.encrypt(plain)
@@ -61,6 +63,11 @@ class Vault:
                 "the exchange's keys were sealed with another secret file; give --secret-file the one of the "
                 "first start (by default exchange.secret in its state folder)"
             ) from None
+
+    def reseal(self, sealed: bytes) -> bytes:
+        """The same, sealed with the first key. Raises SecretFileError as `open` does."""
+        self.open(sealed)
+        return self._fernet.rotate(sealed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,10 @@ async def open_identity(connection: Any, settings: Settings, *, now: datetime) -
     row = await load_exchange(connection)
     if row is not None:
         _check_fixed(row.facts, settings)
-        identity = _opened(row, Vault(_read_secret(settings.secret_path)))
+        vault = Vault(_read_secret(settings.secret_path))
+        identity = _opened(row, vault)
+        if vault.rotates:
+            await reseal(connection, vault.reseal)
         return await _renewed(connection, identity, now=now), False
     vault = Vault(_make_secret(settings.secret_path))
     row = _new_row(settings, vault, now=now)
@@ -174,7 +184,7 @@ def _chain_pem(authority: Authority, key: SigningKey, *, now: datetime) -> str:
     return (to_pem(leaf) + authority.certificate_pem).decode()
 
 
-def _make_secret(path: Path) -> bytes:
+def _make_secret(path: Path) -> list[bytes]:
     """The secret of this file, made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -186,12 +196,13 @@ def _make_secret(path: Path) -> bytes:
         file.write(key + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    return key
+    return [key]
 
 
-def _read_secret(path: Path) -> bytes:
+def _read_secret(path: Path) -> list[bytes]:
+    """The keys of the file, a line each: the first seals, the others are those that it took the place of."""
     try:
-        mode, key = stat.S_IMODE(path.stat().st_mode), path.read_bytes().strip()
+        mode, keys = stat.S_IMODE(path.stat().st_mode), path.read_bytes().split()
     except OSError as error:
         raise SecretFileError(
             f"the secret file {path} can't be read ({error.strerror}), and the keys in this database are "
@@ -200,9 +211,9 @@ def _read_secret(path: Path) -> bytes:
     if mode & 0o077:
         raise SecretFileError(f"{path} can be read by others (mode {mode:04o}); run: chmod 600 {path}")
     try:
-        valid = len(base64.urlsafe_b64decode(key)) == SEED_BYTES
+        valid = bool(keys) and all(len(base64.urlsafe_b64decode(key)) == SEED_BYTES for key in keys)
     except ValueError:
         valid = False
     if not valid:
         raise SecretFileError(f"{path} is not a secret file of an exchange; restore it from a backup")
-    return key
+    return keys

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from cryptography.fernet import Fernet
 from server_world import Running, ScriptedNode, exited, now_ms, running_exchange, started
 
+from perak.domain.report import OutputBlob
 from perak.domain.secrets import PER_PROJECT_MAX, VALUE_BYTES_MAX, WORKDIR_KEY
+from perak.server.auth import new_secret
+from perak.server.identity import SecretFileError
 from perak.wire.encryption import Key
 from perak.wire.sealing import SealError, open_sealed
 
@@ -168,4 +172,54 @@ async def test_encryption_needs_a_recipient_and_a_key_and_the_key_goes_to_the_no
     async with exchange.services.db.transaction() as tx:
         await tx.secrets.forget_of_ended(limit=1000)
         assert await tx.connection.fetchval("select count(*) from job_secret") == 0
+    await node.close()
+
+
+async def test_the_exchanges_key_is_changed_without_losing_a_secret(
+    database_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "exchange" / "exchange.secret"
+    operator = new_secret()
+    once = {"Idempotency-Key": "once"}
+    async with running_exchange(database_url, file.parent, operator_key=operator) as first:
+        assert await put(first, "TOKEN", TOKEN) == 200
+        invite = await first.client.post("/v1/invites", json={}, headers=once)
+    old = file.read_text()
+    file.write_text(f"{Fernet.generate_key().decode()}\n{old}")
+    async with running_exchange(database_url, file.parent, operator_key=operator):
+        pass
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    async with running_exchange(database_url, file.parent, operator_key=operator) as last:
+        again = await last.client.post("/v1/invites", json={}, headers=once)
+        assert again.json() == invite.json()
+        node = await ScriptedNode.enrol(last)
+        await node.open()
+        order = await node.lease_of(await last.submit(secrets=["TOKEN"]))
+        envelope = (await node.request("GET", f"/v1/node/leases/{order.lease}/secrets")).content
+        name = last.services.context.exchange.name
+        values = open_sealed(envelope, key=node.seal, exchange=name, node=node.id, lease=order.lease)
+        assert values == {"TOKEN": TOKEN}
+        await node.close()
+    file.write_text(old)
+    with pytest.raises(SecretFileError):
+        async with running_exchange(database_url, file.parent, operator_key=operator):
+            pass
+
+
+async def test_encrypted_outputs_are_no_input(exchange: Running) -> None:
+    mine = Key.generate()
+    node = await ScriptedNode.enrol(exchange)
+    await node.open()
+    order = await node.lease_of(await exchange.submit(encrypt=mine.recipient, outputs=["out/"]))
+    made = b"age-encryption.org/v1\nciphertext"
+    digest = f"sha256:{hashlib.sha256(made).hexdigest()}"
+    path = f"/v1/node/leases/{order.lease}/outputs/{digest}"
+    assert (await node.request("PUT", path, content=made)).status_code == 201
+    blob = OutputBlob(digest=digest, size_bytes=len(made), file_count=1)
+    at = now_ms() - 1000
+    await node.report(started(order, at=at), exited(order, started_at=at, outputs=blob))
+    job = {"name": "next", "run": "true", "inputs": {"before": f"job:{order.job}"}}
+    answer = await exchange.client.post("/v1/jobs", json={"job": job})
+    assert answer.status_code == 400
+    assert "encrypted to their renter" in answer.json()["detail"]
     await node.close()

@@ -102,9 +102,9 @@ def test_tls_is_on_beyond_loopback(host: str, tls: bool) -> None:
 
 
 def test_another_secret_opens_nothing() -> None:
-    sealed = Vault(Fernet.generate_key()).seal(b"key")
+    sealed = Vault([Fernet.generate_key()]).seal(b"key")
     with pytest.raises(SecretFileError, match="another secret"):
-        Vault(Fernet.generate_key()).open(sealed)
+        Vault([Fernet.generate_key()]).open(sealed)
 
 
 def test_a_part_that_goes_on_dying_is_started_ever_later() -> None:

@@ -114,6 +114,7 @@ def test_what_a_job_brings_in_and_reaches(monkeypatch: pytest.MonkeyPatch) -> No
         ({"image": "x@sha256:12"}, "image.name"),
         ({"secrets": ["1BAD"]}, "secrets.1BAD"),
         ({"secrets": {"OK": "argument"}}, "secrets.OK"),
+        ({"secrets": ["TWICE"], "env": {"TWICE": "x"}}, "secrets.TWICE"),
         ({"inputs": {"../up": "s3://bucket/key"}}, "inputs"),
         ({"inputs": {"data": "https://example.org/without-digest"}}, "inputs.data"),
         ({"inputs": {"data": "http://example.org/x@sha256:" + "a" * 64}}, "inputs.data"),

@@ -114,6 +114,16 @@ class PgJobs:
             "insert into job_event (job_id, at, kind, detail) values ($1, $2, $3, $4)", id, now, kind, detail
         )
 
+    async def encrypted(self, id: str, *, project: str) -> bool:
+        """Whether the job's outputs are for its renter's key alone."""
+        return bool(
+            await self._db.fetchval(
+                "select spec->>'encrypt_to' is not null from job where id = $1 and project_id = $2",
+                id,
+                project,
+            )
+        )
+
     async def outputs(self, id: str, *, project: str) -> str | None:
         digest: str | None = await self._db.fetchval(
             """select run.outputs->>'digest' from run join job on job.id = run.job_id

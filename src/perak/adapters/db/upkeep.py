@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +19,30 @@ async def lock_start(connection: Any) -> None:
 async def set_signing_chain(connection: Any, *, chain: str) -> None:
     """Keep the renewed certificate of the key that signs receipts."""
     await connection.execute("update exchange set signing_chain = $1", chain)
+
+
+SEALED = (
+    ("exchange", "ca_key_sealed"),
+    ("exchange", "signing_key_sealed"),
+    ("webhook", "secret_sealed"),
+    ("secret", "sealed"),
+    ("job_secret", "sealed"),
+    ("idempotency", "body"),
+)
+"""Where what is sealed lies. Of replies only some are: a Fernet token begins as below."""
+
+
+async def reseal(connection: Any, again: Callable[[bytes], bytes]) -> None:
+    """Seal everything again, row by row, within the transaction of a start."""
+    for table, column in SEALED:
+        rows = await connection.fetch(
+            f"""select ctid, {column} as sealed from {table}
+            where substring({column} from 1 for 5) = 'gAAAA'"""
+        )
+        for row in rows:
+            await connection.execute(
+                f"update {table} set {column} = $2 where ctid = $1", row["ctid"], again(row["sealed"])
+            )
 
 
 async def forget_replies(connection: Any, *, before: datetime, limit: int) -> int:

@@ -16,6 +16,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Provider
 from perak.server.paging import AskedPage
+from perak.server.trail import Deed
 from perak.server.webhooks import check_url, new_secret
 from perak.server.writes import reply, write
 from perak.wire.api import Page, Webhook, WebhookCreate, WebhookCreated, WebhookDetail
@@ -61,7 +62,8 @@ async def add_webhook(new: WebhookCreate, request: Request, caller: Provider) ->
             )
         return WebhookCreated(id=id, url=new.url, events=events, created_at=now, secret=secret), ()
 
-    return await write(request, action, project=caller.project, status=201, secret=True)
+    deed = Deed(caller, "webhook.add")
+    return await write(request, action, project=caller.project, status=201, secret=True, deed=deed)
 
 
 @router.get("/webhooks/{webhook}", response_model=WebhookDetail)
@@ -94,7 +96,8 @@ async def remove_webhook(webhook: str, request: Request, caller: Provider) -> Re
         await tx.webhooks.delete(webhook, project=caller.project)
         return found, ()
 
-    return await write(request, action, project=caller.project)
+    deed = Deed(caller, "webhook.remove", subject=webhook)
+    return await write(request, action, project=caller.project, deed=deed)
 
 
 async def _own(connection: object, webhook: str, project: str) -> WebhookDetail:

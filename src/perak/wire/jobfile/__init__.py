@@ -6,7 +6,7 @@ as JSON. ``python -m perak.wire.jobfile`` writes the schema that is shipped besi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,10 @@ def _wrong_together(tree: Mapping[str, Any], where: Where) -> list[FieldError]:
         errors.append(
             where.error(("run",), "is missing: `setup` prepares for a script, not for an image's program")
         )
+    secrets, env = tree.get("secrets"), tree.get("env")
+    if isinstance(secrets, Iterable) and isinstance(env, Mapping):
+        twice = sorted(name for name in ([secrets] if isinstance(secrets, str) else secrets) if name in env)
+        errors += [where.error(("secrets", name), "is named in env, too; leave one out") for name in twice]
     if "python" in tree and "image" in tree:
         errors.append(
             where.error(("python",), "is the node's, and an image brings its own; leave one of them out")
