@@ -51,12 +51,13 @@ async def _match_page(
     by_id = {job.id: job for job in jobs}
     asks = {offer.id: offer.ask for offer in offers}
     plan = instant_match(jobs, offers, now=now)
-    # Wallets first, then offers: settlements lock them in this order too.
-    funded = [(a, await _fund(tx, by_id[a.job], a, now=now)) for a in plan.assignments]
+    # Wallets first, by project, then offers: settlements lock them in this order too.
+    by_wallet = sorted(plan.assignments, key=lambda part: by_id[part.job].project)
+    funded = {part.job: await _fund(tx, by_id[part.job], part, now=now) for part in by_wallet}
     return [
         part
-        for part, funding in funded
-        if funding is not None
+        for part in plan.assignments
+        if (funding := funded[part.job]) is not None
         and await _grant(tx, by_id[part.job], part, funding, ask=asks[part.offer], new_id=new_id, now=now)
     ]
 

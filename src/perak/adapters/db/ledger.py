@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -28,10 +28,10 @@ where wallet.kind = 'wallet' and wallet.project_id = $1 and escrow.kind = 'escro
 
 TRANSFERS = """
     insert into transfer (at, phase, kind, debit, credit, amount, pending_id, job_id, run_id)
-    select $1, part.* from unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
-        $7::bigint[], $8::text[], $9::text[]) as part
+    select $1, part.* from unnest($2::json[]) each, json_to_record(each) as part (phase text, kind text,
+        debit bigint, credit bigint, amount bigint, pending bigint, job text, run text)
 """
-"""$1 when, $2 to $9 the columns (`transfer_columns`), in whose order wallets are locked."""
+"""$1 when, $2 each NewTransfer as JSON, in whose order wallets are locked."""
 
 RELEASE = """
 insert into transfer (at, phase, kind, debit, credit, amount, pending_id, job_id)
@@ -118,11 +118,6 @@ def settlement_transfers(settled: SettledRun) -> list[NewTransfer]:
     if keep and rest:
         made.append(NewTransfer("pending", "hold", to.wallet, to.escrow, rest, None, job, None))
     return made
-
-
-def transfer_columns(transfers: Sequence[NewTransfer]) -> list[list[object]]:
-    """The transfers as TRANSFERS takes them, column by column."""
-    return [[getattr(transfer, f.name) for transfer in transfers] for f in fields(NewTransfer)]
 
 
 def capture_parts(held: Sequence[HeldFunds], cost: int) -> list[int]:

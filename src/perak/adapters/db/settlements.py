@@ -5,7 +5,7 @@ Every statement is a way to the database and back, and that is most of what a se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from perak.adapters.db.leases import from_ms
-from perak.adapters.db.ledger import TRANSFERS, settlement_transfers, transfer_columns
-from perak.app.records import Accounts, Engagement, HeldFunds, SettledRun, SettlementFacts
+from perak.adapters.db.ledger import TRANSFERS, NewTransfer, settlement_transfers
+from perak.app.records import Accounts, Engagement, HeldFunds, SettledRun, SettlementFacts, SignedReceipt
 from perak.domain.offer import OfferAsk
+from perak.domain.report import OutputBlob
 
 ASKS_KEPT = 256
 """Decoded asks that are kept: all settlements of an offer read the same one, until its node posts another."""
@@ -41,11 +42,11 @@ where lease.id = any ($1)
 WRITE = f"""
 with moved as ({TRANSFERS}
 ), ended as materialized (
-    select * from unnest($10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[],
-        $16::timestamptz[], $17::int[], $18::text[], $19::text[], $20::bigint[], $21::text[],
-        $22::timestamptz[], $23::text[], $24::text[], $25::text[], $26::bool[], $27::text[])
-    as ended (job, run, lease, offer, lease_state, run_state, until, exit_code, cause, detail, cost, outputs,
-        started_at, evidence_jws, job_state, reason, job_ended, node)
+    select ended.* from unnest($3::json[]) each, json_to_record(each) as ended (job text, run text,
+        lease text, offer text, node text, lease_state text, run_state text, job_state text, reason text,
+        job_ended bool,
+        started_at timestamptz, until timestamptz, exit_code int, cause text, detail text, cost bigint,
+        outputs jsonb, evidence_jws text)
 ), ended_lease as (
     update lease set state = ended.lease_state, ended_at = $1 from ended where lease.id = ended.lease
 ), freed as (
@@ -53,15 +54,16 @@ with moved as ({TRANSFERS}
     where device.offer_id = ended.offer and device.lease_id = ended.lease
 ), ended_run as (
     update run set state = ended.run_state, ended_at = ended.until, exit_code = ended.exit_code,
-        cause = ended.cause, detail = ended.detail, cost = ended.cost, outputs = ended.outputs::jsonb,
+        cause = ended.cause, detail = ended.detail, cost = ended.cost, outputs = ended.outputs,
         started_at = coalesce(run.started_at, ended.started_at), evidence_until = ended.until,
         evidence_jws = coalesce(ended.evidence_jws, run.evidence_jws)
     from ended where run.id = ended.run
 ), receipted as (
     insert into receipt (issued_at, id, project_id, provider_project_id, job_id, run_id, cost, energy_joules,
         carbon_grams, payload, jws)
-    select $1, signed.* from unnest($28::text[], $29::text[], $30::text[], $31::text[], $32::text[],
-        $33::bigint[], $34::float8[], $35::float8[], $36::jsonb[], $37::text[]) as signed
+    select $1, signed.* from unnest($4::json[]) each, json_to_record(each) as signed (id text, project text,
+        provider text, job text, run text, cost bigint, energy_joules float8, carbon_grams float8,
+        payload jsonb, jws text)
 ), stepped as (
     update job set state = ended.job_state, reason = ended.reason, exit_code = ended.exit_code,
         ended_at = case when ended.job_ended then $1 end,
@@ -71,9 +73,9 @@ with moved as ({TRANSFERS}
 insert into job_event (job_id, at, kind, detail)
 select job, $1, 'state', job_state || coalesce(': ' || reason, '') from ended
 """
-"""$1 to $9 are those of TRANSFERS. Offers take their parts back at the commit (schema, lease_gives_back)."""
-ENDED_COLUMNS = 18
-RECEIPT_COLUMNS = 10
+"""$1 and $2 are those of TRANSFERS, $3 and $4 each _Ended and _Receipt as JSON: a list of texts costs the
+exchange less than a list for each column, and the planner takes it for short. Offers take their parts back at
+the commit (schema, lease_gives_back)."""
 
 
 class PgSettlements:
@@ -86,13 +88,13 @@ class PgSettlements:
         return [found[at.lease.id] for at in of]
 
     async def write(self, settled: Sequence[SettledRun], *, now: datetime) -> None:
-        ordered = sorted(settled, key=lambda one: one.facts.accounts.wallet)
+        ordered = sorted(settled, key=lambda one: one.at.job.project)
         await self._db.execute(
             WRITE,
             now,
-            *transfer_columns([part for one in ordered for part in settlement_transfers(one)]),
-            *_columns((_ended(one) for one in ordered), ENDED_COLUMNS),
-            *_columns((_receipt(one) for one in ordered if one.receipt), RECEIPT_COLUMNS),
+            _json([part for one in ordered for part in settlement_transfers(one)]),
+            _json([_ended(one) for one in ordered]),
+            _json([_receipt(one, one.receipt) for one in ordered if one.receipt]),
         )
 
 
@@ -112,47 +114,79 @@ def _ask(text: str) -> OfferAsk:
     return msgspec.json.decode(text, type=OfferAsk)
 
 
-def _columns(rows: Iterable[tuple[object, ...]], count: int) -> list[list[object]]:
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return columns or [[] for _ in range(count)]
+def _json(rows: Sequence[NewTransfer | _Ended | _Receipt]) -> list[str]:
+    return [msgspec.json.encode(row).decode() for row in rows]
 
 
-def _ended(settled: SettledRun) -> tuple[object, ...]:
+class _Ended(msgspec.Struct, kw_only=True):
+    job: str
+    run: str
+    lease: str
+    offer: str
+    node: str
+    lease_state: str
+    run_state: str
+    job_state: str
+    reason: str | None
+    job_ended: bool
+    started_at: datetime | None
+    until: datetime
+    exit_code: int | None
+    cause: str
+    detail: str | None
+    cost: int
+    outputs: OutputBlob | None
+    evidence_jws: str | None
+
+
+class _Receipt(msgspec.Struct, kw_only=True):
+    id: str
+    project: str
+    provider: str
+    job: str
+    run: str
+    cost: int
+    energy_joules: float | None
+    carbon_grams: float | None
+    payload: dict[str, object]
+    jws: str
+
+
+def _ended(settled: SettledRun) -> _Ended:
     at, end = settled.at, settled.end
-    return (
-        at.job.id,
-        at.run.id,
-        at.lease.id,
-        at.lease.offer,
-        settled.lease_state,
-        settled.run_state,
-        from_ms(end.until_ms),
-        end.exit_code,
-        end.cause,
-        end.detail,
-        settled.money.cost,
-        None if end.outputs is None else msgspec.json.encode(end.outputs).decode(),
-        None if end.started_at_ms is None else from_ms(end.started_at_ms),
-        end.evidence_jws,
-        settled.job_state,
-        settled.reason,
-        settled.job_ended,
-        at.lease.node,
+    return _Ended(
+        job=at.job.id,
+        run=at.run.id,
+        lease=at.lease.id,
+        offer=at.lease.offer,
+        node=at.lease.node,
+        lease_state=settled.lease_state,
+        run_state=settled.run_state,
+        job_state=settled.job_state,
+        reason=settled.reason,
+        job_ended=settled.job_ended,
+        started_at=None if end.started_at_ms is None else from_ms(end.started_at_ms),
+        until=from_ms(end.until_ms),
+        exit_code=end.exit_code,
+        cause=end.cause,
+        detail=end.detail,
+        cost=settled.money.cost,
+        outputs=end.outputs,
+        evidence_jws=end.evidence_jws,
     )
 
 
-def _receipt(settled: SettledRun) -> tuple[object, ...]:
-    at, signed = settled.at, settled.receipt
-    assert signed is not None
-    return (
-        signed.id,
-        at.lease.project,
-        at.lease.provider,
-        at.job.id,
-        at.run.id,
-        settled.money.cost,
-        signed.energy_joules,
-        signed.carbon_grams,
-        signed.payload,
-        signed.jws,
+def _receipt(settled: SettledRun, signed: SignedReceipt) -> _Receipt:
+    at = settled.at
+    return _Receipt(
+        id=signed.id,
+        project=at.lease.project,
+        provider=at.lease.provider,
+        job=at.job.id,
+        run=at.run.id,
+        cost=settled.money.cost,
+        energy_joules=signed.energy_joules,
+        carbon_grams=signed.carbon_grams,
+        payload=signed.payload,
+        jws=signed.jws,
     )
