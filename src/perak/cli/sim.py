@@ -15,6 +15,7 @@ from perak.cli.app import App, Command, Group
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from perak.sim.forecast_error import ZoneError
     from perak.sim.shift import Outcome
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -51,6 +52,7 @@ def sim() -> None:
 @click.option("--max-wait-long", type=HOURS, default=24.0, show_default=True, metavar="H")
 @click.option("--short-below", type=HOURS, default=2.0, show_default=True, metavar="H")
 @click.option("--interruptible", is_flag=True, help="Jobs can be paused and go on.")
+@click.option("--learn-lengths", is_flag=True, help="Queues know the lengths of ended jobs alone.")
 @click.option(
     "--wait-price", type=HOURS, default=0.0, metavar="G", help="Grams an hour of waiting counts as."
 )
@@ -70,6 +72,7 @@ def shift(
     max_wait_long: float,
     short_below: float,
     interruptible: bool,
+    learn_lengths: bool,
     wait_price: float,
     mean_wait: float | None,
     watts_per_cpu: float,
@@ -98,6 +101,7 @@ def shift(
                 max_wait_short=max_wait_short,
                 max_wait_long=max_wait_long,
                 short_below=short_below,
+                learn_lengths=learn_lengths,
                 wait_price=sims.price(wait_price, watts_per_cpu=watts_per_cpu),
             )
             if mean_wait is not None and policy in PRICED:
@@ -113,6 +117,27 @@ def shift(
     app.emit(shown, lambda: _outcomes(outcomes))
     if plot is not None:
         app.say(f"Plot: {plot}")
+
+
+@sim.command(cls=Command, example="perak sim forecast --intensity 2022.csv.gz --zone AU-SA")
+@click.option("--intensity", type=FILE, required=True, help="CSV: a time, then g/kWh by zone; hourly.")
+@click.option("--zone", "zones", multiple=True, metavar="Z", help="Show these; all, unless given.")
+@click.pass_obj
+def forecast(app: App, intensity: Path, zones: tuple[str, ...]) -> None:
+    """Show how far forecasts of the next day are off, by zone.
+
+    Mean absolute errors in g/kWh of our forecast, of the day before, of the last hour going on, and of the
+    mean of seven days with decay. At each hour only those before it are known; all zones of the file teach.
+    """
+    with _needs_sim():
+        from pydantic import RootModel
+
+        from perak.sim.forecast_error import ZoneError, errors_by_zone
+        from perak.sim.traces import known_zones, read_intensity
+
+        trace = read_intensity(intensity)
+        errors = list(errors_by_zone(trace, known_zones(intensity, trace.zones, zones)))
+    app.emit(RootModel[list[ZoneError]](errors), lambda: _errors(errors))
 
 
 @contextmanager
@@ -140,4 +165,20 @@ def _outcomes(outcomes: list[Outcome]) -> Table:
             f"{each.max_wait_h:.2f}",
             f"{each.wait_price_g_per_h:.3g}",
         )
+    return table
+
+
+def _errors(errors: list[ZoneError]) -> Table:
+    from perak.cli.render.parts import new_table
+
+    table = new_table("ZONE", ">MEAN g/kWh", ">OURS", ">DAY BEFORE", ">LAST HOUR", ">WEEK'S MEAN")
+    for each in errors:
+        figures = (
+            each.mean_intensity,
+            each.ours,
+            each.seasonal_naive,
+            each.persistence,
+            each.decaying_profile,
+        )
+        table.add_row(each.zone, *(f"{figure:.1f}" for figure in figures))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 import numpy as np
 
@@ -19,6 +20,8 @@ MAX_WAIT_LONG_HOURS = 24.0
 SHORT_BELOW_HOURS = 2.0
 """The three as in GAIA's figure 8."""
 
+FIRST_GUESS_SHORT, FIRST_GUESS_LONG = 0.5, 4.0
+"""Times `short_below`: how long a job may run, as long as none of its queue has ended."""
 WAIT_PRICE_MAX = 1e5
 """Where the search for a price begins: at this price (g/kWh x CPU-hours an hour) nobody waits."""
 PRICE_STEPS = 24
@@ -36,6 +39,8 @@ class Setting:
     short_below: float = SHORT_BELOW_HOURS
     wait_price: float = 0.0
     """In g/kWh x hours of one CPU for an hour of waiting."""
+    learn_lengths: bool = False
+    """A queue knows the lengths of those of its jobs that have ended, and not of all in the trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,20 +94,25 @@ def shift(jobs: JobTrace, intensity: Floats, setting: Setting) -> Schedule:
     _check(jobs, intensity, setting)
     is_short = jobs.lengths < setting.short_below
     spans: list[Spans] = [()] * jobs.arrivals.size
-    for queue, max_wait in ((is_short, setting.max_wait_short), (~is_short, setting.max_wait_long)):
+    for queue, max_wait, first_guess in (
+        (is_short, setting.max_wait_short, setting.short_below * FIRST_GUESS_SHORT),
+        (~is_short, setting.max_wait_long, setting.short_below * FIRST_GUESS_LONG),
+    ):
         if not queue.any():
             continue
-        lengths = Lengths.of(jobs.lengths[queue])
-        for row in np.flatnonzero(queue):
+        known = _Known(jobs.lengths[queue], learn=setting.learn_lengths, first_guess=first_guess)
+        for row in np.flatnonzero(queue)[np.argsort(jobs.arrivals[queue], kind="stable")]:
             ask = Ask(
                 arrival=float(jobs.arrivals[row]),
                 cpus=float(jobs.cpus[row]),
                 max_wait=max_wait,
-                lengths=lengths,
+                lengths=known.at(float(jobs.arrivals[row])),
                 intensity=intensity,
                 wait_price=setting.wait_price,
             )
-            spans[row] = _spans(ask, float(jobs.lengths[row]), setting)
+            length = float(jobs.lengths[row])
+            spans[row] = _spans(ask, length, setting)
+            known.will_end(spans[row][-1][1], length)
     return Schedule(setting, jobs, tuple(spans), intensity)
 
 
@@ -150,6 +160,27 @@ def price_for_wait(jobs: JobTrace, intensity: Floats, setting: Setting, *, mean_
         if high - low < 1e-3 * high:
             break
     return high
+
+
+class _Known:
+    """What a queue knows of its jobs' lengths: those of all, or of the jobs that have ended by then."""
+
+    def __init__(self, lengths: Floats, *, learn: bool, first_guess: float) -> None:
+        self._learn = learn
+        self._running: list[tuple[float, float]] = []
+        self._ended: list[float] = []
+        self._lengths = Lengths.of([first_guess]) if learn else Lengths.of(lengths)
+
+    def at(self, now: float) -> Lengths:
+        if self._running and self._running[0][0] <= now:
+            while self._running and self._running[0][0] <= now:
+                self._ended.append(heappop(self._running)[1])
+            self._lengths = Lengths.of(self._ended)
+        return self._lengths
+
+    def will_end(self, at: float, length: float) -> None:
+        if self._learn:
+            heappush(self._running, (at, length))
 
 
 def _spans(ask: Ask, length: float, setting: Setting) -> Spans:

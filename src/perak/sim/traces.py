@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from perak.domain.carbon.shifting import Floats
 from perak.domain.errors import InvalidInput
 
 SECONDS_PER_HOUR = 3600
+ZONES_NAMED = 8
+"""Of those that a file has, in an error."""
 JOB_COLUMNS = ("arrival_s", "length_s", "cpus")
 _ALSO_CALLED = {"arrival_time": "arrival_s", "length": "length_s"}
 """As in GAIA's traces, whose times are seconds too."""
@@ -63,10 +66,7 @@ def read_jobs(path: Path) -> JobTrace:
 def read_intensity(path: Path, zone: str | None = None) -> IntensityTrace:
     """A CSV file, gzipped or not: times in the first column, a column of each zone; all of them, or one."""
     zones = _header(path)[1:]
-    if zone is not None and zone not in zones:
-        some = ", ".join(zones[:8]) + (" …" if len(zones) > 8 else "")
-        raise InvalidInput(f"{path}: there is no zone {zone!r}. It has {some}", code="no_such_zone")
-    wanted = zones if zone is None else [zone]
+    wanted = known_zones(path, zones, [] if zone is None else [zone])
     values = _numbers(path, [zones.index(name) + 1 for name in wanted])
     if (values < 0).any():
         row, column = np.argwhere(values < 0)[0]
@@ -74,6 +74,15 @@ def read_intensity(path: Path, zone: str | None = None) -> IntensityTrace:
             f"{path}, line {row + 2}: {wanted[column]} is below zero. Give g/kWh of every hour."
         )
     return IntensityTrace(tuple(wanted), values)
+
+
+def known_zones(path: Path, zones: Sequence[str], wanted: Sequence[str]) -> Sequence[str]:
+    """`wanted`, or all where nothing is. Raises InvalidInput for a zone that the file lacks."""
+    for zone in wanted:
+        if zone not in zones:
+            some = ", ".join(zones[:ZONES_NAMED]) + (" …" if len(zones) > ZONES_NAMED else "")
+            raise InvalidInput(f"{path}: there is no zone {zone!r}. It has {some}", code="no_such_zone")
+    return wanted or zones
 
 
 def window(series: Floats, *, start: int, hours: int | None) -> Floats:
