@@ -26,6 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from perak.domain.report import Body, LogChunk, Report
 from perak.wire.identity import Authority, issue_node_certificate, to_pem
 from perak.wire.invite import Invite
+from perak.wire.sealing import seal
 from perak.wire.session import (
     HELLO_TYPE,
     PATH,
@@ -64,12 +65,17 @@ class FakeExchange:
     arrived_at: list[float] = field(default_factory=list)
     workdirs: dict[str, bytes] = field(default_factory=dict)
     outputs: dict[str, bytes] = field(default_factory=dict)
+    secrets: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """By lease."""
+    secrets_that_fail: int = 0
+    secrets_asked: int = 0
     acknowledges: bool = True
     refusal: Refused | None = None
     ends_leases: bool = True
     sessions: int = 0
     ack: int = 0
     node_key: bytes = b""
+    seal_key: bytes = b""
     beats: int = 0
     answers_beats: bool = True
     enrolments: int = 0
@@ -203,12 +209,25 @@ class FakeExchange:
             return JSONResponse({"title": "no", "detail": "this invite was used"}, 403)
         self.enrolments += 1
         self.node_key = base64.urlsafe_b64decode(body["sign_key"] + "=")
+        self.seal_key = base64.urlsafe_b64decode(body["seal_key"] + "=")
         return JSONResponse({"node": NODE, "exchange": "test", "certificate_chain": self.certificate()}, 201)
 
     async def workdir(self, request: Request) -> Response:
         self._check_signed(request)
         data = self.workdirs.get(request.path_params["lease"])
         return Response(status_code=404) if data is None else Response(data)
+
+    async def give_secrets(self, request: Request) -> Response:
+        self._check_signed(request)
+        self.secrets_asked += 1
+        lease = request.path_params["lease"]
+        if self.secrets_that_fail > 0:
+            self.secrets_that_fail -= 1
+            return JSONResponse({"title": "not now"}, 503)
+        if lease not in self.secrets:
+            return JSONResponse({"title": "gone", "detail": "the secret TOKEN was removed"}, 404)
+        envelope = seal(self.secrets[lease], to=self.seal_key, exchange="test", node=NODE, lease=lease)
+        return JSONResponse({"sealed": envelope.sealed})
 
     async def put_outputs(self, request: Request) -> Response:
         self._check_signed(request)
@@ -240,6 +259,7 @@ async def fake_exchange(
             Route("/v1/exchange", exchange.exchange),
             Route("/v1/enrol", exchange.enrol, methods=["POST"]),
             Route("/v1/node/leases/{lease}/workdir", exchange.workdir),
+            Route("/v1/node/leases/{lease}/secrets", exchange.give_secrets),
             Route("/v1/node/leases/{lease}/outputs/{digest}", exchange.put_outputs, methods=["PUT"]),
             WebSocketRoute(PATH, exchange.session),
         ]
