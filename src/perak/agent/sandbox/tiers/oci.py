@@ -33,6 +33,9 @@ MASKED = (
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 """Both lists are those of Docker and Podman."""
 
+NOBODY = 65_534
+"""Who asks a runtime for its version: crun as root makes a folder in /run even for that."""
+
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -83,6 +86,7 @@ def find(name: str) -> Iterator[Candidate]:
     path = shutil.which(name, path=SEARCH)
     if path is None:
         return
+    nobody = NOBODY if os.geteuid() == 0 else None
     try:
         done = subprocess.run(
             [path, "--version"],
@@ -90,6 +94,9 @@ def find(name: str) -> Iterator[Candidate]:
             text=True,
             check=False,
             timeout=bwrap.VERSION_SECONDS,
+            user=nobody,
+            group=nobody,
+            extra_groups=None if nobody is None else [],
         )
     except (OSError, subprocess.TimeoutExpired):
         return
