@@ -45,29 +45,35 @@ class ReportCommitter:
         self._commit = commit
         self._context = context
         self._waiting: list[_Waiting] = []
-        self._workers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._working = 0
 
     async def __call__(self, node: str, reports: Sequence[Report]) -> int:
         """Apply a node's reports; the number of the last one that is durable. Raises as `apply_reports`."""
         answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         size = sum(len(report.jws) for report in reports)
         self._waiting.append(_Waiting(NodeReports(node, reports), size, answer))
-        if len(self._workers) < GROUPS_AT_ONCE:
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+        if self._working < GROUPS_AT_ONCE:
+            self._working += 1
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await answer
 
     async def _work(self) -> None:
-        while self._waiting:
-            group = self._next_group()
-            for one, answer in zip(group, await self._applied(group), strict=True):
-                if one.answer.done():
-                    continue  # The session is gone.
-                if isinstance(answer, Exception):
-                    one.answer.set_exception(answer)
-                else:
-                    one.answer.set_result(answer)
+        try:
+            while self._waiting:
+                group = self._next_group()
+                for one, answer in zip(group, await self._applied(group), strict=True):
+                    if one.answer.done():
+                        continue  # The session is gone.
+                    if isinstance(answer, Exception):
+                        one.answer.set_exception(answer)
+                    else:
+                        one.answer.set_result(answer)
+        finally:
+            # In the very step that saw that nothing waits: whoever comes after it starts another.
+            self._working -= 1
 
     def _next_group(self) -> list[_Waiting]:
         """The first that waits, and with it those that fit. A node whose session is new may wait twice."""
