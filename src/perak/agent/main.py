@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from perak.domain.isolation import ISOLATION
+from perak.domain.isolation import DEFAULT_TIER, ISOLATION
 
 if TYPE_CHECKING:
     from perak.agent.settings import AgentSettings
@@ -86,6 +86,10 @@ def tier_names(text: str | None) -> tuple[str, ...] | None:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if unknown := [name for name in names if name not in ISOLATION]:
         raise click.BadParameter(f"{unknown[0]!r} is no sandbox tier; they are {', '.join(ISOLATION)}")
+    if DEFAULT_TIER not in names:
+        raise click.BadParameter(
+            f"{DEFAULT_TIER} is the default, which jobs that ask for nothing get, so it can't be left out"
+        )
     return names
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perak.domain.isolation import ISOLATION, RANKS, choose_tier, suffices
-from perak.domain.offer import OfferAsk, SandboxTier
+from perak.domain.job import JobSpec, Resources
+from perak.domain.market.feasible import misfits
+from perak.domain.offer import Offer, OfferAsk, SandboxTier
 from perak.domain.plausible import Implausible, check_offer
+
+NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 
 offered_tiers = st.lists(st.sampled_from(sorted(RANKS)), unique=True).map(tuple)
 least_asked = st.none() | st.sampled_from(ISOLATION)
@@ -87,3 +92,31 @@ def test_tiers_that_can_not_be_are_refused(tiers: tuple[SandboxTier, ...], what:
     check_offer(ask(BUBBLEWRAP, replace(CRUN, checklist="sha256:" + "0" * 64)))
     with pytest.raises(Implausible, match=what):
         check_offer(ask(*tiers))
+
+
+@pytest.mark.parametrize(
+    ("least", "gpu_count", "said"),
+    [
+        ("crun", 0, None),
+        ("microvm", 0, "isolation: needs microvm or more, has bubblewrap, crun, gvisor"),
+        ("gvisor", 1, "isolation: needs gvisor or more, has bubblewrap, crun for GPU jobs"),
+    ],
+)
+def test_an_offer_without_the_isolation_says_what_it_has(
+    least: str, gpu_count: int, said: str | None
+) -> None:
+    offer = Offer(
+        id="offer-1",
+        version=1,
+        node="node-1",
+        node_name="one",
+        provider="project-1",
+        state="open",
+        ask=ask(BUBBLEWRAP, CRUN, GVISOR),
+        free_cpu_milli=1,
+        free_memory_bytes=1,
+        free_disk_bytes=1,
+    )
+    spec = JobSpec(name="job", run="true", isolation=least, resources=Resources(gpu_count=gpu_count))
+    found = [str(each) for each in misfits(spec, offer, now=NOW) if each.dimension == "isolation"]
+    assert found == ([said] if said else [])
