@@ -113,6 +113,16 @@ def test_many_layers_can_not_add_up_to_more(registry: RegistryServer, node: Node
     assert _half_made(node) == []
 
 
+def test_many_layers_can_not_add_up_to_more_bytes(registry: RegistryServer, node: NodeImages) -> None:
+    layers = [Layer().add(f"{number}", b"%d" % number * 60_000).tar for number in range(3)]
+
+    name = registry.push(build(layers), "bytes")
+    with pytest.raises(ImageRefused, match="bytes, which is the limit here"):
+        node.ensure(name, limits=ImageLimits(cache_bytes=10**9, image_bytes=150_000))
+
+    assert _half_made(node) == []
+
+
 def test_what_is_larger_than_the_node_takes_is_refused(registry: RegistryServer, node: NodeImages) -> None:
     small = ImageLimits(cache_bytes=10**9, image_bytes=100_000)
     name = registry.push(build([Layer().add("large", os.urandom(200_000)).tar]), "large")

@@ -214,18 +214,21 @@ def test_the_longest_unused_image_leaves_and_never_one_in_use(
 ) -> None:
     names = [
         registry.push(build([Layer().add("content", os.urandom(400_000)).tar]), f"evicted-{number}")
-        for number in range(3)
+        for number in range(4)
     ]
-    small = ImageLimits(cache_bytes=900_000)
-    roots = [Path(node.ensure(names[0]).root), Path(node.ensure(names[1]).root)]
+    small = ImageLimits(cache_bytes=2_200_000)
+    roots = [Path(node.ensure(name).root) for name in names[:3]]
     _make_old(node.state_dir)
-    newest = Path(node.ensure(names[2], limits=small, in_use=lambda: {roots[0].name}).root)
+    os.utime(roots[2].with_suffix(".json"), (2, 2))
+    newest = Path(node.ensure(names[3], limits=small, in_use=lambda: {roots[0].name}).root)
 
+    # To the 1.2 MB that are there come 400 kB packed, for which thrice as much is made free.
     assert roots[0].exists(), "a run uses it"
     assert not roots[1].exists()
+    assert roots[2].exists(), "no more is dropped than must be"
     assert newest.exists()
     layers = list((node.state_dir / "images/layers").glob("*/tree"))
-    assert len(layers) == 2, "its layer left with it"
+    assert len(layers) == 3, "its layer left with it"
 
 
 def test_an_image_without_a_digest_is_refused(node: NodeImages) -> None:

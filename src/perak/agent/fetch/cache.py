@@ -149,15 +149,19 @@ class Cache:
         self._record(key).unlink(missing_ok=True)
         remove_tree(self.path(key))
 
-    def evict(self, *, limit_bytes: int, in_use: set[str], used_bytes: int = 0) -> list[str]:
+    def is_idle(self, entry: Entry, in_use: set[str]) -> bool:
+        """Whether nobody uses it, and nobody is about to."""
+        return entry.key not in in_use and self._now() - entry.used_at >= GRACE_SECONDS
+
+    def evict(self, *, limit_bytes: int, in_use: set[str]) -> list[str]:
         """Drop the longest unused until the rest fits; never one in use, or of just now."""
         entries = self.entries()
-        total = used_bytes + sum(each.size_bytes for each in entries)
+        total = sum(each.size_bytes for each in entries)
         dropped = []
         for each in entries:
             if total <= limit_bytes:
                 break
-            if each.key not in in_use and self._now() - each.used_at >= GRACE_SECONDS:
+            if self.is_idle(each, in_use):
                 self.drop(each.key)
                 total -= each.size_bytes
                 dropped.append(each.key)

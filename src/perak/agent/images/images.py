@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ IMAGE_BYTES_MAX = 30 * 2**30
 """Unpacked. The largest of the usual CUDA images has 20 GB."""
 IMAGE_FILES_MAX = 600_000
 """A full Python stack with CUDA has some 150,000."""
+UNPACKED_TIMES = 3
+"""What layers take unpacked, about: room for so much is made before a pull."""
 ROOT_ENTRY_BYTES = 512
 """What a hard link and its share of a folder take, about."""
 
@@ -74,7 +76,8 @@ class Images:
         self._layers = Cache(self.root / "layers")
         self._roots = Cache(self.root / "roots")
         self.root.chmod(0o711)
-        self._unpacker = Unpacker(uid=uid, limits=Limits(bytes=limits.image_bytes, files=limits.files))
+        self._image_bytes = min(limits.image_bytes, limits.cache_bytes)
+        self._unpacker = Unpacker(uid=uid, limits=Limits(bytes=self._image_bytes, files=limits.files))
         self._reach = reach
         self._downloads = downloads
         self._limits = limits
@@ -119,7 +122,7 @@ class Images:
                 self._roots.add_source(found, source)
                 return self._image_root(key, found.record)
             record = self._merge(key, manifest, config, source, say)
-        self.tidy()
+        self._tidy()
         return self._image_root(key, record)
 
     def _manifest(self, registry: Registry, digest: str) -> Manifest:
@@ -136,11 +139,13 @@ class Images:
     def _pull(self, registry: Registry, manifest: Manifest, config: Config, source: str, say: Say) -> None:
         reference = registry.reference
         whole = sum(layer.size_bytes for layer in manifest.layers)
-        if whole > self._limits.image_bytes:
-            most = format_bytes(self._limits.image_bytes)
+        if whole > self._image_bytes:
+            most = format_bytes(self._image_bytes)
             raise ImageError(f"it has {format_bytes(whole)} packed, and {most} is the limit on this node")
         say(f"pulling {reference.source}: {len(manifest.layers)} layers, {format_bytes(whole)}")
+        self._tidy(to_come_bytes=whole * UNPACKED_TIMES)
         teller = Teller(say, f"pulling {reference.source}", whole)
+        unpacked_bytes = 0
         for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
             key = _hex(layer.digest)
             with self._layers.lock(key):
@@ -148,10 +153,13 @@ class Images:
                 if there is None or not there.may_be_given_to(reference.source):
                     self._fetch(registry, layer, teller)
                     if there is None:
-                        self._unpack(self._packed(registry, layer), layer, diff_id, source, say)
+                        left = self._image_bytes - unpacked_bytes
+                        self._unpack(self._packed(registry, layer), layer, diff_id, source, left, say)
                     else:
                         self._layers.add_source(there, source)
                     self._packed(registry, layer).unlink(missing_ok=True)
+                if (made := self._layers.find(key)) is not None:
+                    unpacked_bytes += made.size_bytes
             teller.done(layer.size_bytes)
 
     def _fetch(self, registry: Registry, layer: Blob, teller: Teller) -> None:
@@ -168,13 +176,16 @@ class Images:
         except DomainError as error:
             raise ImageError(f"its layer {layer.digest[:19]}: {error.detail}") from None
 
-    def _unpack(self, packed: Path, layer: Blob, diff_id: str, source: str, say: Say) -> None:
+    def _unpack(
+        self, packed: Path, layer: Blob, diff_id: str, source: str, left_bytes: int, say: Say
+    ) -> None:
         key = _hex(layer.digest)
         with self._layers.draft() as draft:
             (draft / "layer").mkdir(mode=0o711)
             (draft / "layer").chmod(0o711)
             try:
-                done = self._unpacker.unpack(
+                limits = Limits(bytes=left_bytes, files=self._limits.files)
+                done = replace(self._unpacker, limits=limits).unpack(
                     packed, self._unpacker.own(draft / "layer" / "tree"), diff_id=diff_id
                 )
             except Refused as error:
@@ -214,14 +225,21 @@ class Images:
             self._roots.adopt(target, key, record)
         return record
 
-    def tidy(self) -> None:
-        """Drop images, the longest unused first, until all fit; then layers that no image has."""
-        layers = {each.key: each.size_bytes for each in self._layers.entries()}
-        self._roots.evict(
-            limit_bytes=self._limits.cache_bytes, in_use=self._in_use(), used_bytes=sum(layers.values())
-        )
-        # Over the limit still: what a dropped image, or a pull that failed, left behind.
-        self._layers.evict(limit_bytes=self._limits.cache_bytes, in_use=self._needed())
+    def _tidy(self, *, to_come_bytes: int = 0) -> None:
+        """Drop layers that no image has, then images with theirs, the longest unused first, until all fit."""
+        limit_bytes = max(0, self._limits.cache_bytes - to_come_bytes)
+        in_use = self._in_use()
+        roots = self._roots.entries()
+        left_bytes = sum(each.size_bytes for each in roots)
+        self._layers.evict(limit_bytes=limit_bytes - left_bytes, in_use=self._needed())
+        for root in roots:
+            layers_bytes = sum(each.size_bytes for each in self._layers.entries())
+            if left_bytes + layers_bytes <= limit_bytes:
+                return
+            if self._roots.is_idle(root, in_use):
+                self._roots.drop(root.key)
+                left_bytes -= root.size_bytes
+                self._layers.evict(limit_bytes=limit_bytes - left_bytes, in_use=self._needed())
 
     def _drop_unsynced(self) -> None:
         """Layers that no root has made durable, of before the machine stopped: they may have holes."""
