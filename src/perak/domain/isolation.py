@@ -17,6 +17,8 @@ ISOLATION = ("bubblewrap", "crun", "runc", "gvisor", "microvm")
 """What a renter may ask for as the least."""
 
 DEFAULT_TIER = "bubblewrap"
+WITHOUT_SECRETS = frozenset({"microvm"})
+"""Tiers that can't be given secrets yet: a virtual machine has no descriptors of the node's."""
 
 
 def suffices(tier: str, least: str | None) -> bool:

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from perak.domain.hardware.specs import find_gpu
 from perak.domain.hardware.torch import choose_torch, driver_cuda_of
+from perak.domain.isolation import WITHOUT_SECRETS
 from perak.domain.job import JobSpec
 from perak.domain.offer import Device, Offer
 from perak.domain.units import format_bytes, format_money
@@ -115,6 +116,7 @@ def misfits(spec: JobSpec, offer: Offer, *, now: datetime) -> tuple[Misfit, ...]
         *_bring_misfits(spec, offer),
         *_grant_misfits(spec, offer),
         *_isolation_misfits(spec, offer),
+        *_secret_misfits(spec, offer),
         *_price_misfits(spec, offer),
     )
 
@@ -239,6 +241,15 @@ def _isolation_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
             available=(", ".join(has) or "none") + kind,
         ),
     )
+
+
+def _secret_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    if not spec.secrets or spec.isolation is None:
+        return ()
+    tier = offer.ask.tier_for(spec.isolation, with_devices=spec.resources.gpu_count > 0)
+    if tier not in WITHOUT_SECRETS:
+        return ()
+    return (Misfit(dimension="secrets", needed="secrets in the sandbox", available=f"none in {tier} yet"),)
 
 
 def _price_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:

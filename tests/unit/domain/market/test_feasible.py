@@ -10,9 +10,9 @@ import pytest
 
 from perak.domain.hardware.specs import SPECS
 from perak.domain.hardware.torch import known_variants
-from perak.domain.job import Image, Input, JobSpec, Limits, PythonEnvironment, Resources
+from perak.domain.job import Image, Input, JobSpec, Limits, PythonEnvironment, Resources, Secret
 from perak.domain.market.feasible import fitting_devices, misfits, model_fits, normal_model
-from perak.domain.offer import Device, Hours, Offer, OfferAsk
+from perak.domain.offer import Device, Hours, Offer, OfferAsk, SandboxTier
 
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)  # a Monday
 GIB = 2**30
@@ -278,3 +278,14 @@ def test_a_node_with_no_room_for_what_a_job_brings_is_a_misfit_that_names_it() -
         ("inputs", "an input by s3"),
     ]
     assert not any(each.now_only for each in found), "waiting does not help"
+
+
+def test_a_virtual_machine_is_no_place_for_a_job_with_secrets_yet() -> None:
+    plain = replace(job(), isolation="microvm")
+    secretive = replace(plain, secrets=(Secret(name="TOKEN"),))
+    both = offer(tiers=(SandboxTier(tier="bubblewrap"), SandboxTier(tier="microvm")))
+
+    assert misfits(plain, both, now=NOW) == ()
+    assert misfits(replace(secretive, isolation=None), both, now=NOW) == ()
+    (misfit,) = misfits(secretive, both, now=NOW)
+    assert (misfit.dimension, misfit.available) == ("secrets", "none in microvm yet")
