@@ -21,7 +21,9 @@ import pytest
 from fake_exchange import NODE, FakeExchange, fake_exchange
 from leases import order
 
+from perak.domain.checklist import digest as digest_of
 from perak.domain.report import (
+    ChecklistPosted,
     LogChunk,
     Metered,
     OfferPosted,
@@ -156,7 +158,12 @@ async def test_a_run_from_lease_to_release(exchange: FakeExchange, start: StartA
     assert last.started_at == began.started_at < last.ended_at
     assert last.energy_joules > 0
     assert last.energy_uncertainty_percent > 0
-    kinds = [type(each.body).__name__ for each in exchange.reports[1:]]
+    bodies = [each.body for each in exchange.reports]
+    named = {tier.checklist for tier in offer.offer.tiers}
+    sent = [digest_of(each.checklist) for each in bodies if isinstance(each, ChecklistPosted)]
+    assert named <= set(sent), "what the offer names was sent"
+    assert isinstance(bodies[0], ChecklistPosted), "and before the offer"
+    kinds = [type(each).__name__ for each in bodies if not isinstance(each, ChecklistPosted | OfferPosted)]
     assert kinds[0] == "RunStarted"
     assert kinds[-1] == "RunExited"
     proven = verify_chain(peek_header(exchange.reports[-1].jws).chain, at=datetime.now(UTC))
