@@ -146,13 +146,8 @@ def _forecasts(series: Floats, origins: Rows, weights: Floats) -> Floats:
 def _features_and_base(series: Floats, origins: Rows) -> tuple[Floats, Floats]:
     """What is known at each origin, as deviations in g/kWh; and the base forecast."""
     profile, deviations = _profile(series, origins)
-    long_profile, days = np.zeros_like(profile), np.zeros((origins.size, 1))
+    long_profile = _mean_of_days(series, origins, LONG_PROFILE_DAYS)
     day = sliding_window_view(series, DAY)
-    for back in range(1, LONG_PROFILE_DAYS + 1):
-        known = origins >= back * DAY
-        long_profile[known] += day[origins[known] - back * DAY]
-        days[known] += 1
-    long_profile /= days
     level = (profile.mean(axis=1) - long_profile.mean(axis=1))[:, None]
     features = [deviations, day[origins - WEEK] - profile, long_profile - profile, level]
     return np.concatenate(features, axis=1), _base(profile, deviations)
@@ -160,12 +155,18 @@ def _features_and_base(series: Floats, origins: Rows) -> tuple[Floats, Floats]:
 
 def _profile(series: Floats, origins: Rows) -> tuple[Floats, Floats]:
     """The mean of each of the next 24 hours of the day over seven days; the last day's deviations from it."""
-    day = sliding_window_view(series, DAY)
-    profile = np.zeros((origins.size, DAY))
-    for back in range(1, PROFILE_DAYS + 1):
-        profile += day[origins - back * DAY]
-    profile /= PROFILE_DAYS
-    return profile, day[origins - DAY] - profile
+    profile = _mean_of_days(series, origins, PROFILE_DAYS)
+    return profile, sliding_window_view(series, DAY)[origins - DAY] - profile
+
+
+def _mean_of_days(series: Floats, origins: Rows, most: int) -> Floats:
+    """The mean of each of the next 24 hours of the day over the last days, `most` or as many as are known."""
+    whole = -(-series.size // DAY) * DAY
+    by_day = np.pad(series, (0, whole - series.size)).reshape(-1, DAY)
+    # Sums over the days up to and with each hour, behind a day of zeros: a mean is the difference of two.
+    sums = sliding_window_view(np.concatenate([np.zeros(DAY), np.cumsum(by_day, axis=0).ravel()]), DAY)
+    days = np.minimum(origins // DAY, most)
+    return np.asarray((sums[origins] - sums[origins - days * DAY]) / days[:, None], dtype=np.float64)
 
 
 def _base(profile: Floats, deviations: Floats) -> Floats:
