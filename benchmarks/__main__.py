@@ -8,7 +8,19 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 
-GROUPS = ("latency", "burst", "api", "memory", "cli", "crash", "ledger", "fleet", "sandbox", "gaia", "eurosys24")
+GROUPS = (
+    "latency",
+    "burst",
+    "api",
+    "memory",
+    "cli",
+    "crash",
+    "ledger",
+    "fleet",
+    "sandbox",
+    "gaia",
+    "eurosys24",
+)
 """Each is a module here with a function `measure() -> Iterator[(metric, value, unit)]`."""
 
 
