@@ -139,7 +139,8 @@ OWNER_REFUSED = {"POST /v1/enrol", "PUT /v1/blobs/{digest}", "PUT /v1/node/lease
 
 
 _CLOCKED = re.compile(
-    r'"last_(seen|used_at)":("[^"]*"|null)|"state":"(online|suspected)"|"accepting":(true|false)|(?m:^: ping.*$)'
+    r'"last_(seen|used_at)":("[^"]*"|null)|"state":"(online|suspected)"|"accepting":(true|false)'
+    r"|(?m:^: ping.*$)"
 )
 """What goes on by itself while a slow machine asks."""
 
