@@ -40,6 +40,8 @@ async def test_an_image_without_a_digest_is_refused_with_the_way_to_pin(exchange
 
 
 async def test_the_receipt_names_the_image(exchange: Running, node: ScriptedNode) -> None:
+    kept = await exchange.client.put("/v1/secrets/REGISTRY", content=b"user:password")
+    assert kept.is_success, kept.text
     id = await run_to_its_end(
         exchange, node, with_outputs=False, image={"name": IMAGE, "credentials": "REGISTRY"}, run=None
     )
