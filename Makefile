@@ -47,8 +47,7 @@ integration: setup ## Run the tests against real processes, databases and sandbo
 	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) tests/integration
 
 acceptance: setup ## Run the tests of the whole, end to end
-	$(BIN)/pytest --ignore tests/acceptance/faults tests/acceptance
-	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile tests/acceptance/faults
+	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile tests/acceptance
 
 faults-full: setup ## Cut the network for 60 s and for 20 min, with default periods; takes half an hour
 	FAULTS_LENGTH=full $(BIN)/pytest --timeout=2400 tests/acceptance/faults/test_faults_cuts.py

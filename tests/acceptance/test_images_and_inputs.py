@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from benchmarks.local import perak_up
 
-from conftest import Shell
+from acceptance.conftest import Shell
 from integration.images.image_samples import Layer, build, busybox_layer
 from integration.images.image_world import RegistryServer, serve_registry
 
