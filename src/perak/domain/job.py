@@ -85,11 +85,43 @@ class Limits:
     """Micro-units per device-hour."""
     max_cost: int | None = None
     max_duration_seconds: int | None = None
+    max_carbon_grams: float | None = None
+    """Operational CO2e of all attempts together."""
 
     @property
     def duration_seconds(self) -> int:
         """The duration at which a run is ended."""
         return self.max_duration_seconds or MAX_DURATION_SECONDS_DEFAULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """What carbon and delay are worth: utility = value - cost - carbon_price x kg - delay_cost x h.
+
+    Money in micro-units. `name` is the preset that the prices are of, None where they were given one by one.
+    `value` None: `max_cost`, and where there is none the value is no bound.
+    """
+
+    name: str | None = None
+    carbon_price_per_kg: int = 0
+    delay_cost_per_hour: int = 0
+    value: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """When a deferrable job may begin and must have ended, in seconds after its submission."""
+
+    within_seconds: int
+    deadline_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """How much work a job is, as its renter declares it: `hours` on one `device` of a model that is known."""
+
+    device: str
+    hours: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,3 +159,12 @@ class JobSpec:
     """The least that will do, one of `perak.domain.isolation.ISOLATION`; None: the node's default."""
     encrypt_to: str | None = None
     """An age recipient, to whom work folder and outputs are encrypted."""
+    preference: Preference = field(default_factory=Preference)
+    """Without a word of the renter the cheapest offer is taken."""
+    start: Start | None = None
+    """None: as soon as there is an offer that fits."""
+    work: Work | None = None
+    regions: tuple[str, ...] = ()
+    """Regions in which the job may run, like ``EU``, ``DE`` or ``US-CA``; empty: anywhere."""
+    min_grade: str | None = None
+    """The least grade of a GPU, of `perak.domain.hardware.standing.GRADES`; None: any, ungraded too."""

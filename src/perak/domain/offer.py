@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from perak.domain.hardware.standing import UNGRADED, Standing
 from perak.domain.isolation import choose_tier, suffices
 
 GRANTS = ("network", "terminals")
@@ -143,3 +144,9 @@ class Offer:
     free_devices: tuple[Device, ...] = ()
     accepting: bool = True
     """The node is online and neither paused, drained nor suspected."""
+    standings: dict[str, Standing] = field(default_factory=dict)
+    """What the exchange knows of the devices, by UUID."""
+
+    def standing_of(self, device: Device) -> Standing:
+        """What is known of a device; of one that was never inspected, nothing."""
+        return self.standings.get(device.uuid, UNGRADED)
