@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from perak.domain.hardware.standing import UNGRADED, Standing
 from perak.domain.isolation import choose_tier, suffices
+from perak.domain.whereabouts import CLAIMED, Whereabouts
 
 GRANTS = ("network", "terminals")
 """What a provider may forbid: `network`, the addresses that a job names; `terminals`, commands, ssh and ports
@@ -146,6 +147,8 @@ class Offer:
     """The node is online and neither paused, drained nor suspected."""
     standings: dict[str, Standing] = field(default_factory=dict)
     """What the exchange knows of the devices, by UUID."""
+    where: Whereabouts = CLAIMED
+    """What supports the region that the ask claims."""
 
     def standing_of(self, device: Device) -> Standing:
         """What is known of a device; of one that was never inspected, nothing."""

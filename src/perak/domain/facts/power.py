@@ -18,3 +18,7 @@ GPU_TRAINING_SHARE = 0.66
 PUE_UNKNOWN = 1.56
 """Power drawn by a building over that of its computers, for an unknown site: the average of the Uptime
 Institute's global survey of 2024, as in Green Algorithms' defaults_PUE.csv."""
+
+NETWORK_KWH_PER_GB = 0.0019
+"""Of the internet's core and access networks for each GB: 0.06 in 2015, halving every two years (Aslan and
+others 2018, doi:10.1111/jiec.12630), carried on to 2025. An order of magnitude, and no more."""
