@@ -26,14 +26,17 @@ from perak.domain.report import (
     NODE_CAUSES,
     ChecklistPosted,
     Health,
+    Inspected,
     LogChunk,
     Metered,
+    NodeBody,
     OfferPosted,
     Report,
     RunExited,
     RunPreparing,
     RunRefused,
     RunStarted,
+    Wiped,
 )
 from perak.domain.units import billed_seconds, charge, format_money
 
@@ -135,7 +138,7 @@ class _Runs:
     async def lock(
         cls, tx: Transaction, reports: Sequence[Report], *, context: Context, now: datetime
     ) -> _Runs:
-        ids = {r.body.run for r in reports if not isinstance(r.body, OfferPosted | ChecklistPosted | Health)}
+        ids = {r.body.run for r in reports if not isinstance(r.body, NodeBody)}
         return cls(tx, await tx.leases.of_runs(sorted(ids)) if ids else {}, context=context, now=now)
 
     async def get(self, run: str) -> Engagement | None:
@@ -201,6 +204,8 @@ async def _apply(
         return []
     if isinstance(body, Health):
         await take_health(tx, node=node, health=body, at=_time(report.at), now=now)
+        return []
+    if isinstance(body, Inspected | Wiped):
         return []
     engagement = await runs.get(body.run)
     if engagement is None or not _is_current(engagement, node, body.lease, body.epoch):

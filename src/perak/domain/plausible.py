@@ -9,16 +9,27 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 
 from perak.domain.checklist import Checklist
 from perak.domain.errors import InvalidInput
+from perak.domain.hardware.inspection import (
+    MISMATCHES_KEPT_MAX,
+    SAMPLES_KEPT_MAX,
+    Check,
+    DeviceIdentity,
+    DeviceInspection,
+)
+from perak.domain.hardware.wipe import METHOD, WipeRecord
 from perak.domain.isolation import RANKS
 from perak.domain.offer import Device, Hours, OfferAsk
 from perak.domain.report import (
     ChecklistPosted,
     Health,
+    Inspected,
     LogChunk,
     Metered,
+    NodeBody,
     OfferPosted,
     OutputBlob,
     Report,
@@ -26,6 +37,7 @@ from perak.domain.report import (
     RunPreparing,
     RunRefused,
     RunStarted,
+    Wiped,
 )
 from perak.domain.units import BYTES_MAX, MONEY_MAX_MICROS
 
@@ -65,6 +77,10 @@ SENSORS_MAX = 2 * DEVICES_MAX
 """The cards, and as many sensors of the machine's own."""
 CELSIUS_LEAST, CELSIUS_MOST = -100.0, 250.0
 """What no room is colder than, and what no chip outlives."""
+SOAK_SECONDS_MAX = 30 * 86_400.0
+"""A month under load."""
+FIGURE_MAX = 1e15
+"""Of any check: counted errors, rates, temperatures."""
 INTEGER_MAX = 2**62
 """Sums of two still fit the database's 64 bits."""
 
@@ -85,7 +101,7 @@ def check_report(report: Report, *, now_ms: int) -> None:
     """Raises Implausible where the report says what can't be."""
     latest = now_ms + CLOCK_SKEW_SECONDS_MAX * 1000
     _number("at", report.at, 0, latest)
-    if not isinstance(report.body, OfferPosted | Health | ChecklistPosted):
+    if not isinstance(report.body, NodeBody):
         _name("run", report.body.run)
         _name("lease", report.body.lease)
     match report.body:
@@ -95,6 +111,10 @@ def check_report(report: Report, *, now_ms: int) -> None:
             _check_health(health)
         case ChecklistPosted(checklist=checklist):
             _check_checklist(checklist, latest=latest)
+        case Inspected(inspection=inspection):
+            _check_inspection(inspection, latest=latest)
+        case Wiped(record=record):
+            _check_wipe(record, latest=latest)
         case RunPreparing():
             pass  # Its detail is for people: `shown` bounds it.
         case RunStarted() as body:
@@ -214,6 +234,81 @@ def _check_checklist(checklist: Checklist, *, latest: int) -> None:
         _text(f"checklist.{result.name}", result.detail, REASON_CHARACTERS_MAX)
     if len({result.name for result in checklist.results}) < len(checklist.results):
         raise Implausible("checklist: two results are of the same check")
+
+
+def _check_inspection(inspection: DeviceInspection, *, latest: int) -> None:
+    """Names of checks may be newer than ours; no check comes twice, and none is passed without a value."""
+    _number("inspection.started_at", inspection.started_at, 0, latest)
+    _number("inspection.ended_at", inspection.ended_at, inspection.started_at, latest)
+    _number("inspection.version", inspection.version, 1, INTEGER_MAX)
+    _name("inspection.software", inspection.software)
+    _check_identity(inspection.identity)
+    _count("inspection.checks", inspection.checks, CHECKS_MAX)
+    for check in inspection.checks:
+        _check_check(check)
+    if len({each.name for each in inspection.checks}) < len(inspection.checks):
+        raise Implausible("inspection: two results are of the same check")
+    _count("inspection.mismatches", inspection.mismatches, MISMATCHES_KEPT_MAX)
+    for mismatch in inspection.mismatches:
+        _name("inspection.mismatches", mismatch.check)
+        for name, number in (
+            ("buffer", mismatch.buffer),
+            ("address", mismatch.address),
+            ("expected", mismatch.expected),
+            ("read", mismatch.read),
+            ("mask", mismatch.mask),
+        ):
+            _number(f"mismatches.{name}", number, 0, INTEGER_MAX)
+    _count("inspection.samples", inspection.samples, SAMPLES_KEPT_MAX)
+    for sample in inspection.samples:
+        _number("samples.at_seconds", sample.at_seconds, 0, SOAK_SECONDS_MAX)
+        _names("samples.throttle", sample.throttle, GRANTS_MAX)
+        for figure in (sample.clock_mhz, sample.memory_clock_mhz, sample.watts, sample.tflops):
+            if figure is not None:
+                _number("samples", figure, 0, FIGURE_MAX)
+        if sample.celsius is not None:
+            _number("samples.celsius", sample.celsius, CELSIUS_LEAST, CELSIUS_MOST)
+    _count("inspection.xids", inspection.xids, CHECKS_MAX)
+    for xid in inspection.xids:
+        _number("inspection.xids", xid, 0, EXIT_CODE_MAX)
+
+
+def _check_identity(identity: DeviceIdentity) -> None:
+    for field in fields(identity):
+        value = getattr(identity, field.name)
+        if isinstance(value, str):
+            _name(f"identity.{field.name}", value)
+        elif isinstance(value, tuple):
+            _names(f"identity.{field.name}", value, GRANTS_MAX)
+        elif value is not None:
+            _number(f"identity.{field.name}", value, 0, BYTES_MAX)
+
+
+def _check_check(check: Check) -> None:
+    _name("checks.name", check.name)
+    _name("checks.unit", check.unit)
+    _name("checks.source", check.source)
+    _text(f"checks.{check.name}", check.reason, REASON_CHARACTERS_MAX)
+    for number in (check.value, check.threshold, check.spread):
+        if number is not None:
+            _number(f"checks.{check.name}", number, -FIGURE_MAX, FIGURE_MAX)
+    if check.status == "passed" and check.value is None:
+        raise Implausible(f"inspection: {check.name} passed without a value; what is missing did not run")
+
+
+def _check_wipe(record: WipeRecord, *, latest: int) -> None:
+    _name("wipe.device", record.device)
+    _name("wipe.lease", record.lease)
+    _text("wipe.reason", record.reason, REASON_CHARACTERS_MAX)
+    if record.method != METHOD:
+        raise Implausible(f"wipe: {record.method[:60]!r} is more than overwriting can be: {METHOD}")
+    _number("wipe.started_at", record.started_at, 0, latest)
+    _number("wipe.ended_at", record.ended_at, record.started_at, latest)
+    for number in (
+        record.memory_bytes, record.memory_total_bytes, record.local_bytes, record.leftover_words,
+    ):  # fmt: skip
+        if number is not None:
+            _number("wipe", number, 0, BYTES_MAX)
 
 
 def _check_health(health: Health) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from perak.domain.checklist import Checklist
+from perak.domain.hardware.inspection import DeviceInspection
+from perak.domain.hardware.wipe import WipeRecord
 from perak.domain.offer import OfferAsk
 
 
@@ -163,16 +165,34 @@ class Health:
     sensors: tuple[Sensor, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """A device was inspected; the exchange grades it, and its passport keeps the digest."""
+
+    inspection: DeviceInspection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiped:
+    """The memory of a device was overwritten after a lease, or could not be."""
+
+    record: WipeRecord
+
+
 RunBody = RunPreparing | RunStarted | LogChunk | Metered | RunExited | RunRefused
 """What a node says of one run."""
-Body = OfferPosted | Health | ChecklistPosted | RunBody
-Evidence = Metered | RunExited | ChecklistPosted
+NodeBody = OfferPosted | Health | ChecklistPosted | Inspected | Wiped
+"""What it says of itself and its devices."""
+Body = NodeBody | RunBody
+Evidence = Metered | RunExited | ChecklistPosted | Inspected | Wiped
 """What is shown to others as proof, and therefore travels with the node's certificates."""
 
 REPORT_TYPES: dict[str, type[Body]] = {
     "offer_posted": OfferPosted,
     "health": Health,
     "checklist_posted": ChecklistPosted,
+    "inspected": Inspected,
+    "wiped": Wiped,
     "run_preparing": RunPreparing,
     "run_started": RunStarted,
     "log_chunk": LogChunk,
