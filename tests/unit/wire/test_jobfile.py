@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from perak.domain import job as domain
 from perak.domain.errors import NotSupportedYet
+from perak.domain.market.utility import PRESETS
 from perak.domain.units import MICROS
 from perak.wire import jobfile, yamltree
 from perak.wire.jobfile import JobFileError, blocks, load_job_file, parse_job, spec_to_tree, values
@@ -179,7 +180,7 @@ def test_a_missing_key_points_to_the_block_that_lacks_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "more",
-    [{"checkpoint": {}}, {"start": {}}, {"nodes": 2}, {"limits": {"max_carbon": "2kg"}}],
+    [{"checkpoint": {}}, {"nodes": 2}, {"interruptible": {"bid": "0.25/h"}}, {"interruptible": {}}],
     ids=lambda more: next(iter(more)),
 )
 def test_keys_that_are_not_built_are_refused_by_name(more: dict[str, Any]) -> None:
@@ -333,7 +334,22 @@ specs = st.builds(
         max_price=st.none() | st.integers(0, 10**12),
         max_cost=st.none() | st.integers(0, 10**12),
         max_duration_seconds=st.none() | st.integers(1, 10**6),
+        max_carbon_grams=st.none() | st.integers(0, 10**9).map(lambda milligrams: milligrams / 1000),
     ),
+    preference=st.sampled_from([domain.Preference(), *PRESETS.values()]) | st.builds(
+        domain.Preference,
+        carbon_price_per_kg=st.integers(0, 10**12),
+        delay_cost_per_hour=st.integers(0, 10**12),
+        value=st.none() | st.integers(0, 10**12),
+    ),
+    start=st.none() | st.builds(
+        domain.Start, within_seconds=st.integers(0, 10**5), deadline_seconds=st.none() | st.just(10**6)
+    ),
+    work=st.none() | st.builds(
+        domain.Work, device=st.sampled_from(["V100", "A100 SXM4 80GB", "cpu"]), hours=st.floats(0.001, 1000)
+    ),
+    regions=st.sampled_from([(), ("EU",), ("DE", "US-CA")]),
+    min_grade=st.none() | st.sampled_from(["A", "C"]),
     disconnect_grace_seconds=st.integers(0, 10**5),
     retry=st.builds(domain.Retry, max_attempts=st.integers(1, 20), on=st.sampled_from([(), ("node_lost",)])),
 )  # fmt: skip

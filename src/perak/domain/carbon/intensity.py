@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perak.domain.facts import grid
+from perak.domain.regions import normal_region
 
 WORLD = "WORLD"
 
-_ALIASES = {"UK": "GB", "EL": "GR", "USA": "US", "EUROPE": "EU"}
 _COUNTRIES = {region: (grams, year) for region, grams, year in grid.COUNTRIES}
 
 
@@ -28,8 +28,7 @@ def yearly_intensity(region: str) -> Intensity:
     What is not in the table counts as the larger region that contains it, in the end the world; the answer's
     `region` says which. So ``DE-BY`` is Germany, and ``moonbase`` is WORLD.
     """
-    head = region.strip().upper().replace("_", "-").partition("-")[0]
-    code = _ALIASES.get(head, head)
+    code = normal_region(region).partition("-")[0]
     if code in _COUNTRIES:
         grams, year = _COUNTRIES[code]
         return Intensity(region=code, grams_per_kwh=grams, source=grid.SOURCE, year=year)

@@ -12,6 +12,7 @@ from perak.domain.hardware.torch import choose_torch, driver_cuda_of
 from perak.domain.isolation import WITHOUT_SECRETS
 from perak.domain.job import JobSpec
 from perak.domain.offer import Device, Offer
+from perak.domain.regions import lies_in
 from perak.domain.units import format_bytes, format_money
 
 NAMES_MAX = 4096
@@ -113,6 +114,7 @@ def misfits(spec: JobSpec, offer: Offer, *, now: datetime) -> tuple[Misfit, ...]
         *_gpu_misfits(spec, offer),
         *_vector_misfits(spec, offer),
         *_python_misfits(spec, offer),
+        *_region_misfits(spec, offer),
         *_bring_misfits(spec, offer),
         *_grant_misfits(spec, offer),
         *_isolation_misfits(spec, offer),
@@ -206,6 +208,13 @@ def _python_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
         return ()
     has = ", ".join(offer.ask.pythons) or "none"
     return (Misfit(dimension="python", needed=spec.python.version, available=has),)
+
+
+def _region_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    if not spec.regions or any(lies_in(offer.ask.region, region) for region in spec.regions):
+        return ()
+    wanted = " or ".join(spec.regions)
+    return (Misfit(dimension="region", needed=wanted, available=offer.ask.region),)
 
 
 def _grant_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:

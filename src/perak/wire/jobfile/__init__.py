@@ -36,17 +36,7 @@ __all__ = [
 ERRORS_SHOWN_MAX = 20
 """More at once help nobody."""
 
-NOT_BUILT_YET = frozenset(
-    {
-        "checkpoint",
-        "start",
-        "prefer",
-        "placement.regions",
-        "placement.min_grade",
-        "interruptible",
-        "limits.max_carbon",
-    }
-)
+NOT_BUILT_YET = frozenset({"checkpoint", "interruptible"})
 """Keys of the design that this version refuses by name rather than ignore."""
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -163,7 +153,17 @@ def _split_unbuilt(tree: Mapping[str, Any], where: Where) -> tuple[list[FieldErr
     if isinstance(rest.get("nodes"), int) and rest["nodes"] > 1:
         errors.append(where.error(("nodes",), "more than one node is not supported yet; leave it out"))
         del rest["nodes"]
-    for name in ("limits", "resources", "python", "retry", "placement", "image", "network"):
+    for name in (
+        "limits",
+        "resources",
+        "python",
+        "retry",
+        "placement",
+        "image",
+        "network",
+        "prefer",
+        "start",
+    ):
         if isinstance(rest.get(name), Mapping):
             rest[name] = keep(rest[name], (name,))
     return errors, rest

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from perak.domain import job as domain
+from perak.wire.jobfile import wishes
+from perak.wire.jobfile.block import Block
 from perak.wire.jobfile.values import (
     ALLOWED_ADDRESSES_MAX,
     ATTEMPTS_MAX,
@@ -47,11 +49,6 @@ from perak.wire.jobfile.values import (
     text_of,
     whole,
 )  # fmt: skip
-
-
-class Block(BaseModel):
-    # Built when the first job is checked: all but a few commands import this module and check none.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Python(Block):
@@ -109,6 +106,9 @@ class Limits(Block):
     max_duration: Annotated[int, duration(1)] | None = Field(
         default=None, description="A run is ended after this time; 24h by default.", examples=["2h", "1h30m"]
     )
+    max_carbon: wishes.MaxCarbon | None = Field(
+        default=None, description="The most CO2e that the job may cause.", examples=["2kg"]
+    )
 
 
 class Retry(Block):
@@ -147,6 +147,15 @@ class Network(Block):
 class Placement(Block):
     isolation: Annotated[str, BeforeValidator(isolation_of, json_schema_input_type=str)] | None = Field(
         default=None, description="The least isolation that will do.", examples=["gvisor"]
+    )
+    regions: wishes.Regions = Field(
+        default=(),
+        max_length=wishes.REGIONS_MAX,
+        description="Regions in which it may run; anywhere by default. EU holds its member states.",
+        examples=[["EU", "US-CA"]],
+    )
+    min_grade: wishes.MinGrade | None = Field(
+        default=None, description="The least grade of a GPU; ungraded ones, too, by default.", examples=["B"]
     )
 
 
@@ -217,6 +226,18 @@ class Job(Block):
         examples=["5m", 0],
     )
     retry: Retry = Field(default_factory=Retry, description="How often, and for what, to run again.")
+    prefer: wishes.PreferOrPreset | None = Field(
+        default=None,
+        description="What carbon and delay are worth: a preset, or prices; the cheapest by default.",
+        examples=["balanced", {"carbon_price": "0.10/kg", "delay_cost": "0.50/h", "value": "6.00"}],
+    )
+    start: wishes.Start | None = Field(
+        default=None, description="Let the job wait for a better price or cleaner power; at once by default."
+    )
+    work: wishes.Work | None = Field(
+        default=None,
+        description="How much work the job is, where its renter knows; other devices' times follow from it.",
+    )
 
 
 BLOCKS: dict[KeyPath, type[Block]] = {
@@ -228,6 +249,9 @@ BLOCKS: dict[KeyPath, type[Block]] = {
     ("image",): Image,
     ("network",): Network,
     ("placement",): Placement,
+    ("prefer",): wishes.Prefer,
+    ("start",): wishes.Start,
+    ("work",): wishes.Work,
 }
 EXAMPLE = "`name: hello` and `run: echo hello`"
 
@@ -246,6 +270,7 @@ def spec_of(model: Job, workdir_digest: str | None) -> domain.JobSpec:
             max_price=model.limits.max_price,
             max_cost=model.limits.max_cost,
             max_duration_seconds=model.limits.max_duration,
+            max_carbon_grams=model.limits.max_carbon,
         ),
         disconnect_grace_seconds=model.disconnect_grace,
         retry=domain.Retry(max_attempts=model.retry.max_attempts, on=model.retry.on),
@@ -255,6 +280,11 @@ def spec_of(model: Job, workdir_digest: str | None) -> domain.JobSpec:
         network_allow=model.network.allow,
         isolation=model.placement.isolation,
         encrypt_to=model.encrypt,
+        preference=wishes.preference(model.prefer),
+        start=wishes.start(model.start),
+        work=wishes.work(model.work),
+        regions=model.placement.regions,
+        min_grade=model.placement.min_grade,
     )
 
 

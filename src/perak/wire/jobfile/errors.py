@@ -76,6 +76,8 @@ def as_field_error(details: ErrorDetails, where: Where) -> FieldError:
     kind = details["type"]
     if kind == "extra_forbidden":
         return where.error(path, _unknown_key(path))
+    if kind == "missing" and len(path) > 1:
+        return where.error(path, "is missing; this block needs it")
     if kind == "missing":
         return where.error(path, "is missing; a job file needs at least " + EXAMPLE)
     if kind in ("model_type", "model_attributes_type", "dict_type"):

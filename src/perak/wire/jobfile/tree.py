@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from perak.domain import job as domain
 from perak.domain import units
+from perak.domain.market.utility import PRESETS
+
+T = TypeVar("T")
 
 
 def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
@@ -22,7 +26,11 @@ def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
         "secrets": {each.name: each.kind for each in spec.secrets},
         "inputs": {each.path: _source(each) for each in spec.inputs},
         "network": {"allow": list(spec.network_allow)} if spec.network_allow else None,
-        "placement": {"isolation": spec.isolation} if spec.isolation else None,
+        "placement": {
+            "isolation": spec.isolation,
+            "regions": list(spec.regions),
+            "min_grade": spec.min_grade,
+        },
         "encrypt": spec.encrypt_to,
         "python": spec.python and {"version": spec.python.version, "packages": list(spec.python.packages)},
         "resources": {
@@ -39,9 +47,17 @@ def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
             "max_price": _optional(spec.limits.max_price, lambda micros: f"{units.format_money(micros)}/h"),
             "max_cost": _optional(spec.limits.max_cost, units.format_money),
             "max_duration": _optional(spec.limits.max_duration_seconds, _duration_text),
+            "max_carbon": _optional(spec.limits.max_carbon_grams, _grams_text),
         },
         "disconnect_grace": _duration_text(spec.disconnect_grace_seconds),
         "retry": {"max_attempts": spec.retry.max_attempts, "on": list(spec.retry.on)},
+        "prefer": _prefer(spec.preference),
+        "start": spec.start
+        and {
+            "within": _duration_text(spec.start.within_seconds),
+            "deadline": _optional(spec.start.deadline_seconds, _duration_text),
+        },
+        "work": spec.work and {"device": spec.work.device, "hours": spec.work.hours},
     }
     if not resources.gpu_count:
         for key in ("gpu", "gpu_count", "gpu_memory"):
@@ -54,6 +70,20 @@ def _image(image: domain.Image | None) -> str | dict[str, Any] | None:
         return None
     name = f"{image.name}@{image.digest}" if image.digest else image.name
     return {"name": name, "credentials": image.credentials} if image.credentials else name
+
+
+def _prefer(wanted: domain.Preference) -> str | dict[str, Any] | None:
+    """The preset's name where its prices are still those that the job was given."""
+    value = _optional(wanted.value, units.format_money)
+    if wanted.name is not None and PRESETS.get(wanted.name) == replace(wanted, value=None):
+        return {"preset": wanted.name, "value": value} if value else wanted.name
+    if wanted == domain.Preference():
+        return None
+    return {
+        "carbon_price": f"{units.format_money(wanted.carbon_price_per_kg)}/kg",
+        "delay_cost": f"{units.format_money(wanted.delay_cost_per_hour)}/h",
+        "value": value,
+    }
 
 
 def _source(each: domain.Input) -> str:
@@ -81,7 +111,11 @@ def _duration_text(seconds: int) -> str:
     return f"{seconds}s"
 
 
-def _optional(value: int | None, show: Callable[[int], str]) -> str | None:
+def _grams_text(grams: float) -> str:
+    return f"{grams:.6f}".rstrip("0").rstrip(".") + "g"
+
+
+def _optional(value: T | None, show: Callable[[T], str]) -> str | None:
     return None if value is None else show(value)
 
 

@@ -289,3 +289,11 @@ def test_a_virtual_machine_is_no_place_for_a_job_with_secrets_yet() -> None:
     assert misfits(replace(secretive, isolation=None), both, now=NOW) == ()
     (misfit,) = misfits(secretive, both, now=NOW)
     assert (misfit.dimension, misfit.available) == ("secrets", "none in microvm yet")
+
+
+def test_a_job_runs_only_in_its_regions() -> None:
+    in_union = replace(job(), regions=("EU", "US-CA"))
+
+    assert misfits(in_union, offer(region="DE"), now=NOW) == ()
+    (misfit,) = misfits(in_union, offer(region="CH"), now=NOW)
+    assert str(misfit) == "region: needs EU or US-CA, has CH"
