@@ -24,6 +24,8 @@ from perak.domain.hardware.specs import SPECS, find_gpu
         ("V100", None, "V100 SXM2 16GB"),
         ("Quadro RTX 6000", None, "Quadro RTX 6000 24GB"),
         ("NVIDIA RTX 6000 Ada Generation", None, "RTX 6000 Ada 48GB"),
+        ("Radeon VII", None, "Radeon VII 16GB"),
+        ("AMD Instinct MI50", 31.9, "MI50 32GB"),
     ],
 )
 def test_a_gpu_is_found(name: str, memory_gib: float | None, variant: str) -> None:
@@ -33,7 +35,7 @@ def test_a_gpu_is_found(name: str, memory_gib: float | None, variant: str) -> No
     assert found.variant == variant
 
 
-@pytest.mark.parametrize("name", ["", "A1", "A1000", "Radeon VII", "RTX 3090 Super", "NVIDIA"])
+@pytest.mark.parametrize("name", ["", "A1", "A1000", "Radeon V", "RTX 3090 Super", "NVIDIA", "AMD Radeon"])
 def test_other_gpus_are_not_guessed(name: str) -> None:
     assert find_gpu(name) is None
 
