@@ -19,10 +19,11 @@ from perak.agent.images.trees import Refused
 from perak.agent.images.unpacker import _unpack as unpack_layer
 from perak.domain import units
 from perak.domain.errors import DomainError
+from perak.domain.footprint import Energy
 from perak.domain.ids import new_id
 from perak.domain.offer import OfferAsk
 from perak.domain.plausible import check_report
-from perak.domain.receipt import DeviceUse, Energy, Logs, Receipt, SandboxUse, utc_text
+from perak.domain.receipt import DeviceUse, Logs, Receipt, SandboxUse, utc_text
 from perak.domain.report import LogChunk, Metered, OfferPosted
 from perak.server.follow import Place
 from perak.wire import session as wire

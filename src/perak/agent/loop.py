@@ -31,8 +31,8 @@ from perak.agent.settings import Limits
 from perak.agent.tunnels.keeper import Keeper
 from perak.agent.work import Work, WorkFailed
 from perak.domain.errors import DomainError
+from perak.domain.footprint import Energy
 from perak.domain.offer import OfferAsk
-from perak.domain.receipt import Energy
 from perak.domain.report import (
     Body,
     ChecklistPosted,

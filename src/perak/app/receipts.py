@@ -7,11 +7,11 @@ from datetime import datetime
 from perak.app.records import Engagement, ExchangeFacts, RunEnd
 from perak.domain.carbon.energy import operational_carbon
 from perak.domain.carbon.intensity import yearly_intensity
+from perak.domain.footprint import Energy
 from perak.domain.offer import OfferAsk
 from perak.domain.outcome import Settlement
 from perak.domain.receipt import (
     DeviceUse,
-    Energy,
     Logs,
     Receipt,
     SandboxUse,

@@ -14,15 +14,22 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from perak.domain.errors import InvalidInput
+from perak.domain.footprint import (
+    Avoided,
+    Carbon,
+    Embodied,
+    EmbodiedPart,
+    Energy,
+    HourCarbon,
+    Sci,
+    carbon_miscalculations,
+)
 from perak.domain.report import Metered, NetworkUse, RunExited
 from perak.domain.units import billed_seconds, charge
 
 VERSION = 1
 FLOAT_DECIMALS = 6
 """Micrograms and microjoules: a job of a tenth of a second still has a figure that isn't zero."""
-
-YEARLY_AVERAGE = "yearly average"
-"""How carbon is counted today: the region's average of a past year, whatever the hour of the run."""
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -51,28 +58,6 @@ class SandboxUse:
     unenforced: dict[str, str] = field(default_factory=dict)
     checklist: str | None = None
     """The digest of how the escape checklist came out in this tier, as the offer said when it was taken."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Energy:
-    """Electricity of the run, by the named method; the uncertainty is plus or minus, in percent."""
-
-    joules: float
-    method: str
-    uncertainty_percent: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Carbon:
-    """Operational emissions of the run: grams CO2e = kWh x g/kWh x PUE, with where the factor is from."""
-
-    grams: float
-    grams_per_kwh: float
-    pue: float
-    region: str
-    method: str
-    source: str
-    year: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +117,11 @@ class Receipt:
     """Who could have read the job's data, in words; None: a receipt of before this was said."""
     image: str | None = None
     """``name@sha256:...``; None: the run used the node's own programs."""
+    embodied: Embodied | None = None
+    """None: a receipt of before this was counted."""
+    avoided: Avoided | None = None
+    """None: a run without GPUs, or nothing is known to compare with."""
+    sci: Sci | None = None
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -158,11 +148,37 @@ def readable_by(*, encrypted: bool) -> str:
 
 _NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(f.name for f in fields(kind))
-    for kind in (Receipt, DeviceUse, SandboxUse, Energy, Carbon, Logs, NetworkUse)
+    for kind in (
+        Receipt,
+        DeviceUse,
+        SandboxUse,
+        Energy,
+        Carbon,
+        HourCarbon,
+        Embodied,
+        EmbodiedPart,
+        Avoided,
+        Sci,
+        Logs,
+        NetworkUse,
+    )
 }
 """The fields of what makes a receipt, listed once: every settlement needs them."""
 
-_LATER = frozenset({"checklist", "image", "network", "readable_by"})
+_LATER = frozenset(
+    {
+        "checklist",
+        "image",
+        "network",
+        "readable_by",
+        "samples",
+        "modelled",
+        "hours",
+        "region_evidence",
+        "note",
+    }
+    | {"embodied", "avoided", "sci"}
+)
 """Fields that came after the first receipts were signed. Where one says nothing it is left out, so that older
 receipts keep the very bytes that were signed; a new field belongs here, with a default that says nothing."""
 
@@ -237,6 +253,13 @@ def miscalculations(receipt: Receipt) -> list[str]:
     if receipt.evidence is None and receipt.cost_micros:
         wrong.append("there is a cost without evidence of the run")
     return wrong
+
+
+def carbon_errors(receipt: Receipt) -> list[str]:
+    """Where the receipt's energy and carbon do not follow from each other, in words; empty: they do."""
+    return carbon_miscalculations(
+        receipt.energy, receipt.carbon, receipt.embodied, receipt.avoided, receipt.sci
+    )
 
 
 def utc_text(at_ms: int) -> str:

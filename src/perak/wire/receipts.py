@@ -19,6 +19,7 @@ from perak.domain.receipt import (
     Json,
     Receipt,
     canonical_bytes,
+    carbon_errors,
     disagreements,
     miscalculations,
     payload,
@@ -120,7 +121,15 @@ def verify_receipt(text: str | bytes, *, trusted_fingerprint: str | None = None)
         _check_evidence(checks, receipt.evidence, receipt, exchange)
     wrong = miscalculations(receipt)
     checks.append(Check("money", not wrong, "; ".join(wrong) or "price, time, fee, payout and refund add up"))
+    checks.append(_check_carbon(receipt))
     return VerifiedReceipt(receipt, exchange.root_fingerprint if exchange else None, tuple(checks))
+
+
+def _check_carbon(receipt: Receipt) -> Check:
+    """Energy, intensity, PUE and shares, recomputed from the receipt's own figures."""
+    wrong = carbon_errors(receipt)
+    done = "there is none" if receipt.carbon is None else "follows from energy, intensity, PUE and hardware"
+    return Check("carbon", not wrong, "; ".join(wrong) or done)
 
 
 _RETRY = "Download the receipt again: perak receipt show ID"

@@ -12,11 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perak.domain.footprint import YEARLY_AVERAGE, Carbon, Energy
 from perak.domain.receipt import (
-    YEARLY_AVERAGE,
-    Carbon,
     DeviceUse,
-    Energy,
     Logs,
     Receipt,
     SandboxUse,
@@ -132,7 +130,7 @@ def receipt_of(evidence: str | None, **changes: object) -> Receipt:
         "cause": "exited",
         "energy": Energy(joules=1234.567892, method=EXITED.energy_method, uncertainty_percent=60.0),
         "carbon": Carbon(
-            grams=0.184083,
+            grams=0.184108,
             grams_per_kwh=344.13992,
             pue=1.56,
             region="DE",
@@ -178,6 +176,7 @@ def test_a_receipt_comes_back_trusted() -> None:
         "node signature",
         "evidence",
         "money",
+        "carbon",
     ]
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from perak.agent.meter.rapl import Rapl, Reading
 from perak.domain.carbon.energy import cpu_energy, gpu_energy, total_energy
-from perak.domain.receipt import Energy
+from perak.domain.footprint import Energy
 from perak.wire.session import LeaseOrder
 
 if TYPE_CHECKING:

@@ -18,9 +18,7 @@ from perak.domain.facts.power import (
     MEMORY_WATTS_PER_GB,
     PUE_UNKNOWN,
 )
-from perak.domain.receipt import YEARLY_AVERAGE, Carbon, Energy
-
-JOULES_PER_KWH = 3_600_000
+from perak.domain.footprint import JOULES_PER_KWH, YEARLY_AVERAGE, Carbon, Energy
 
 CPU_UNCERTAINTY_PERCENT = 70.0
 """Processors lie between 3.8 and 23.8 W per core, and a logical CPU may be half a core; 12 W is assumed."""

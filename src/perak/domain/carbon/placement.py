@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from perak.domain.carbon.energy import JOULES_PER_KWH
 from perak.domain.carbon.intensity import Intensity, yearly_intensity
 from perak.domain.carbon.signal import SECONDS_PER_HOUR, AverageHours, parts_by_hour
 from perak.domain.facts.power import NETWORK_KWH_PER_GB, PUE_UNKNOWN
+from perak.domain.footprint import JOULES_PER_KWH
 from perak.domain.whereabouts import CLAIMED, Whereabouts, grams_at_least
 
 STEP_SECONDS = 900

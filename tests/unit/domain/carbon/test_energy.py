@@ -13,7 +13,7 @@ from perak.domain.carbon.energy import (
     total_energy,
 )
 from perak.domain.carbon.intensity import yearly_intensity
-from perak.domain.receipt import Energy
+from perak.domain.footprint import Energy
 
 amounts = st.floats(min_value=0, max_value=1e6)
 
