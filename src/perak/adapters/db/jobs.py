@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from perak.adapters.db.ledger import UNRESOLVED
 from perak.app.records import Caller, JobRecord
 from perak.domain.job import JobSpec
 from perak.domain.lifecycle import JOB
@@ -44,13 +45,12 @@ with step as (
 insert into job_event (job_id, at, kind, detail) select id, $3, 'state', $2 from step
 """
 
-PENDING = """
+PENDING = f"""
 select job.id, job.project_id, job.spec::text as spec_text, job.epoch, job.attempts, job.avoid,
     wallet.posted - wallet.pending as available,
     coalesce((
         select sum(hold.amount)::bigint from transfer hold
-        where hold.job_id = job.id and hold.phase = 'pending'
-            and not exists (select from transfer done where done.pending_id = hold.id)
+        where hold.job_id = job.id and hold.phase = 'pending' and {UNRESOLVED}
     ), 0) as held
 from job join account wallet on wallet.kind = 'wallet' and wallet.project_id = job.project_id
 where job.state = 'queued' and ($1::text is null or job.id > $1)

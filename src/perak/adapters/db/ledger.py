@@ -12,10 +12,13 @@ import asyncpg
 from perak.app.records import HeldFunds, SettledRun
 from perak.domain.errors import InsufficientFunds, NotFound
 
-HELD = """
+UNRESOLVED = "(select done.id from transfer done where done.pending_id = hold.id) is null"
+"""Of a transfer `hold`: nothing was posted or voided of it. A subquery of one value is looked up in the index;
+as `not exists` the planner may merge it with all that was ever resolved."""
+
+HELD = f"""
 select id, amount from transfer hold
-where job_id = $1 and phase = 'pending'
-    and not exists (select from transfer done where done.pending_id = hold.id)
+where job_id = $1 and phase = 'pending' and {UNRESOLVED}
 order by id
 """
 

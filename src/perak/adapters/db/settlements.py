@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from perak.adapters.db.leases import from_ms
-from perak.adapters.db.ledger import TRANSFERS, NewTransfer, settlement_transfers
+from perak.adapters.db.ledger import TRANSFERS, UNRESOLVED, NewTransfer, settlement_transfers
 from perak.app.records import Accounts, Engagement, HeldFunds, SettledRun, SettlementFacts, SignedReceipt
 from perak.domain.offer import OfferAsk
 from perak.domain.report import OutputBlob
@@ -21,7 +21,7 @@ from perak.domain.report import OutputBlob
 ASKS_KEPT = 256
 """Decoded asks that are kept: all settlements of an offer read the same one, until its node posts another."""
 
-FACTS = """
+FACTS = f"""
 select lease.id, offer.ask::text as ask_text, held.ids, held.amounts,
     wallet.id as wallet, escrow.id as escrow, earnings.id as earnings, fees.id as fees
 from lease
@@ -33,8 +33,7 @@ from lease
     cross join lateral (
         select array_agg(hold.id order by hold.id) as ids, array_agg(hold.amount order by hold.id) as amounts
         from transfer hold
-        where hold.job_id = lease.job_id and hold.phase = 'pending'
-            and not exists (select from transfer done where done.pending_id = hold.id)
+        where hold.job_id = lease.job_id and hold.phase = 'pending' and {UNRESOLVED}
     ) held
 where lease.id = any ($1)
 """

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from perak.adapters.db.ledger import UNRESOLVED
 from perak.domain.errors import InvalidInput
 from perak.domain.report import Metered, RunExited
 from perak.domain.units import format_money
@@ -37,8 +38,7 @@ left join lateral (
 left join node on node.id = runs.latest_node
 left join lateral (
     select sum(hold.amount)::bigint as amount from transfer hold
-    where job.ended_at is null and hold.job_id = job.id and hold.phase = 'pending'
-        and not exists (select from transfer done where done.pending_id = hold.id)
+    where job.ended_at is null and hold.job_id = job.id and hold.phase = 'pending' and {UNRESOLVED}
 ) held on true
 """
 
