@@ -13,8 +13,8 @@ from perak.app.records import HeldFunds, SettledRun
 from perak.domain.errors import InsufficientFunds, NotFound
 
 UNRESOLVED = "(select done.id from transfer done where done.pending_id = hold.id) is null"
-"""Of a transfer `hold`: nothing was posted or voided of it. A subquery of one value is looked up in the index;
-as `not exists` the planner may merge it with all that was ever resolved."""
+"""Of a transfer `hold`: nothing was posted or voided of it. A subquery of one value is looked up by index; as
+`not exists` the planner may merge it with all that was ever resolved."""
 
 HELD = f"""
 select id, amount from transfer hold
