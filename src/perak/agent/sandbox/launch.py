@@ -100,7 +100,7 @@ def plan(
         stop_by=start.stop_by,
         bwrap=str(binary),
         arguments=start.arguments,
-        seccomp=str(seccomp) if seccomp and start.seccomp else None,
+        seccomp=_filter(start, run_folder, seccomp),
         filter=str(seccomp) if seccomp else None,
         uid=uid,
         joins=group.joins() if group else [],
@@ -125,6 +125,13 @@ def plan(
         poke_folder=str(state_folder),
         boot_id=boot_id,
     )
+
+
+def _filter(start: Start, run_folder: Path, seccomp: Path | None) -> str | None:
+    """What bubblewrap sets: the job's own filter, or the one for the runtime in it."""
+    if start.seccomp:
+        return str(seccomp) if seccomp else None
+    return str(run_folder / FILES / start.wall_filter) if start.wall_filter else None
 
 
 def write(folder: Path, launch: Launch) -> None:

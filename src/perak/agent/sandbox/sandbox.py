@@ -310,8 +310,11 @@ class Sandbox:
         _write_scripts(folder / "scripts", spec, uid)
         group = None
         if self.host.groups is not None:
+            runtime, _ = self.host.runtimes.get(spec.tier or "", (DEFAULT_RUNTIME, None))
             limits = cgroup.Limits(
-                cpu_milli=spec.cpu_milli, memory_bytes=spec.memory_bytes, pids_max=spec.pids_max
+                cpu_milli=spec.cpu_milli,
+                memory_bytes=spec.memory_bytes,
+                pids_max=runtime.tasks(spec.pids_max),
             )
             group = self.host.groups.create(spec.run_id, limits)
         start = self._plan_start(folder, spec)
@@ -367,7 +370,7 @@ def _write_scripts(folder: Path, spec: RunSpec, uid: int | None) -> None:
         os.chown(folder, 0, uid)
 
 
-def _write_files(folder: Path, files: dict[str, str], uid: int | None) -> None:
+def _write_files(folder: Path, files: dict[str, str | bytes], uid: int | None) -> None:
     """What the runtime reads, for the run's user only, and a folder in which that user writes."""
     if not files:
         return
@@ -375,7 +378,7 @@ def _write_files(folder: Path, files: dict[str, str], uid: int | None) -> None:
     (folder / "state").mkdir(mode=0o700)
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     if uid is not None:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, 0, uid)

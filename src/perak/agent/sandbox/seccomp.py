@@ -7,6 +7,8 @@ behind the user namespace without capabilities, which refuses most of these alre
 from __future__ import annotations
 
 import errno
+import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,26 @@ def write_filter(path: Path) -> str | None:
         return f"libseccomp could not make the filter: {error}"
     path.chmod(0o644)
     return None
+
+
+@functools.cache
+def without_xattrs() -> bytes | None:
+    """A filter as BPF that says of a file that is open that its file system has no extended attributes.
+
+    Nothing else is refused. None where libseccomp is missing.
+    """
+    try:
+        import pyseccomp
+
+        rules = pyseccomp.SyscallFilter(defaction=pyseccomp.ALLOW)
+        for name in ("fgetxattr", "flistxattr", "fsetxattr", "fremovexattr"):
+            rules.add_rule(pyseccomp.ERRNO(errno.EOPNOTSUPP), name)
+        with tempfile.TemporaryFile() as file:
+            rules.export_bpf(file)
+            file.seek(0)
+            return file.read()
+    except (ImportError, OSError, RuntimeError, ValueError):
+        return None
 
 
 def _rules(seccomp: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 from perak.agent.sandbox.sandbox import PROBE_PREFIX, Sandbox
 from perak.agent.sandbox.spec import Mount, RunSpec, RunStatus
+from perak.agent.sandbox.tiers import DEFAULT_RUNTIME
 
 MIB = 1 << 20
 RUN_SECONDS = 20.0
@@ -21,6 +22,8 @@ POLL_SECONDS = 0.01
 LOG_BYTES = 256 * 1024
 OUTPUT_CHARACTERS = 300
 """Of what a run said that failed."""
+OWN_KERNEL = ("gvisor", "microvm")
+"""Tiers in which a job doesn't see the node's kernel."""
 SYSTEM_PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3")
 
 
@@ -59,13 +62,23 @@ class Lab:
     python: Python
     _runs: list[str] = field(default_factory=list)
 
+    @property
+    def own_kernel(self) -> bool:
+        """Whether a job in this tier doesn't see the node's kernel."""
+        return self.tier in OWN_KERNEL
+
+    def tasks(self, pids_max: int) -> int:
+        """What the node lets a run have of processes and threads, with those of its runtime."""
+        runtime, _ = self.sandbox.host.runtimes.get(self.tier or "", (DEFAULT_RUNTIME, None))
+        return runtime.tasks(pids_max)
+
     def prepare(
         self, name: str, program: str, *arguments: str, add: tuple[Mount, ...] = (), **limits: Any
     ) -> str:
         """A run of one of our programs, prepared; its id. `add`: mounts. Raises CannotTry."""
         fields: dict[str, Any] = {
             "cpu_milli": 2000,
-            "memory_bytes": 96 * MIB,
+            "memory_bytes": (256 if self.own_kernel else 96) * MIB,
             "disk_bytes": 8 * MIB,
             "shm_bytes": MIB,
             "pids_max": 48,

@@ -27,6 +27,8 @@ LOG_SLACK_BYTES = 192 * 1024
 """A pipe's worth, one read that overdraws, and the clock's own grain."""
 STOP_SECONDS = 0.1
 DURATION_SECONDS = 0.4
+DURATION_SECONDS_OWN_KERNEL = 3.0
+"""Long enough for a job to begin where a kernel is started for it."""
 LATE_SECONDS = 5.0
 """How late a busy machine may be with the end of a run."""
 
@@ -45,9 +47,27 @@ def judge(lab: Lab, name: str) -> CheckResult:
 def _forks(lab: Lab) -> str | None:
     run_id = lab.prepare("forks", "bombs.py", "forks", pids_max=PIDS)
     lab.start(run_id, {"processes": PIDS, "hold_seconds": 0.2})
+    if lab.own_kernel:
+        return _forks_in_own_kernel(lab, run_id)
     said = lab.await_said(run_id, "forks")
     got = max(said["got"], len(lab.sandbox.job_pids(run_id)) if lab.sandbox.host.groups else 0)
     return None if said["refused"] and got <= PIDS else _NO_LIMIT.format(got=got, limit=PIDS)
+
+
+def _forks_in_own_kernel(lab: Lab, run_id: str) -> str | None:
+    """What it makes are that kernel's processes; the node's count, and the kernel may die of it."""
+    limit, seen = lab.tasks(PIDS), 0
+    while lab.sandbox.status(run_id).state == "running":
+        seen = max(seen, len(lab.sandbox.job_pids(run_id)))
+        if seen > limit:
+            break
+        time.sleep(POLL_SECONDS)
+    ended = lab.await_end(run_id)
+    if not seen or ended.cause == "max_duration":
+        raise CannotTry(lab.why(ended))
+    said = lab.said(run_id).get("forks")
+    refused = ended.exit_code != 0 if said is None else said["refused"]
+    return None if refused and seen <= limit else _NO_LIMIT.format(got=seen, limit=limit)
 
 
 def _memory(lab: Lab) -> str | None:
@@ -157,16 +177,17 @@ def _refusal_to_die(lab: Lab) -> str | None:
 
 
 def _run_time(lab: Lab) -> str | None:
-    run_id = lab.prepare("late", "bombs.py", "stubborn", max_duration_seconds=DURATION_SECONDS)
+    seconds = DURATION_SECONDS_OWN_KERNEL if lab.own_kernel else DURATION_SECONDS
+    run_id = lab.prepare("late", "bombs.py", "stubborn", max_duration_seconds=seconds)
     lab.start(run_id, {})
     lab.await_said(run_id, "stubborn")
-    ended = lab.await_end(run_id, seconds=DURATION_SECONDS + LATE_SECONDS)
+    ended = lab.await_end(run_id, seconds=seconds + LATE_SECONDS)
     if ended.state == "running":
-        return f"a run of at most {DURATION_SECONDS} s is still there"
+        return f"a run of at most {seconds:g} s is still there"
     if ended.cause in ("sandbox", "lost"):
         raise CannotTry(lab.why(ended))
     if ended.cause != "max_duration":
-        return f"a run of at most {DURATION_SECONDS} s ended as {ended.cause}: {_detail(ended)}"
+        return f"a run of at most {seconds:g} s ended as {ended.cause}: {_detail(ended)}"
     return None
 
 

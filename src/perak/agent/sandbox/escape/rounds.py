@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 WORKERS = 6
 """Attacks under way at once: most of their time they wait."""
 OPEN_SHOWN_MAX = 3
+IN_ITS_MEMORY = ("/dev can be written to",)
+"""No escape where the job has a kernel of its own: gVisor's /dev is always one of its own file systems in the
+run's memory, and its devices can't be written to where it is made read-only."""
 DETAIL_CHARACTERS = 400
-OWN_KERNEL = ("gvisor", "microvm")
-"""Tiers in which a job doesn't see the node's kernel."""
 
 _JUDGED_HERE = (
     "own-user", "scratch-leftovers", "shared-memory-leftovers", devices.NAME,
@@ -190,7 +191,7 @@ def _seen_outside(bait: Bait) -> dict[str, list[str]]:
 
 def _shares_kernel(lab: Lab, end: Mapping[str, Any]) -> bool:
     """By the tier's word and what was seen: a kernel that says our boot's id is ours."""
-    return lab.tier not in OWN_KERNEL or end.get("kernel") == process.boot_id()
+    return not lab.own_kernel or end.get("kernel") == process.boot_id()
 
 
 def _judged(
@@ -206,7 +207,8 @@ def _judged(
         return _not_run(name, why())
     if "not_run" in said:
         return _not_run(name, said["not_run"])
-    if said["found"] and not shares_kernel and BY_NAME[name].own_kernel_harmless:
+    harmless = BY_NAME[name].own_kernel_harmless or set(said["found"]) <= set(IN_ITS_MEMORY)
+    if said["found"] and not shares_kernel and harmless:
         return _passed(name, f"in the tier's own kernel alone: {_some(said['found'])}")
     return _failed(name, said["found"]) if said["found"] else _passed(name)
 

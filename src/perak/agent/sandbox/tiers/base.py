@@ -36,7 +36,8 @@ class Start:
 
     `arguments` are bubblewrap's, `programs` what it starts for each stage. `files` are written into
     `Places.files` beforehand, readable by the run's user. `seccomp`: the filter is bubblewrap's to set; else
-    the runtime sets one. `layers`: processes of the runtime between bubblewrap's first and the job's first.
+    the runtime sets one, and `wall_filter`, one of `files`, is for the runtime itself. `layers`: processes of
+    the runtime between bubblewrap's first and the job's first.
     `stop_by`: who is asked to end, the job's processes or the runtime, which then asks the job. `marks`:
     files in `Places.files` that exist as soon as the job itself has been started, by stage; a stage without
     one is started when bubblewrap is.
@@ -44,8 +45,9 @@ class Start:
 
     arguments: list[str]
     programs: dict[str, list[str]]
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str | bytes] = field(default_factory=dict)
     seccomp: bool = True
+    wall_filter: str | None = None
     layers: int = 0
     stop_by: StopBy = "job"
     marks: dict[str, str] = field(default_factory=dict)
@@ -62,6 +64,10 @@ class Runtime(Protocol):
     job_uid: int
     own_kernel: bool
     no_devices: str | None
+
+    def tasks(self, pids_max: int) -> int:
+        """Processes and threads that a run takes on the node: `pids_max` of the job's, and the runtime's."""
+        return pids_max
 
     def candidates(self, programs: Path) -> Iterator[Candidate]:
         """The programs on this machine that may be this runtime, the preferred one first."""

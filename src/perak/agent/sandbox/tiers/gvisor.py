@@ -7,6 +7,7 @@ The job's processes aren't the node's to signal, so a small shell stands before 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,21 @@ from perak.agent.sandbox.tier import Tier
 from perak.agent.sandbox.tiers import oci, wall
 from perak.agent.sandbox.tiers.base import Candidate, Places, Runtime, Start, job_command, stages
 
-PLATFORM = "ptrace"
-"""Works on any machine; `systrap`, which is faster, is the default of newer releases, and `kvm` needs a
-/dev/kvm that the run's user may open."""
+PLATFORM = "systrap"
+"""The default of releases since 2023, which works on any machine; `ptrace` is gone from the newest, and `kvm`
+needs a /dev/kvm that the run's user may open."""
+
+PROGRAM_SETTING = "PERAK_RUNSC"
+"""The variable of the agent's environment that names the runsc to use, where it isn't the node's own."""
+
+OWN_TASKS = 64
+CPU_TASKS = 4
+"""Processes and threads of runsc's own: 36 on two processors, and it adds workers for each processor."""
+
+FILTER = "runsc.bpf"
+"""For runsc itself. It asks the node for extended attributes of symbolic links in a way that the kernel
+answers with EBADF, and hands that on, so that `ls -l` fails; a file system that has none is an answer that
+programs know."""
 
 _FORWARD = """
 {runsc} run --pid-file {pid_file} --bundle {bundle} {name} &
@@ -46,12 +59,16 @@ class Gvisor(Runtime):
     )
 
     def candidates(self, programs: Path) -> Iterator[Candidate]:
-        """The node's own."""
-        yield from oci.find("runsc")
+        """The one that `PROGRAM_SETTING` names, else the node's own."""
+        yield from oci.find(os.environ.get(PROGRAM_SETTING) or "runsc")
 
     def missing(self) -> str:
-        """Debian's is of 2022."""
-        return "install runsc, a release of 2023 or later (see gvisor.dev/docs/user_guide/install)"
+        """Debian 12's is of 2022."""
+        return f"install a runsc of 2023 or later (docs/tiers.md says how), or name it in {PROGRAM_SETTING}"
+
+    def tasks(self, pids_max: int) -> int:
+        """Each process of the job is two on the node; its threads take turns in a few."""
+        return 2 * pids_max + OWN_TASKS + CPU_TASKS * (os.cpu_count() or 1)
 
     def start(self, spec: RunSpec, at: Places, candidate: Candidate) -> Start:
         """A sandbox for each stage; what the job writes goes straight to the node's files."""
@@ -65,14 +82,15 @@ class Gvisor(Runtime):
         names = stages(spec)
         # Its proxy listens in the wall's network namespace, where there is nothing else to reach.
         network = "host" if spec.network_allow else "none"
+        own_filter = seccomp.without_xattrs()
+        configs = {stage: json.dumps(_config(job, job_command(spec, stage), network)) for stage in names}
         return Start(
             arguments=arguments,
             programs={stage: ["/bin/sh", "-c", _forward(stage, network)] for stage in names},
-            files={
-                f"{stage}/config.json": json.dumps(_config(job, job_command(spec, stage), network))
-                for stage in names
-            },
+            files={f"{stage}/config.json": configs[stage] for stage in names}
+            | ({} if own_filter is None else {FILTER: own_filter}),
             seccomp=False,
+            wall_filter=FILTER if own_filter is not None else None,
             layers=0,
             stop_by="runtime",
             marks={stage: oci.PID_FILE.format(stage=stage) for stage in names},
@@ -87,6 +105,7 @@ def _forward(stage: str, network: str) -> str:
         "--rootless",
         "--ignore-cgroups",
         "--oci-seccomp",
+        "--overlay2=none",
     ]
     runsc += [f"--network={network}", f"--platform={PLATFORM}"]
     return _FORWARD.format(

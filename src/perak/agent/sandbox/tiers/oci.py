@@ -82,7 +82,7 @@ class Runc(Runtime):
 
 
 def find(name: str) -> Iterator[Candidate]:
-    """The program of that name that root would find, if it can say its version."""
+    """The program of that name that root would find, or at that path, if it can say its version."""
     path = shutil.which(name, path=SEARCH)
     if path is None:
         return
