@@ -33,7 +33,7 @@ PATH_BYTES = 4096
 READ_BYTES = 256 * 1024  # one read of the job's output
 POKE_SECONDS = 0.01  # the agent is told of news at most this often
 TICK_SECONDS = 0.5  # how often limits are looked at that the kernel doesn't hold
-LINGER_SECONDS = 2.0  # for output of what is just being killed
+LINGER_SECONDS = 2.0  # for output, once every process is gone: none but a terminal could still hold the pipe
 DETAIL_BYTES = 400  # of the sandbox's own last words
 ROOM_LOOK_SECONDS = 0.5  # how often a shim looks whether the node's full disk has room again
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -168,7 +168,7 @@ class Shim:
         self.secrets = secrets
         self.scrub = Scrub([value for _, value in secrets.values()])
         self.plan = plan
-        self.started_at = started_at
+        self.started_at = self.ended_at = started_at
         self.deadline = time.monotonic() + plan["max_duration_seconds"]
         self.kill_at = NEVER
         self.next_tick = time.monotonic() + TICK_SECONDS
@@ -194,7 +194,11 @@ class Shim:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def run(self) -> None:
-        """All stages, then exit.json."""
+        """All stages, then exit.json, when no process of the run is left.
+
+        Whoever reads it may give the run's devices, user id and memory to the next. A process that can't be
+        killed, because a driver holds it, is waited for.
+        """
         stage = None
         for name in self.plan["stages"]:
             stage = self._run_stage(name)
@@ -214,18 +218,18 @@ class Shim:
     def _run_stage(self, name: str) -> Stage:
         stage = _spawn(name, self.plan, self.secrets)
         self.poke.due()
-        linger_until = NEVER
-        while stage.code is None or stage.log is not None or stage.has_children:
-            self._wait(stage, linger_until)
+        while stage.code is None or stage.has_children:
+            self._wait(stage, NEVER)
             was_running = stage.code is None
             self._reap(stage)
             if stage.code is None:
                 self._keep_limits(stage)
-            elif was_running:
+            elif was_running or time.monotonic() >= self.next_tick:
+                self.next_tick = time.monotonic() + TICK_SECONDS
                 self._kill_rest(stage)
-                linger_until = time.monotonic() + LINGER_SECONDS
-            elif time.monotonic() >= linger_until:
-                break
+        linger_until = time.monotonic() + LINGER_SECONDS
+        while stage.log is not None and time.monotonic() < linger_until:
+            self._wait(stage, linger_until)
         self._take_scrubbed(self.scrub.end())
         for each in (stage.log, stage.news, stage.unblock):
             if each is not None:
@@ -249,8 +253,10 @@ class Shim:
         until = min(linger_until, self.poke.at, self.scrub.show_at)
         if paused:
             until = min(until, time.monotonic() + paused)
+        if stage.has_children:
+            until = min(until, self.next_tick)
         if stage.code is None:
-            until = min(until, self.next_tick, self.deadline, self.kill_at)
+            until = min(until, self.deadline, self.kill_at)
         events = poll.poll(max(0.0, (until - time.monotonic()) * 1000) + 0.5)
         for ready, _ in events:
             if ready == stage.log:
@@ -393,6 +399,8 @@ class Shim:
 
     def _end(self, stage: Stage, cause: str, detail: str, grace_seconds: float) -> None:
         """Ask the job to end, and note why; the first reason stays, a shorter grace wins."""
+        if stage.code is not None:  # it has, and what it left is being killed
+            return
         if self.end_cause is None:
             self.end_cause, self.detail = cause, detail
         if stage.inner_pid is None:  # nothing of the job has begun
@@ -449,14 +457,14 @@ class Shim:
             self.memory_seen = max(self.memory_seen, usage.ru_maxrss * 1024)
             if pid == stage.pid:
                 stage.code = os.waitstatus_to_exitcode(status)
+                self.ended_at = time.time()
                 if stage.news is not None:  # its last words
                     self._take_news(stage)
 
     def _finish(self, stage: Stage) -> None:
         """Decide the cause, measure, and write exit.json durably."""
-        code = stage.code if stage.code is not None else SHELL_EXIT_SIGNAL + signal.SIGKILL
-        if code < 0:
-            code = SHELL_EXIT_SIGNAL - code
+        assert stage.code is not None
+        code = stage.code if stage.code >= 0 else SHELL_EXIT_SIGNAL - stage.code
         cause = self._cause(stage, code)
         killed_by = code - SHELL_EXIT_SIGNAL if 0 < code - SHELL_EXIT_SIGNAL <= SIGNAL_MAX else None
         counted = _counter(self.plan, "cpu")
@@ -465,7 +473,7 @@ class Shim:
             "run_id": self.plan["run_id"],
             "state": "exited",
             "started_at": self.started_at,
-            "ended_at": time.time(),
+            "ended_at": self.ended_at,
             "exit_code": code,
             "cause": cause,
             "signal": killed_by,

@@ -106,10 +106,15 @@ def real_uid(pid: int) -> int | None:
 
 
 def owned_by(uid: int) -> set[int]:
-    """Every process that belongs to that user."""
+    """Every live process that belongs to that user.
+
+    No zombie: an orphan's may stay for long where the machine's first process is slow to take leave of it.
+    """
     found: set[int] = set()
     for entry in os.listdir(PROC):
         with contextlib.suppress(OSError):
-            if entry.isdigit() and (PROC / entry).stat().st_uid == uid:
+            if not entry.isdigit() or (PROC / entry).stat().st_uid != uid:
+                continue
+            if (stat := read_stat(int(entry))) is not None and stat.state not in "ZX":
                 found.add(int(entry))
     return found

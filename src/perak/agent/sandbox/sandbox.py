@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -236,8 +237,15 @@ class Sandbox:
         return pid
 
     def release(self, run_id: str) -> None:
-        """Clear the run away: scratch, control group, uid and folder. Raises RuntimeError while it runs."""
-        if self.status(run_id).state == "running":
+        """Clear the run away: scratch, control group, uid and folder.
+
+        Raises KeyError when there is no such run, RuntimeError while it runs or has a process that can't be
+        killed, OSError when something of it is held; begin again then.
+        """
+        folder = self._runs / check_run_id(run_id)
+        if not folder.exists():
+            raise KeyError(run_id)
+        if (folder / "run.json").exists() and self.status(run_id).state == "running":
             raise RuntimeError(f"{run_id} still runs: stop it and wait until it has ended")
         self.clear(run_id)
 
@@ -386,15 +394,19 @@ def _write_files(folder: Path, files: dict[str, str | bytes], uid: int | None) -
 
 
 def _kill_owner_of(work: Path) -> None:
-    """Kill what a killed shim may have left before its sandbox was tied to it (a moment of its start)."""
+    """Kill what a killed shim has left, and wait until it is gone: the next run may have the same user."""
     try:
         uid = work.stat().st_uid
     except FileNotFoundError:
         return
-    if uids.is_ours(uid):
-        for pid in process.owned_by(uid):
+    deadline = time.monotonic() + process.KILL_SECONDS
+    while uids.is_ours(uid) and (pids := process.owned_by(uid)):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"processes {sorted(pids)} of the run's user {uid} can't be killed")
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        time.sleep(process.KILL_POLL_SECONDS)
 
 
 def _read_shim(folder: Path) -> tuple[process.ProcessId | None, float | None]:
