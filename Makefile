@@ -44,6 +44,7 @@ unit: setup ## Run the unit and property tests
 	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) tests/unit
 
 integration: setup ## Run the tests against real processes, databases and sandboxes
+	@$(PYTHON) scripts/newer_runsc.py .tools
 	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) tests/integration
 
 acceptance: setup ## Run the tests of the whole, end to end
@@ -69,6 +70,6 @@ lock: setup ## Resolve and pin the requirements anew, with hashes
 	@! grep -nE '://|^torch' requirements/*.txt || { echo "a pinned file names an address"; exit 1; }
 
 clean: ## Remove what the tasks made, .venv included
-	rm -rf .venv .perak-demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .tools .perak-demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf .import_linter_cache .grimp_cache
 	find src tests benchmarks examples scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,10 @@ settings.register_profile(
     "perak", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("perak")
+
+# What `make integration` lays out where the machine's own runsc is too old (scripts/newer_runsc.py).
+if (runsc := Path(__file__).parent.parent / ".tools" / "runsc").exists():
+    os.environ.setdefault("PERAK_RUNSC", str(runsc))
 
 _numbers = itertools.count(1)
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")

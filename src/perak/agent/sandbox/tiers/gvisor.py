@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,10 @@ class Gvisor(Runtime):
 
     def candidates(self, programs: Path) -> Iterator[Candidate]:
         """The one that `PROGRAM_SETTING` names, else the node's own."""
-        yield from oci.find(os.environ.get(PROGRAM_SETTING) or "runsc")
+        if named := os.environ.get(PROGRAM_SETTING):
+            yield from oci.find(os.fspath(_within_reach(Path(named), programs)))
+        else:
+            yield from oci.find("runsc")
 
     def missing(self) -> str:
         """Debian 12's is of 2022."""
@@ -95,6 +100,23 @@ class Gvisor(Runtime):
             stop_by="runtime",
             marks={stage: oci.PID_FILE.format(stage=stage) for stage in names},
         )
+
+
+def _within_reach(program: Path, programs: Path) -> Path:
+    """The program, or a copy of it where its folder is closed to the runs' users."""
+    try:
+        program = program.resolve(strict=True)
+        if all(each.stat().st_mode & stat.S_IXOTH for each in (program, *program.parents)):
+            return program
+        copy = programs / f"runsc-{bwrap.digest(program)}"
+        if not copy.exists():
+            draft = copy.with_name(f"{copy.name}.{os.getpid()}")
+            shutil.copyfile(program, draft)
+            draft.chmod(0o755)
+            draft.rename(copy)
+    except OSError:  # there is none, which is said where it is looked for
+        return program
+    return copy
 
 
 def _forward(stage: str, network: str) -> str:
