@@ -1,16 +1,20 @@
-"""Instant match: the oldest job first, each to the cheapest offer that fits."""
+"""Instant match: the oldest job first, each to the offer that fits and that its renter likes best."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
 from operator import itemgetter
 
-from perak.domain.job import JobSpec, Resources
+from perak.domain.carbon.placement import YEARLY_GRID, Grid
+from perak.domain.job import JobSpec
+from perak.domain.market.expect import devices_for, expect, outlook, place_of, unacceptable
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
+from perak.domain.market.history import Past
+from perak.domain.market.utility import burden, is_cheapest
 from perak.domain.offer import Offer
 from perak.domain.outcome import hold_for
 
@@ -31,6 +35,9 @@ class PendingJob:
     avoid: tuple[str, ...] = ()
     held: int = 0
     available: int = 0
+    past: tuple[Past, ...] = ()
+    """What its workload did before; empty: nothing is known, or nothing depends on it."""
+    submitted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +64,11 @@ class Plan:
     assignments: tuple[Assignment, ...]
 
 
-def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: datetime) -> Plan:
-    """Assign each job, oldest first, to the cheapest fitting offer; ties go to the fullest one.
+def instant_match(
+    jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: datetime, grid: Grid = YEARLY_GRID
+) -> Plan:
+    """Assign each job, oldest first, to the fitting offer that its preference likes best: the cheapest unless
+    it says otherwise. Ties go to the fullest offer.
 
     Filling the fullest offer first keeps whole machines free for large jobs (best fit). A node that just
     failed the job is taken only where no other fits. A job whose project can't pay for it takes no part of an
@@ -69,9 +79,10 @@ def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: d
     unmet: set[Demand] = set()
     assignments = []
     for job in jobs:
-        if (demand := _demand(job.spec)) in unmet:
+        if (demand := _demand(job)) in unmet:
             continue
-        fitting = (o for o in _ranked(job, free.values()) if not misfits(job.spec, o, now=now))
+        view = View(job, now=now, grid=grid)
+        fitting = (o for o in _ranked(job, free.values(), view) if view.admits(o))
         cheapest = next(fitting, None)
         if cheapest is None:
             unmet.add(demand)  # What is free only shrinks, so nobody who asks for the same can have it.
@@ -85,19 +96,65 @@ def instant_match(jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: d
     return Plan(assignments=tuple(assignments))
 
 
-Demand = tuple[Resources, str | None, int | None]
-"""All of a job that decides whether an offer fits it: resources, version of Python, max_price."""
+Demand = tuple[Hashable, ...]
+"""All of a job that decides whether an offer fits it."""
 
 
-def _demand(spec: JobSpec) -> Demand:
-    python = None if spec.python is None else spec.python.version
-    return spec.resources, python, spec.limits.max_price
+def _demand(job: PendingJob) -> Demand:
+    spec = job.spec
+    brings = frozenset(each.url.partition(":")[0] for each in spec.inputs), spec.image is not None
+    placement = spec.regions, spec.min_grade, spec.isolation, bool(spec.secrets), bool(spec.network_allow)
+    limits = spec.limits.max_price, spec.limits.max_carbon_grams, spec.preference.value
+    # What is expected of a job is its own affair where a limit of its hangs on it.
+    own = job.id if spec.start or limits[1:] != (None, None) else None
+    return spec.resources, spec.python, brings, placement, limits, own
 
 
-def _ranked(job: PendingJob, offers: Iterable[Offer]) -> list[Offer]:
+class View:
+    """How one job sees offers: which it may have, and which it likes better. Offers alike are judged once."""
+
+    def __init__(self, job: PendingJob, *, now: datetime, grid: Grid = YEARLY_GRID) -> None:
+        self._job, self._now, self._grid = job, now, grid
+        spec = job.spec
+        self._by_price = is_cheapest(spec.preference) and spec.work is None and not job.past
+        self._bounded = (
+            spec.limits.max_carbon_grams is not None
+            or spec.preference.value is not None
+            or spec.start is not None
+        )
+        self._known: dict[Hashable, tuple[float, bool]] = {}
+
+    def admits(self, offer: Offer) -> bool:
+        """Whether the offer fits and what is to be expected there breaks no limit."""
+        if misfits(self._job.spec, offer, now=self._now):
+            return False
+        return not self._bounded or self._judged(offer)[1]
+
+    def burden(self, offer: Offer, price: int) -> float:
+        """What the job costs its renter there, carbon and delay included; the least is best."""
+        return price if self._by_price else self._judged(offer)[0]
+
+    def _judged(self, offer: Offer) -> tuple[float, bool]:
+        spec = self._job.spec
+        price = price_for(spec, offer)
+        assert price is not None, "only offers with a price are judged"
+        devices = devices_for(spec, offer)
+        place = place_of(spec, offer, devices or ())
+        key = (place, offer.ask.region, price, devices is None or len(devices))
+        if key not in self._known:
+            at = self._now.timestamp()
+            expected = expect(spec, offer, past=self._job.past, grid=self._grid, start=at, price=price)
+            burdened = burden(spec.preference, outlook(spec, expected, price=price, place=place))
+            since = self._job.submitted_at or self._now
+            waited = (self._now - since).total_seconds()
+            self._known[key] = burdened, not unacceptable(spec, expected, waited_seconds=waited)
+        return self._known[key]
+
+
+def _ranked(job: PendingJob, offers: Iterable[Offer], view: View) -> list[Offer]:
     """The offers that have a price for the job, the best first, whether they fit or not."""
     priced = [
-        (offer.node in job.avoid, price, offer.free_cpu_milli, offer.id, offer)
+        (offer.node in job.avoid, view.burden(offer, price), offer.free_cpu_milli, offer.id, offer)
         for offer in offers
         if (price := price_for(job.spec, offer)) is not None
     ]
