@@ -23,6 +23,7 @@ from perak.agent.identity import Identity
 from perak.agent.journal import Journal, RunRecord
 from perak.agent.link import Link
 from perak.agent.meter.energy import EnergyMeter, MeterState
+from perak.agent.meter.hours import reported
 from perak.agent.network.proxy import NetworkProxy
 from perak.agent.probe.ask import NothingToOffer
 from perak.agent.probe.temperatures import Thermometer
@@ -534,6 +535,9 @@ class Node:
                 memory_bytes=usage.memory_bytes,
                 energy_joules=energy.joules,
                 energy_method=energy.method,
+                energy_hours=reported(state.hours, ended=False),
+                energy_samples=energy.samples,
+                energy_modelled=energy.modelled,
             )
         )
 
@@ -574,6 +578,9 @@ class Node:
                 log_bytes=tail.offset,
                 outputs=last.outputs,
                 network=self._network_use(order),
+                energy_hours=reported(state.hours, ended=True) if state is not None else (),
+                energy_samples=energy.samples,
+                energy_modelled=energy.modelled,
             )
         )
         log.info("run %s ended: %s", order.run, last.cause)

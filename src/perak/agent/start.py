@@ -30,6 +30,7 @@ from perak.agent.journal import FILE_NAME, Journal
 from perak.agent.link import SessionRefused
 from perak.agent.loop import Node
 from perak.agent.main import EXIT_CONFIG, EXIT_FAILED, EXIT_OK, EXIT_REFUSED, EXIT_UNAVAILABLE
+from perak.agent.meter.amd import Amd
 from perak.agent.meter.energy import EnergyMeter
 from perak.agent.meter.rapl import Rapl
 from perak.agent.network.book import RunBook
@@ -136,7 +137,7 @@ async def _agent(settings: AgentSettings) -> int:
             transfer_attempts_max=limits.transfer_attempts_max,
             grants=lambda: granted(offer.provider()),
         ),
-        meter=EnergyMeter(rapl=Rapl.open(), nvidia=offer.nvidia),
+        meter=EnergyMeter(rapl=Rapl.open(), nvidia=offer.nvidia, amd=Amd.open()),
         thermometer=Thermometer(nvidia=offer.nvidia),
         limits=limits,
         version=version("perak"),

@@ -13,6 +13,7 @@ from dataclasses import fields
 
 from perak.domain.checklist import Checklist
 from perak.domain.errors import InvalidInput
+from perak.domain.footprint import HOURS_ON_RECEIPT_MAX
 from perak.domain.hardware.inspection import (
     MISMATCHES_KEPT_MAX,
     SAMPLES_KEPT_MAX,
@@ -131,6 +132,7 @@ def check_report(report: Report, *, now_ms: int) -> None:
                 _number("memory_bytes", body.memory_bytes, 0, BYTES_MAX)
             _number("energy_joules", body.energy_joules, 0, ENERGY_JOULES_MAX)
             _name("energy_method", body.energy_method)
+            _check_energy(body)
         case RunExited() as body:
             _check_exit(body, latest=latest)
         case RunRefused(cause=cause):
@@ -336,6 +338,7 @@ def _check_exit(body: RunExited, *, latest: int) -> None:
     _number("energy_joules", body.energy_joules, 0, ENERGY_JOULES_MAX)
     _name("energy_method", body.energy_method)
     _number("energy_uncertainty_percent", body.energy_uncertainty_percent, 0, 1e6)
+    _check_energy(body)
     _number("log_bytes", body.log_bytes, 0, INTEGER_MAX)
     if body.outputs is not None:
         _check_outputs(body.outputs)
@@ -343,6 +346,23 @@ def _check_exit(body: RunExited, *, latest: int) -> None:
         _number("network.sent_bytes", body.network.sent_bytes, 0, INTEGER_MAX)
         _number("network.received_bytes", body.network.received_bytes, 0, INTEGER_MAX)
         _number("network.refused", body.network.refused, 0, INTEGER_MAX)
+
+
+def _check_energy(body: Metered | RunExited) -> None:
+    """The hours of a run are ascending and sum to its energy, or are not said."""
+    _count("energy_hours", body.energy_hours, HOURS_ON_RECEIPT_MAX)
+    hours = [hour for hour, _ in body.energy_hours]
+    for hour, joules in body.energy_hours:
+        _number("energy_hours", hour, 0, INTEGER_MAX)
+        _number("energy_hours", joules, 0, ENERGY_JOULES_MAX)
+    if hours != sorted(set(hours)):
+        raise Implausible("energy_hours: an hour comes twice, or they are out of order")
+    total = math.fsum(joules for _, joules in body.energy_hours)
+    if hours and not math.isclose(total, body.energy_joules, rel_tol=1e-6, abs_tol=1e-3):
+        raise Implausible(f"energy_hours sum to {total:.6g} J, and energy_joules is {body.energy_joules:.6g}")
+    if body.energy_samples is not None:
+        _number("energy_samples", body.energy_samples, 0, INTEGER_MAX)
+    _names("energy_modelled", body.energy_modelled, DEVICES_MAX + 1)
 
 
 def _check_outputs(outputs: OutputBlob) -> None:

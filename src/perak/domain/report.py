@@ -78,6 +78,12 @@ class Metered:
     memory_bytes: int | None
     energy_joules: float
     energy_method: str
+    energy_hours: tuple[tuple[int, float], ...] = ()
+    """(hour since 1970, joules drawn in it), which sum to `energy_joules`; empty: not said."""
+    energy_samples: int | None = None
+    """Readings that the energy rests on; None: not said."""
+    energy_modelled: tuple[str, ...] = ()
+    """What nothing measured: ``cpu``, or devices' UUIDs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +134,10 @@ class RunExited:
     outputs: OutputBlob | None = None
     network: NetworkUse | None = None
     """None: the run had no network."""
+    energy_hours: tuple[tuple[int, float], ...] = ()
+    """As in `Metered`."""
+    energy_samples: int | None = None
+    energy_modelled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +227,7 @@ CAUSES = {
     "cancelled": "the renter cancelled the job",
     "funds": "the wallet was empty",
     "max_cost": "the job reached its max_cost",
+    "max_carbon": "the job would have passed its max_carbon",
     "fenced": "the lease had passed to another run",
     "node_lost": "the node was lost",
     "device_fault": "a device failed",

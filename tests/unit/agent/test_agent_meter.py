@@ -11,9 +11,19 @@ import msgspec
 import pytest
 from agent_samples import order
 
-from perak.agent.meter.energy import COUNTER_METHOD, POWER_METHOD, RAPL_METHOD, EnergyMeter, MeterState
+from perak.agent.meter.amd import Amd
+from perak.agent.meter.energy import (
+    AMD_COUNTER_METHOD,
+    AMD_POWER_METHOD,
+    COUNTER_METHOD,
+    POWER_METHOD,
+    RAPL_METHOD,
+    EnergyMeter,
+    MeterState,
+)
 from perak.agent.meter.rapl import Rapl
-from perak.domain.carbon.energy import cpu_energy
+from perak.domain.carbon.energy import cpu_energy, gpu_energy
+from perak.domain.footprint import Energy
 
 RANGE = 1_000_000_000
 
@@ -136,3 +146,129 @@ def test_a_gpu_without_any_reading_is_modelled_from_its_power_limit() -> None:
     meter = EnergyMeter(rapl=None, nvidia=nvidia())
     state = meter.begin(one, at=0)
     assert "TDP 200 W" in meter.sample(one, state, at=10, cpu_seconds=0).method
+
+
+def gpu_meter(readings: dict[str, Any], *, name: str = "joules") -> EnergyMeter:
+    probe = nvidia()
+    reading = {"joules": "energy_joules", "watts": "power_watts"}[name]
+    setattr(probe, reading, lambda uuid: readings[name])
+    return EnergyMeter(rapl=None, nvidia=probe)
+
+
+def of_the_gpu(energy: Energy, *, seconds: float) -> float:
+    one = order(devices=("GPU-1",))
+    cpu = cpu_energy(cpu_seconds=0, seconds=seconds, cpu_milli=one.cpu_milli, memory_bytes=one.memory_bytes)
+    return energy.joules - cpu.joules
+
+
+def test_a_counter_tells_of_the_time_when_it_could_not_be_read() -> None:
+    one, readings = order(devices=("GPU-1",)), {"joules": 1000.0}
+    meter = gpu_meter(readings)
+    state = meter.begin(one, at=0)
+    readings["joules"] = None
+    blind = meter.sample(one, state, at=10, cpu_seconds=0)
+    assert "GPU-1" in blind.modelled
+    assert of_the_gpu(blind, seconds=10) > 0, "what can't be measured is never zero"
+    readings["joules"] = 1700.0
+    seen = meter.sample(one, state, at=20, cpu_seconds=0)
+    assert of_the_gpu(seen, seconds=20) == pytest.approx(700)
+    assert seen.modelled == ("cpu",)
+    assert sum(joules for _, joules in state.hours) == pytest.approx(seen.joules)
+
+
+def test_a_counter_that_began_anew_leaves_a_part_to_the_model() -> None:
+    one, readings = order(devices=("GPU-1",)), {"joules": 1000.0}
+    meter = gpu_meter(readings)
+    state = meter.begin(one, at=0)
+    readings["joules"] = 5.0
+    meter.sample(one, state, at=10, cpu_seconds=0)
+    readings["joules"] = 105.0
+    energy = meter.sample(one, state, at=20, cpu_seconds=0)
+    model = gpu_energy(tdp_watts=200.0, seconds=10)
+    assert of_the_gpu(energy, seconds=20) == pytest.approx(100 + model.joules)
+    assert "GPU-1" in energy.modelled
+
+
+def test_power_is_integrated_by_the_trapezoidal_rule_and_few_samples_are_unsure() -> None:
+    one, readings = order(devices=("GPU-1",)), {"watts": 100.0}
+    meter = gpu_meter(readings, name="watts")
+    state = meter.begin(one, at=0)
+    readings["watts"] = 200.0
+    first = meter.sample(one, state, at=5, cpu_seconds=0)
+    assert of_the_gpu(first, seconds=5) == pytest.approx(150 * 5)
+    for second in range(10, 70, 5):
+        last = meter.sample(one, state, at=second, cpu_seconds=0)
+    assert last.samples == 13
+    assert last.uncertainty_percent < first.uncertainty_percent
+
+
+def test_energy_is_noted_in_the_hours_in_which_it_was_drawn() -> None:
+    one, readings = order(devices=("GPU-1",)), {"joules": 0.0}
+    meter = gpu_meter(readings)
+    state = meter.begin(one, at=3590)
+    readings["joules"] = 1000.0
+    energy = meter.sample(one, state, at=3610, cpu_seconds=0)
+    readings["joules"] = 4000.0
+    energy = meter.sample(one, state, at=3620, cpu_seconds=0)
+    (first, before), (second, after) = state.hours
+    assert (first, second) == (0, 1)
+    assert before + after == pytest.approx(energy.joules)
+    assert after - before == pytest.approx(3000, rel=0.01)
+
+
+def test_a_meter_of_an_older_agent_goes_on() -> None:
+    """The agent was updated while a run went on: what it had written is read."""
+    one, readings = order(devices=("GPU-1",)), {"joules": 1800.0}
+    old = (
+        b'{"started_at":0,"at":10,"gpus":{"GPU-1":{"counter_joules":1000.0,"joules":500.0,'
+        b'"measured_seconds":0.0}},"modelled_seconds":10}'
+    )
+    state = msgspec.json.decode(old, type=MeterState)
+    energy = gpu_meter(readings).sample(one, state, at=20, cpu_seconds=0)
+    assert of_the_gpu(energy, seconds=20) == pytest.approx(800)
+
+
+class FakeSmi:
+    """amdsmi as its documentation has it: a count and its resolution in microjoules."""
+
+    class AmdSmiException(Exception): ...
+
+    count: int | None = 0
+
+    def amdsmi_get_processor_handles(self) -> list[str]:
+        return ["handle"]
+
+    def amdsmi_get_gpu_device_uuid(self, handle: str) -> str:
+        return "GPU-1"
+
+    def amdsmi_get_energy_count(self, handle: str) -> dict[str, float]:
+        if self.count is None:
+            raise self.AmdSmiException("not supported")
+        return {"energy_accumulator": self.count, "counter_resolution": 15.3, "timestamp": 1}
+
+    def amdsmi_get_power_info(self, handle: str) -> dict[str, object]:
+        return {"current_socket_power": "N/A", "average_socket_power": 90}
+
+
+def test_amds_accumulator_counts_in_its_own_resolution() -> None:
+    smi, one = FakeSmi(), order(devices=("GPU-1",))
+    meter = EnergyMeter(rapl=None, nvidia=None, amd=Amd(smi))
+    state = meter.begin(one, at=0)
+    smi.count = 100_000_000
+    energy = meter.sample(one, state, at=10, cpu_seconds=0)
+    assert of_the_gpu(energy, seconds=10) == pytest.approx(1530)
+    assert AMD_COUNTER_METHOD in energy.method
+
+
+def test_amds_power_is_integrated_where_there_is_no_accumulator() -> None:
+    smi, one = FakeSmi(), order(devices=("GPU-1",))
+    smi.count = None
+    meter = EnergyMeter(rapl=None, nvidia=None, amd=Amd(smi))
+    state = meter.begin(one, at=0)
+    energy = meter.sample(one, state, at=10, cpu_seconds=0)
+    assert of_the_gpu(energy, seconds=10) == pytest.approx(900)
+    assert AMD_POWER_METHOD in energy.method
+
+
+def test_without_amds_library_there_are_no_counters_of_it() -> None:
+    assert Amd.open() is None
