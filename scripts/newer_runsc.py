@@ -1,8 +1,7 @@
 """Lay Debian 13's runsc beside the project, where the machine's own is too old for the tier `gvisor`.
 
 ``python scripts/newer_runsc.py FOLDER`` writes FOLDER/runsc, from the archive that the machine's apt uses,
-checked by apt with Debian's own keys. Nothing is installed, and it takes no root. Says why where that can't be
-done.
+checked by apt with Debian's own keys. Nothing is installed, and it takes no root. Says why where it can't.
 """
 
 from __future__ import annotations

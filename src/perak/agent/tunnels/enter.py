@@ -108,7 +108,7 @@ def _answer(control: socket.socket, plan: dict[str, Any]) -> None:
     try:
         child = _enter(plan, control)
         _say(control, {"started": True})
-        _watch(child, control)
+        _watch(child, control, plan)
     except CantEnter as error:
         _say(control, {"error": str(error), "code": error.code})
     except OSError as error:
@@ -197,7 +197,10 @@ def _become(
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
         if program is not None:
             _load(program)
-        _exec(plan["argv"], plan["env"])
+        argv = plan["argv"]
+        if "handed" in plan:
+            argv = [each.replace("{handed}", _hand(plan["handed"])) for each in argv]
+        _exec(argv, plan["env"])
     except FileNotFoundError:
         os.write(failure, f"{EXIT_NOT_FOUND} there is no {name!r} in this sandbox".encode())
     except OSError as error:
@@ -275,6 +278,15 @@ def _load(program: bytes) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def _hand(text: str) -> str:
+    """The path of a file without a name that holds it, for the program that we become."""
+    file = os.memfd_create("handed", 0)
+    os.set_inheritable(file, True)
+    os.write(file, text.encode())
+    os.lseek(file, 0, os.SEEK_SET)
+    return f"/proc/self/fd/{file}"
+
+
 def _exec(argv: list[str], env: dict[str, str]) -> None:
     if "/" in argv[0]:
         os.execve(argv[0], argv, env)  # noqa: S606 - there is no shell on purpose
@@ -286,7 +298,7 @@ def _exec(argv: list[str], env: dict[str, str]) -> None:
     raise FileNotFoundError
 
 
-def _watch(child: int, control: socket.socket) -> None:
+def _watch(child: int, control: socket.socket, plan: dict[str, Any]) -> None:
     """Pass signals on until the child has ended, and say how; whoever asked being gone ends the child."""
     ended = os.pidfd_open(child)
     for each in (0, 1, 2):
@@ -301,10 +313,11 @@ def _watch(child: int, control: socket.socket) -> None:
                 return
             name = control.recv(MESSAGE_BYTES).decode()
             if not name:
+                _ask_to_kill(plan, signal.SIGKILL)
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
                 return
-            if name in SIGNALS:
+            if name in SIGNALS and not _ask_to_kill(plan, getattr(signal, f"SIG{name}")):
                 _signal_group(child, getattr(signal, f"SIG{name}"))
 
 
@@ -314,6 +327,24 @@ def _signal_group(child: int, number: int) -> None:
         os.killpg(child, number)
     except ProcessLookupError:
         os.kill(child, number)
+
+
+def _ask_to_kill(plan: dict[str, Any], number: int) -> bool:
+    """Let the runtime send the signal, where only it can; False where the command is a process of ours."""
+    if "kill" not in plan:
+        return False
+    known = {"{pid}": _read(plan["pid_file"]).strip(), "{signal}": str(int(number))}
+    if known["{pid}"].isdigit() and (asked := os.fork()) == 0:
+        try:
+            for _ in range(3):  # our streams are closed
+                os.open(os.devnull, os.O_RDWR)
+            _drop(plan["uid"])
+            _exec([known.get(each, each) for each in plan["kill"]], plan["env"])
+        finally:
+            os._exit(EXIT_NOT_EXECUTABLE)
+    elif known["{pid}"].isdigit():
+        os.waitpid(asked, 0)
+    return True
 
 
 def _say(control: socket.socket, message: dict[str, Any]) -> None:

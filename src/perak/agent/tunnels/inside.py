@@ -12,12 +12,13 @@ import struct
 import sys
 import termios
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from perak.agent.sandbox import launch, process
 from perak.agent.sandbox.spec import spec_from_json
+from perak.agent.sandbox.tiers import gvisor
 from perak.agent.tunnels import enter
 from perak.domain.errors import Conflict
 
@@ -30,7 +31,9 @@ ENV_BYTES_MAX = 128 * 1024
 SHELL_EXIT_SIGNAL = 128
 TIER = "bubblewrap"
 CONTAINERS = ("crun", "runc")
-"""Besides bubblewrap's the tiers that can be entered; in the others the job isn't a process of the node's."""
+"""Besides bubblewrap's the tiers whose containers are entered."""
+ASKED = "gvisor"
+"""The tier whose runtime is entered and asked for a process: the job's are none of the node's."""
 CONTAINER_DEPTH = 3
 """Process namespaces of a container's process: the node's, bubblewrap's, the container's."""
 LEVELS = 5
@@ -116,15 +119,18 @@ def first_process(run_folder: Path) -> process.ProcessId:
     except FileNotFoundError:
         raise CantEnter("the run has not begun yet; try again in a moment") from None
     in_container = spec.tier in CONTAINERS
-    if spec.tier is not None and not in_container and not spec.tier.startswith(TIER):
+    if spec.tier not in (None, ASKED, *CONTAINERS) and not spec.tier.startswith(TIER):
+        known = ", ".join((TIER, *CONTAINERS))
         raise CantEnter(
-            f"the job runs in {spec.tier}, and terminals are for {TIER} and {' and '.join(CONTAINERS)}; "
+            f"the job runs in {spec.tier}, and terminals are for {known} and {ASKED}; "
             "submit it with another `isolation`, or none"
         )
     if ended:
         raise CantEnter("the run has ended")
     for pid in _below(shim["pid"], levels=LEVELS):
-        if in_container:
+        if spec.tier == ASKED:
+            begun = _inner_pid(pid) == 1 and _stage_begun(launch.read(run_folder)) is not None
+        elif in_container:
             begun = _inner_pid(pid, depth=CONTAINER_DEPTH) == 1 and _is_confined(pid)
         else:
             begun = _inner_pid(pid) == 1 and any(
@@ -151,18 +157,50 @@ def plan(
     job = _job(launched)
     if sum(len(name) + len(value) for name, value in env.items()) > ENV_BYTES_MAX:
         raise CantEnter(f"the environment that is added may have {ENV_BYTES_MAX} bytes")
+    terminal = [size.rows, size.columns] if size is not None else None
+    if (stage := _stage_begun(launched)) is not None and launched["stop_by"] == "runtime":
+        job = replace(job, cwd=start_folder or job.cwd, env={**job.env, **env})
+        asked = gvisor.entry(stage, _process(job, argv, with_terminal=size is not None))
+        return _limits(launched, target) | asked | {"terminal": terminal}
+    return _limits(launched, target) | {
+        "uid": job.uid,
+        "seccomp": launched["filter"],
+        "cwd": start_folder or job.cwd,
+        "argv": list(argv),
+        "env": {**job.env, **env},
+        "terminal": terminal,
+    }
+
+
+def _limits(launched: launch.Launch, target: process.ProcessId) -> dict[str, Any]:
+    """Where to enter, and under which limits."""
     return {
         "pid": target.pid,
         "start_ticks": target.start_ticks,
         "joins": launched["joins"],
-        "uid": job.uid,
-        "seccomp": launched["filter"],
         "nofile_max": launched["nofile_max"],
         "pids_rlimit": launched["pids_rlimit"],
-        "cwd": start_folder or job.cwd,
-        "argv": list(argv),
-        "env": {**job.env, **env},
-        "terminal": [size.rows, size.columns] if size is not None else None,
+    }
+
+
+def _stage_begun(launched: launch.Launch) -> str | None:
+    """The last stage that a runtime says it has started."""
+    marks = launched["marks"]
+    return next((each for each in reversed(launched["stages"]) if os.path.exists(marks.get(each, ""))), None)
+
+
+def _process(job: _Job, argv: Sequence[str], *, with_terminal: bool) -> dict[str, Any]:
+    """What a runtime is asked for, in the words of its config.json."""
+    return {
+        "terminal": with_terminal,
+        "user": {"uid": job.uid, "gid": job.uid},
+        "args": list(argv),
+        "env": [f"{name}={value}" for name, value in job.env.items()],
+        "cwd": job.cwd,
+        "noNewPrivileges": True,
+        "capabilities": {
+            each: [] for each in ("bounding", "effective", "inheritable", "permitted", "ambient")
+        },
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shlex
 import shutil
 import stat
@@ -36,6 +37,9 @@ FILTER = "runsc.bpf"
 """For runsc itself. It asks the node for extended attributes of symbolic links in a way that the kernel
 answers with EBADF, and hands that on, so that `ls -l` fails; a file system that has none is an answer that
 programs know."""
+
+HANDED, PID, SIGNAL = "{handed}", "{pid}", "{signal}"
+"""Stand in the orders of `entry` for what is known when they are carried out."""
 
 _FORWARD = """
 {runsc} run --pid-file {pid_file} --bundle {bundle} {name} &
@@ -136,6 +140,28 @@ def _forward(stage: str, network: str) -> str:
         bundle=f"{wall.FILES}/{stage}",
         name=oci.CONTAINER,
     )
+
+
+def entry(stage: str, process: dict[str, Any]) -> dict[str, Any]:
+    """How one more process is put beside the job, by `perak.agent.tunnels.enter` in the wall.
+
+    The order is handed over as an open file, because arguments are there for all to read. The process has
+    the job's user and no capability; the filter of system calls is for the job's first process and its
+    children alone, since runsc sets none for others. `kill`: what ends it, given its pid and a signal.
+    """
+    runsc = [wall.PROGRAM, "--root", f"{wall.STATE}/{stage}", "--rootless"]
+    pid_file = f"{wall.STATE}/entered-{secrets.token_hex(8)}.pid"
+    order = ["exec", "--process", HANDED, "--internal-pid-file", pid_file, oci.CONTAINER]
+    return {
+        "uid": 0,  # the wall's: outside it the run's own
+        "seccomp": None,
+        "cwd": "/",
+        "argv": [*runsc, *order],
+        "env": {"PATH": oci.SEARCH},
+        "handed": json.dumps(process),
+        "kill": [*runsc, "kill", "--pid", PID, oci.CONTAINER, SIGNAL],
+        "pid_file": pid_file,
+    }
 
 
 def _config(job: wall.Job, command: list[str], network: str) -> dict[str, Any]:
