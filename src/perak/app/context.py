@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perak.app.ports import Ids, ReceiptSigner
 from perak.app.records import ExchangeFacts
+from perak.domain.carbon.placement import YEARLY_GRID, Grid
+
+
+@dataclass(slots=True)
+class GridPicture:
+    """The grid as this replica's feeds have it now; looked at, never waited for."""
+
+    now: Grid = YEARLY_GRID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,3 +23,4 @@ class Context:
     exchange: ExchangeFacts
     new_id: Ids
     sign_receipt: ReceiptSigner
+    grid: GridPicture = field(default_factory=GridPicture)

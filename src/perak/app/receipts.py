@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from perak.app.records import Engagement, ExchangeFacts, RunEnd
-from perak.domain.carbon.energy import operational_carbon
-from perak.domain.carbon.intensity import yearly_intensity
-from perak.domain.footprint import Energy
+from perak.domain.carbon.counting import hardware, operational
+from perak.domain.carbon.placement import Grid
+from perak.domain.footprint import RUN_UNIT, Avoided, Carbon, Embodied, Energy, sci
 from perak.domain.offer import OfferAsk
 from perak.domain.outcome import Settlement
 from perak.domain.receipt import (
@@ -18,6 +18,7 @@ from perak.domain.receipt import (
     readable_by,
     utc_text,
 )
+from perak.domain.whereabouts import Whereabouts
 
 
 def compose(
@@ -28,11 +29,16 @@ def compose(
     ask: OfferAsk,
     held: int,
     exchange: ExchangeFacts,
+    grid: Grid,
+    where: Whereabouts,
     id: str,
     now: datetime,
 ) -> Receipt:
     """The receipt of a run, from its lease, how it ended, and what was paid."""
     assert end.started_at_ms is not None
+    energy, carbon = _energy_and_carbon(end, ask, grid, where)
+    embodied, avoided = _hardware(at, end, ask)
+    wanted = at.job.spec.functional_unit if end.exit_code == 0 else None
     return Receipt(
         id=id,
         issued_at=utc_text(int(now.timestamp() * 1000)),
@@ -68,12 +74,17 @@ def compose(
         refunded_micros=held - money.cost,
         exit_code=end.exit_code,
         cause=end.reported_cause,
-        energy=Energy(
-            joules=end.energy_joules,
-            method=end.energy_method,
-            uncertainty_percent=end.energy_uncertainty_percent,
+        energy=energy,
+        carbon=carbon,
+        embodied=embodied,
+        avoided=avoided,
+        sci=sci(
+            energy,
+            carbon,
+            embodied,
+            unit=wanted.name if wanted else RUN_UNIT,
+            count=wanted.count if wanted else 1.0,
         ),
-        carbon=operational_carbon(end.energy_joules, yearly_intensity(ask.region)),
         logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
         outputs_digest=end.outputs.digest if end.outputs else None,
         network=end.network,
@@ -81,6 +92,39 @@ def compose(
         image=f"{image.name}@{image.digest}" if (image := at.job.spec.image) else None,
         evidence=end.evidence_jws,
     )
+
+
+def _energy_and_carbon(end: RunEnd, ask: OfferAsk, grid: Grid, where: Whereabouts) -> tuple[Energy, Carbon]:
+    assert end.started_at_ms is not None
+    energy = Energy(
+        joules=end.energy_joules,
+        method=end.energy_method,
+        uncertainty_percent=end.energy_uncertainty_percent,
+        samples=end.energy_samples,
+        modelled=end.energy_modelled,
+    )
+    carbon = operational(
+        end.energy_joules,
+        hours=end.energy_hours,
+        start=end.started_at_ms / 1000,
+        seconds=_seconds(end),
+        region=ask.region,
+        grid=grid,
+        where=where,
+    )
+    return energy, carbon
+
+
+def _hardware(at: Engagement, end: RunEnd, ask: OfferAsk) -> tuple[Embodied, Avoided | None]:
+    """Of a server, its part of the cores on offer; GPUs belong to a run whole."""
+    used = [(d.model, d.memory_bytes) for d in ask.devices if d.uuid in at.lease.devices]
+    share = at.lease.cpu_milli / ask.cpu_milli if ask.cpu_milli else 1.0
+    return hardware(gpus=used, host_share=share, seconds=_seconds(end))
+
+
+def _seconds(end: RunEnd) -> float:
+    assert end.started_at_ms is not None
+    return max(0.0, (end.until_ms - end.started_at_ms) / 1000)
 
 
 def _device(at: Engagement, ask: OfferAsk) -> DeviceUse:

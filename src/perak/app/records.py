@@ -9,6 +9,7 @@ from perak.domain.job import JobSpec
 from perak.domain.offer import OfferAsk
 from perak.domain.outcome import Settlement
 from perak.domain.report import Metered, NetworkUse, OutputBlob
+from perak.domain.whereabouts import CLAIMED, Whereabouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +126,8 @@ class SettlementFacts:
     accounts: Accounts
     ask: OfferAsk
     """What the offer says now; the lease has the price."""
+    where: Whereabouts = CLAIMED
+    """What supports the offer's region."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,6 +159,9 @@ class RunEnd:
     outputs: OutputBlob | None
     evidence_jws: str | None
     network: NetworkUse | None = None
+    energy_hours: tuple[tuple[int, float], ...] = ()
+    energy_samples: int | None = None
+    energy_modelled: tuple[str, ...] = ()
     fenced: bool = False
 
 

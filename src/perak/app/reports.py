@@ -380,5 +380,8 @@ def _run_end(body: RunExited, at: Engagement, jws: str) -> RunEnd:
         log_bytes=body.log_bytes,
         outputs=body.outputs,
         network=body.network,
+        energy_hours=body.energy_hours,
+        energy_samples=body.energy_samples,
+        energy_modelled=body.energy_modelled,
         evidence_jws=jws,
     )

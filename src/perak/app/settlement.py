@@ -77,7 +77,18 @@ def _receipt(
     if end.evidence_jws is None or end.started_at_ms is None:
         return None
     id, exchange = context.new_id("receipt"), context.exchange
-    receipt = compose(at, end, money, ask=facts.ask, held=held, exchange=exchange, id=id, now=now)
+    receipt = compose(
+        at,
+        end,
+        money,
+        ask=facts.ask,
+        held=held,
+        exchange=exchange,
+        grid=context.grid.now,
+        where=facts.where,
+        id=id,
+        now=now,
+    )
     return context.sign_receipt(receipt)
 
 

@@ -113,5 +113,8 @@ def lost_end(at: Engagement, now: datetime, *, detail: str) -> RunEnd:
         log_bytes=None,
         outputs=None,
         evidence_jws=at.run.evidence_jws,
+        energy_hours=evidence.energy_hours if evidence else (),
+        energy_samples=evidence.energy_samples if evidence else None,
+        energy_modelled=evidence.energy_modelled if evidence else (),
         fenced=True,
     )

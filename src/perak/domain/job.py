@@ -125,6 +125,14 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionalUnit:
+    """What the renter counts carbon per: a finished job did `count` of `name`."""
+
+    name: str
+    count: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """How often, and for what, a job is run again."""
 
@@ -168,3 +176,5 @@ class JobSpec:
     """Regions in which the job may run, like ``EU``, ``DE`` or ``US-CA``; empty: anywhere."""
     min_grade: str | None = None
     """The least grade of a GPU, of `perak.domain.hardware.standing.GRADES`; None: any, ungraded too."""
+    functional_unit: FunctionalUnit | None = None
+    """None: carbon is counted per run."""

@@ -221,6 +221,12 @@ def disagreements(receipt: Receipt, body: RunExited | Metered) -> list[str]:
         proven["started_at"] = None if body.started_at is None else utc_text(body.started_at)
         proven |= {"log_bytes": body.log_bytes, "outputs_digest": body.outputs and body.outputs.digest}
         proven["energy_uncertainty"] = round(body.energy_uncertainty_percent, FLOAT_DECIMALS)
+    if receipt.energy is not None and receipt.energy.samples is not None:
+        claimed["energy_samples"], proven["energy_samples"] = receipt.energy.samples, body.energy_samples
+        claimed["energy_modelled"], proven["energy_modelled"] = receipt.energy.modelled, body.energy_modelled
+    if receipt.carbon is not None and receipt.carbon.hours and body.energy_hours:
+        claimed["energy_hours"] = tuple((each.hour, each.joules) for each in receipt.carbon.hours)
+        proven["energy_hours"] = tuple((h, round(joules, FLOAT_DECIMALS)) for h, joules in body.energy_hours)
     return [
         f"{name} is {claimed[name]} on the receipt and {proven[name]} in the report"
         for name in claimed
