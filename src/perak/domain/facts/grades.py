@@ -24,7 +24,7 @@ GRADE_RULES: tuple[Row, ...] = (
     ("nvlink", "NVLink errors and links that are down", False, 0, 0, None, 0,
      f"{_META}; NVIDIA DGX health validation"),
     ("pcie", "of the PCIe rate that card and slot have", True, 1, 1, None, 0,
-     "StepFun, arXiv 2512.19179: 25 of 158 GPU faults"),
+     "StepFun's report on 400 servers: 25 of 158 GPU faults"),
     ("remap", "rows or pages that wait for a reset", False, 0, 0, None, 0, _META),
 )  # fmt: skip
 
@@ -54,7 +54,7 @@ COPY_REACHED: dict[str, float] = {
     "V100": 0.83,
     "T4": 0.69,
 }
-"""Bandwidth that a copy reaches, of the data sheet's: arXiv 1903.07486 (Jia et al., 2019), table 3.1."""
+"""Bandwidth that a copy reaches, of the data sheet's: arXiv 1903.07486 (Jia et al., 2019)."""
 COPY_REACHED_DEFAULT = 0.80
 """Their median, for the rest."""
 FLOPS_REACHED_DEFAULT = 0.90
