@@ -44,13 +44,13 @@ CHECKS = (
     Check(
         name="host-files",
         attacks="The node's own folders (/root, /home, /var, /boot, ...) and a file there that all may read",
-        judged="no path is the node's by device and inode number; the file is not found",
+        judged="no path is the node's, by device and inode number or by its times; the file is not found",
         limit="filesystem",
     ),
     Check(
         name="password-file",
         attacks="/etc/shadow, /etc/gshadow, sudoers, the node's ssh host keys",
-        judged="none is the node's by device and inode number, nor reads as the node's",
+        judged="none is the node's, by device and inode number or by its times, nor reads as the node's",
         limit="filesystem",
     ),
     Check(

@@ -162,7 +162,7 @@ def _identities(paths: tuple[str, ...]) -> dict[str, list[int]]:
     for path in paths:
         with contextlib.suppress(OSError):
             status = os.lstat(path)
-            found[path] = [status.st_dev, status.st_ino]
+            found[path] = [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
     return found
 
 

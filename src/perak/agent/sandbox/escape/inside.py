@@ -143,6 +143,13 @@ def exists(path: str) -> os.stat_result | None:
         return None
 
 
+def is_same(here: os.stat_result, identity: list[int]) -> bool:
+    """By device and inode number; a kernel of our own gives numbers of its own, and passes times on."""
+    if [here.st_dev, here.st_ino] == identity[:2]:
+        return True
+    return [here.st_mtime_ns, here.st_ctime_ns] == identity[2:]
+
+
 def pids() -> list[int]:
     return [int(each) for each in os.listdir("/proc") if each.isdigit()]
 
@@ -166,11 +173,11 @@ def status_field(name: str) -> str:
 
 
 def host_files(bait: Bait) -> list[str]:
-    """The node's own folders, by device and inode, and a file that everybody there may read."""
+    """The node's own folders, and a file that everybody there may read."""
     found = []
     for path, identity in bait["host_paths"].items():
         here = exists(path)
-        if here is not None and [here.st_dev, here.st_ino] == identity:
+        if here is not None and is_same(here, identity):
             found.append(f"{path} is the node's")
     if exists(bait["readable_file"]):
         found.append("{}, a file of the node, is there".format(bait["readable_file"]))
@@ -186,7 +193,7 @@ def password_file(bait: Bait) -> list[str]:
         if text and hashlib.sha256(text).hexdigest() == digest:
             found.append(f"{path} of the node can be read")
         here, identity = exists(path), bait["host_secrets"].get(path)
-        if here is not None and [here.st_dev, here.st_ino] == identity:
+        if here is not None and is_same(here, identity):
             found.append(f"{path} is the node's")
     return found
 

@@ -15,6 +15,8 @@ CPU_MILLI = 100
 CPU_SECONDS = 6.0
 """How long it burns unless it was held back before: others may leave it less than its share for a while."""
 PIDS = 24
+FORKS_BYTES_OWN_KERNEL = 1024 * MIB
+"""So that it is not memory that ends a fork bomb whose processes all lie in one kernel's memory."""
 MEMORY_BYTES = 32 * MIB
 DISK_BYTES = 8 * MIB
 DISK_SLACK_BYTES = 3 * MIB
@@ -45,7 +47,8 @@ def judge(lab: Lab, name: str) -> CheckResult:
 
 
 def _forks(lab: Lab) -> str | None:
-    run_id = lab.prepare("forks", "bombs.py", "forks", pids_max=PIDS)
+    room = {"memory_bytes": FORKS_BYTES_OWN_KERNEL} if lab.own_kernel else {}
+    run_id = lab.prepare("forks", "bombs.py", "forks", pids_max=PIDS, **room)
     lab.start(run_id, {"processes": PIDS, "hold_seconds": 0.2})
     if lab.own_kernel:
         return _forks_in_own_kernel(lab, run_id)
@@ -63,7 +66,7 @@ def _forks_in_own_kernel(lab: Lab, run_id: str) -> str | None:
             break
         time.sleep(POLL_SECONDS)
     ended = lab.await_end(run_id)
-    if not seen or ended.cause == "max_duration":
+    if not seen or ended.cause in ("max_duration", "oom"):
         raise CannotTry(lab.why(ended))
     said = lab.said(run_id).get("forks")
     refused = ended.exit_code != 0 if said is None else said["refused"]
