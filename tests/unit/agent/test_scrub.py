@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from perak.agent.shim import SCRUBBED_BYTES_MIN, SCRUBBED_PIECE_BYTES, Scrub
+from perak.agent.shim.scrub import SCRUBBED_BYTES_MIN, SCRUBBED_PIECE_BYTES, Scrub
 
 # Few letters, so that secrets meet and overlap; no asterisks, which stand for what was blotted out.
 LETTERS = st.sampled_from(b"ab\n")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import py_compile
+import shutil
 import signal
 import socket
 import sys
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from perak.agent import shim as shim_module
+from perak.agent import shim
 from perak.agent.sandbox import process
 
 ANSWER_SECONDS = 10.0
@@ -26,7 +27,7 @@ _SOCKET_NUMBER = 3
 
 
 class ShimServer:
-    """The process that forks shims (`perak.agent.shim.serve`), started when first needed, again if it died.
+    """The process that forks shims (`perak.agent.shim`), started when first needed, again if it died.
 
     It ends when this end of its socket closes; the shims that it forked live on.
     """
@@ -121,15 +122,32 @@ def _in_memory(secrets: Mapping[str, tuple[str, bytes]]) -> Iterator[list[int]]:
 
 
 def program_name() -> str:
-    """The compiled shim's file name, which changes with its source and the interpreter."""
-    source = Path(shim_module.__file__).read_bytes()
-    return f"shim-{hashlib.sha256(source).hexdigest()[:16]}.{sys.implementation.cache_tag}.pyc"
+    """The compiled shim's folder, whose name changes with its sources and the interpreter."""
+    content = b"".join(source.name.encode() + source.read_bytes() for source in _sources())
+    return f"shim-{hashlib.sha256(content).hexdigest()[:16]}.{sys.implementation.cache_tag}"
 
 
 def install(programs: Path) -> None:
-    """Compile the shim into `programs`, so that a start doesn't."""
+    """Compile the shim into `programs`, so that a start doesn't, and needs none of our other files.
+
+    There its modules have the names that they have here, in packages without files of their own.
+    """
     target = programs / program_name()
-    if not target.exists():
-        draft = programs / f".{target.name}.{os.getpid()}"
-        py_compile.compile(shim_module.__file__, cfile=str(draft), doraise=True, optimize=0)
+    if target.exists():
+        return
+    draft = programs / f".{target.name}.{os.getpid()}"
+    package = draft.joinpath(*shim.__name__.split("."))
+    package.mkdir(parents=True)
+    for source in _sources():
+        folder = draft if source.stem == "__main__" else package
+        py_compile.compile(str(source), cfile=str(folder / f"{source.stem}.pyc"), doraise=True, optimize=0)
+    try:
         draft.rename(target)
+    except OSError:  # another agent of this folder was quicker
+        shutil.rmtree(draft)
+        if not target.exists():
+            raise
+
+
+def _sources() -> list[Path]:
+    return sorted(Path(shim.__file__).parent.glob("*.py"))

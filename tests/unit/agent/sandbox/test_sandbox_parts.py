@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from perak.agent import shim
 from perak.agent.sandbox import bwrap, process, seccomp, uids
 from perak.agent.sandbox.scratch import mounted_under
 from perak.agent.sandbox.spec import Mount, RunSpec
+from perak.agent.shim.life import number_after
+from perak.agent.shim.limits import tree_use
 
 
 def _arguments(**changes: object) -> list[str]:
@@ -149,13 +150,13 @@ def test_this_process_is_itself_and_nobody_else() -> None:
     ],
 )
 def test_the_pid_is_found_in_bubblewraps_report(text: bytes, number: int | None) -> None:
-    assert shim.number_after(text, b'"child-pid"') == number
+    assert number_after(text, b'"child-pid"') == number
 
 
 def test_disk_use_is_what_files_take(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "x").write_bytes(b"x" * 100_000)
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    used, files = shim.tree_use(str(tmp_path))
+    used, files = tree_use(str(tmp_path))
     assert 90_000 < used < 400_000
     assert files == 4
