@@ -10,6 +10,7 @@ import click
 from perak.cli.app import App, Group
 from perak.cli.doctor import doctor
 from perak.cli.find import find
+from perak.cli.inspect import inspect
 
 if TYPE_CHECKING:
     from perak.client import Client
@@ -25,6 +26,7 @@ def node() -> None:
 
 
 node.add_command(doctor)
+node.add_command(inspect)
 
 
 @node.command("ls", example="perak node ls")

@@ -78,6 +78,8 @@ IDENTITY_BANDWIDTH = "identity.bandwidth"
 IDENTITY_FLOPS = "identity.flops"
 IDENTITY_UUID = "identity.uuid"
 IDENTITY_SEVERAL = "identity.several"
+PROOF_RATE = "throughput.proof"
+"""Steps of `perak.domain.hardware.challenge` a second, alone; 1e9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ CHECKS = (
     CheckKind(name=COPY, what="copy in device memory, read and write counted", unit="GB/s"),
     CheckKind(name=TO_DEVICE, what="host to device", unit="GB/s"),
     CheckKind(name=FROM_DEVICE, what="device to host", unit="GB/s"),
+    CheckKind(name=PROOF_RATE, what="steps of a challenge, alone", unit="Gstep/s"),
     CheckKind(name=TENSOR_BF16, what="BF16 matrix product by torch or CuPy", unit="TFLOP/s", quick=False),
     CheckKind(name=TENSOR_FP16, what="FP16 matrix product by torch or CuPy", unit="TFLOP/s", quick=False),
     CheckKind(name=SOAK_SECONDS, what="time under load", unit="s", quick=False, soak=True),
