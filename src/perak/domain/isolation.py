@@ -17,8 +17,10 @@ ISOLATION = ("bubblewrap", "crun", "runc", "gvisor", "microvm")
 """What a renter may ask for as the least."""
 
 DEFAULT_TIER = "bubblewrap"
-WITHOUT_SECRETS = frozenset({"microvm"})
-"""Tiers that can't be given secrets yet: a virtual machine has no descriptors of the node's."""
+LACKS = {"microvm": frozenset({"secrets", "network"})}
+"""What a tier can't give a job: a virtual machine has no descriptors of the node's, and no network device."""
+MEMORY_BYTES_MIN = {"microvm": 256 * 2**20}
+"""What a job must have where a machine and its kernel live in its memory: half of it is theirs."""
 
 
 def suffices(tier: str, least: str | None) -> bool:

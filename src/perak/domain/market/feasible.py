@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from perak.domain.hardware.specs import find_gpu
 from perak.domain.hardware.torch import choose_torch, driver_cuda_of
-from perak.domain.isolation import WITHOUT_SECRETS
+from perak.domain.isolation import LACKS, MEMORY_BYTES_MIN
 from perak.domain.job import JobSpec
 from perak.domain.offer import Device, Offer
 from perak.domain.regions import lies_in
@@ -118,7 +118,7 @@ def misfits(spec: JobSpec, offer: Offer, *, now: datetime) -> tuple[Misfit, ...]
         *_bring_misfits(spec, offer),
         *_grant_misfits(spec, offer),
         *_isolation_misfits(spec, offer),
-        *_secret_misfits(spec, offer),
+        *_tier_misfits(spec, offer),
         *_price_misfits(spec, offer),
     )
 
@@ -252,13 +252,24 @@ def _isolation_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
     )
 
 
-def _secret_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
-    if not spec.secrets or spec.isolation is None:
-        return ()
+def _tier_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
+    """What the tier that the job would be in can't give it: the lightest that does, which lacks the least."""
     tier = offer.ask.tier_for(spec.isolation, with_devices=spec.resources.gpu_count > 0)
-    if tier not in WITHOUT_SECRETS:
-        return ()
-    return (Misfit(dimension="secrets", needed="secrets in the sandbox", available=f"none in {tier} yet"),)
+    lacks = LACKS.get(tier or "", frozenset())
+    wanted = (
+        ("secrets", spec.secrets, "secrets in the sandbox"),
+        ("network", spec.network_allow, "a network in the sandbox"),
+    )
+    found = [
+        Misfit(dimension=dimension, needed=needed, available=f"none in {tier} yet")
+        for dimension, wants, needed in wanted
+        if wants and dimension in lacks
+    ]
+    least, has = MEMORY_BYTES_MIN.get(tier or "", 0), spec.resources.memory_bytes
+    if has < least:
+        needed, given = format_bytes(least), format_bytes(has)
+        found.append(Misfit(dimension="memory", needed=f"{needed} in {tier}", available=f"{given} asked for"))
+    return tuple(found)
 
 
 def _price_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:

@@ -291,6 +291,19 @@ def test_a_virtual_machine_is_no_place_for_a_job_with_secrets_yet() -> None:
     assert (misfit.dimension, misfit.available) == ("secrets", "none in microvm yet")
 
 
+def test_a_virtual_machine_has_no_network_and_takes_a_machines_memory() -> None:
+    offered = tuple(SandboxTier(tier=each) for each in ("bubblewrap", "gvisor", "microvm"))
+    talks = replace(job(), isolation="microvm", network_allow=("models.example.org:443",))
+    small = replace(job(), isolation="microvm", resources=Resources(memory_bytes=64 << 20))
+    here = offer(tiers=offered, grants=("network",))
+
+    assert misfits(replace(talks, isolation="gvisor"), here, now=NOW) == ()
+    (misfit,) = misfits(talks, here, now=NOW)
+    assert (misfit.dimension, misfit.needed) == ("network", "a network in the sandbox")
+    (misfit,) = misfits(small, here, now=NOW)
+    assert (misfit.dimension, misfit.available) == ("memory", "67.1 MB asked for")
+
+
 def test_a_job_runs_only_in_its_regions() -> None:
     in_union = replace(job(), regions=("EU", "US-CA"))
 

@@ -22,6 +22,7 @@ from perak.agent.sandbox.spec import RunSpec
 from perak.agent.sandbox.tier import Tier
 from perak.agent.sandbox.tiers import oci, wall
 from perak.agent.sandbox.tiers.base import Candidate, Places, Runtime, Start, job_command, stages
+from perak.domain.isolation import MEMORY_BYTES_MIN
 
 KVM = Path("/dev/kvm")
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p")
@@ -31,9 +32,7 @@ FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios")
 """Where distributions have the BIOS; QEMU by itself looks beside its program."""
 
 QEMU_BYTES = 128 << 20
-"""Of the run's memory for QEMU itself; the rest is the machine's."""
-MACHINE_BYTES_MIN = 128 << 20
-"""With less a kernel doesn't come up."""
+"""Of the run's memory for QEMU itself; the rest, the same at least, is the machine's."""
 
 _INIT = """#!/bin/busybox sh
 b=/bin/busybox
@@ -140,9 +139,8 @@ class Microvm(Runtime):
         if spec.network_allow:
             raise ValueError(f"{spec.run_id}: a microvm has no network device, so no way to the run's proxy")
         memory = spec.memory_bytes - QEMU_BYTES
-        if memory < MACHINE_BYTES_MIN:
-            least = (QEMU_BYTES + MACHINE_BYTES_MIN) >> 20
-            raise ValueError(f"{spec.run_id}: a microvm takes {least} MiB of memory at least")
+        if (least := MEMORY_BYTES_MIN["microvm"]) > spec.memory_bytes:
+            raise ValueError(f"{spec.run_id}: a microvm takes {least >> 20} MiB of memory at least")
         arguments, job = wall.build(
             bwrap.arguments(spec, scratch=at.scratch, own_etc=at.own_etc, scripts=at.scripts),
             at=at,
