@@ -143,7 +143,7 @@ def test_a_quote_compares_the_price_with_the_clouds(gpus: Shell, tmp_path: Path)
     quote = show(gpus, "quote", job_file(tmp_path, "compared", seconds=1))
     (offer,) = quote["offers"]
     assert offer["device"] == "1 x Tesla V100-SXM2-16GB"
-    assert "below the hyperscalers' median (3.06)" in offer["cloud_comparison"]
+    assert "less than the cheapest hyperscaler on demand (AWS p3.2xlarge, 3.06" in offer["cloud_comparison"]
 
 
 def test_a_torch_without_kernels_for_the_card_is_told_before_money_moves(gpus: Shell, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 import csv
 import json
 import statistics
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from perak.domain.facts import grid, power
-from perak.domain.facts.prices import CLOUD_PRICES
+from perak.domain.facts.prices import KINDS, PRICES
 from perak.domain.hardware.specs import SPECS, find_gpu
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -117,13 +118,21 @@ def test_gpu_shares_are_what_zeus_measured() -> None:
     assert statistics.median(shares) == pytest.approx(power.GPU_TRAINING_SHARE, abs=0.006)
 
 
-def test_cloud_prices_equal_their_source() -> None:
-    table = {row["gpu"]: row for row in _rows("market/prices/price_table.csv")}
-    names = {"A10G24": "A10", "A10040": "A100-40", "A10080": "A100-80"}
-    for gpu, memory_gib, median, cheapest, spot, prices, _, _ in CLOUD_PRICES:
-        row = table[names.get(f"{gpu}{memory_gib}", gpu)]
-        assert median == round(float(row["hyper_median"]) * 1_000_000)
-        assert cheapest == round(float(row["hyper_min"]) * 1_000_000)
-        assert spot == (round(float(row["aws_spot"]) * 1_000_000) if row["aws_spot"] else None)
-        assert prices == int(row["n_h"])
-        assert find_gpu(gpu) is not None
+def test_every_price_has_a_known_gpu_a_seller_a_source_and_a_day() -> None:
+    for kind, seller, variant, price, day, source in PRICES:
+        known = find_gpu(variant)
+        assert kind in KINDS
+        assert known is not None, variant
+        assert known.variant == variant
+        assert date.fromisoformat(day) <= date(2026, 11, 30)
+        assert price > 0
+        assert seller
+        assert source
+
+
+def test_prices_are_those_of_the_points_that_were_collected() -> None:
+    points = _rows("market/prices/price_points.csv")
+    collected = {round(float(row["usd_per_gpu_h"]) * 1_000_000) for row in points}
+    dated = [row for row in PRICES if "datareceipts" in row[5]]
+    assert dated
+    assert all(price in collected for _, _, _, price, _, _ in dated)

@@ -9,11 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perak.cli.render.parts import figure, new_table, plain, short_id
+from perak.cli.render.parts import figure, in_joules, new_table, plain, short_id
 from perak.domain.units import format_duration
 
 if TYPE_CHECKING:
     from perak.wire import api
+
+NOTES_MAX = 5
+"""Lines of one kind below the table; --json has them all."""
 
 
 def quote(quoted: api.Quote) -> RenderableType:
@@ -21,7 +24,7 @@ def quote(quoted: api.Quote) -> RenderableType:
     misfits = [offer for offer in quoted.offers if not offer.fits]
     parts: list[RenderableType] = []
     if fitting:
-        parts.append(_fitting(fitting, quoted))
+        parts += [_fitting(fitting, quoted), *_notes(fitting, quoted)]
     else:
         none = (
             "No offer fits this job as things are." if misfits else "There is no offer on this exchange yet."
@@ -29,36 +32,72 @@ def quote(quoted: api.Quote) -> RenderableType:
         parts.append(Text(none, style="yellow"))
     if misfits:
         parts += [Text(), _misfits(misfits)]
+    if quoted.relaxations:
+        parts += [Text(), Text("What would let more offers fit:", style="bold")]
+        parts += [plain(f"  {each.text}") for each in quoted.relaxations]
     funds = "which the wallet covers" if quoted.affordable else "which the wallet does not cover"
     hold = f"{quoted.hold} {quoted.currency} will be held, {funds}; what is not used comes back."
-    longest = format_duration(quoted.max_duration_seconds)
-    if fitting:
-        parts += [Text(), Text(f"At most: the cost of its max_duration, {longest}.")]
-    compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}
-    parts += [plain(line) for line in compared]
     parts += [Text(), Text(hold, style="" if quoted.affordable else "red"), Text(quoted.trust, style="dim")]
     return Group(*parts)
 
 
+def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[RenderableType]:
+    """What the figures rest on."""
+    notes: list[RenderableType] = [Text()]
+    if quoted.preference is not None:
+        notes.append(plain(f"Ranked by cost and: {quoted.preference.text}. *: on the Pareto front."))
+    sources = {offer.time_detail: None for offer in fitting if offer.time_detail}
+    notes += [plain(f"Time: {detail}.") for detail in list(sources)[:NOTES_MAX]]
+    if any(offer.expected_seconds is None for offer in fitting):
+        notes.append(
+            plain(
+                "Time unknown: say how much `work` the job is, such as {device: V100, hours: 3}, or run "
+                "it once."
+            )
+        )
+    longest = format_duration(quoted.max_duration_seconds)
+    notes.append(plain(f"At most: the cost of its max_duration, {longest}."))
+    compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}
+    return notes + [plain(line) for line in list(compared)[:NOTES_MAX]]
+
+
 def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Table:
-    money = (">PRICE", f">{quoted.currency}/h", ">AT MOST")
-    columns = ("OFFER", "NODE", "REGION", "DEVICE", *money, ">WATTS", ">gCO2e/h", "SANDBOX", "NOT ENFORCED")
-    table = new_table(*columns)
+    money = (">PRICE", f">{quoted.currency}/h", ">EXPECTED", ">AT MOST")
+    figures = (">TIME", ">BETWEEN", ">ENERGY", ">gCO2e", ">RISK")
+    table = new_table("", "OFFER", "NODE", "CLASS", *money, *figures, "SANDBOX", "NOT ENFORCED")
     for offer in offers:
         table.add_row(
+            "*" if offer.pareto else "",
             short_id(offer.offer),
             plain(offer.node_name),
-            plain(offer.region),
-            plain(offer.device),
+            plain(offer.market_class or f"{offer.device}, {offer.region}"),
             offer.price or "-",
             offer.per_hour or "-",
+            offer.expected_cost or "-",
             offer.cost_max or "-",
-            figure(offer.energy_watts),
-            figure(offer.carbon_grams_per_hour),
+            *_figures(offer),
             plain(offer.tier),
             plain(", ".join(offer.unenforced) or "-"),
         )
     return table
+
+
+def _figures(offer: api.OfferQuote) -> tuple[str, str, str, str, str]:
+    """Of the job; of an hour (/h) where its time is not known."""
+    risk = "-" if offer.failure_risk is None else f"{offer.failure_risk:.1%}"
+    if offer.expected_seconds is None:
+        watts, grams = offer.energy_watts, offer.carbon_grams_per_hour
+        return (
+            "-",
+            "-",
+            "-" if watts is None else f"{watts:.3g} W",
+            "-" if grams is None else f"{grams:.3g}/h",
+            risk,
+        )
+    low, high = offer.expected_seconds_low, offer.expected_seconds_high
+    between = "-" if low is None or high is None else f"{format_duration(low)}-{format_duration(high)}"
+    energy = "-" if offer.energy_joules is None else in_joules(offer.energy_joules)
+    return format_duration(offer.expected_seconds), between, energy, figure(offer.carbon_grams), risk
 
 
 def _misfits(offers: Sequence[api.OfferQuote]) -> Table:

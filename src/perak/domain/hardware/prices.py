@@ -1,76 +1,160 @@
-"""An offer's price beside what clouds charge for the same GPU."""
+"""A job's bill on an offer beside its bills elsewhere: the least of each kind of seller, by a dated table."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
-from perak.domain.facts.prices import CLOUD_PRICES
-from perak.domain.hardware.specs import find_gpu
+from perak.domain.facts.prices import EGRESS, HYPERSCALER, PRICES, SPECIALIST, SPOT
+from perak.domain.hardware.specs import GpuSpec, find_gpu
+from perak.domain.hardware.speeds import sheet_speeds, time_ratio
 from perak.domain.units import format_money
 
 CURRENCY = "USD"
 """The currency of the table; offers in another are not compared, because rates change by the day."""
+COMPARED = (HYPERSCALER, SPOT, SPECIALIST)
+"""What a renter could have taken instead: marketplaces are what this is one of."""
+COMPARABLE_TIME = 1.5
+"""Comparable throughput: the job takes at most this many times as long there, or here."""
+MEMORY_SHARE = 0.95
+"""Makers count a card's memory in GiB and people ask for it in GB; so much of what is asked for will do."""
+WORDS = {
+    HYPERSCALER: "the cheapest hyperscaler on demand",
+    SPOT: "its spot",
+    SPECIALIST: "the cheapest specialist",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CloudComparison:
-    """How far a price per GPU-hour lies below the clouds', in percent; negative: above.
+class Alternative:
+    """The least bill of one kind of seller for the same job. Money in micro-units of CURRENCY.
 
-    Money in micro-units of CURRENCY. `spot` None: no spot price is known.
+    `seller` None: no comparable offer is in the table; then the rest says nothing. `points`: how many
+    comparable prices it is the least of. `saving`: what the offer's bill is below it; negative: above.
     """
 
-    gpu: str
-    median_micros: int
-    median_cut_percent: int
-    cheapest_micros: int
-    cheapest_cut_percent: int
-    spot_micros: int | None
-    spot_cut_percent: int | None
-    prices: int
-    """How many hyperscaler prices the median is of."""
-    date: str
-    source: str
+    kind: str
+    seller: str | None = None
+    gpu: str = ""
+    bill: int = 0
+    saving: int = 0
+    points: int = 0
+    date: str = ""
+    source: str = ""
+
+    @property
+    def saving_percent(self) -> int:
+        """Whole percent of their bill, rounded down, so that no claim is rounded in our favour."""
+        return self.saving * 100 // self.bill if self.bill else 0
 
     def __str__(self) -> str:
-        """The comparison in one line, spot price included, for people."""
-        spot = "no spot price known"
-        if self.spot_micros is not None and self.spot_cut_percent is not None:
-            spot = f"{_cut(self.spot_cut_percent)} spot ({format_money(self.spot_micros)})"
-        return (
-            f"{_cut(self.median_cut_percent)} the hyperscalers' median ({format_money(self.median_micros)}), "
-            f"{_cut(self.cheapest_cut_percent)} the cheapest ({format_money(self.cheapest_micros)}), {spot}; "
-            f"{CURRENCY} per GPU-hour, {self.date}"
-        )
+        if self.seller is None:
+            return f"{WORDS[self.kind]}: no comparable offer"
+        percent = self.saving_percent
+        by = f"{percent}% less" if percent >= 0 else f"{-percent}% more"
+        of = f"{self.points} {'price' if self.points == 1 else 'prices'}"
+        return f"{by} than {WORDS[self.kind]} ({self.seller}, {format_money(self.bill)}, {self.date}; {of})"
 
 
-def comparison(
-    gpu: str, price_micros: int, *, currency: str, memory_bytes: int | None = None
-) -> CloudComparison | None:
-    """Compare `price_micros` per GPU-hour with the clouds'; None where there is nothing to compare with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One job's bill here and elsewhere. `hours` is what it takes here; 1 where that is not known."""
+
+    bill: int
+    hours: float
+    per_hour: bool
+    alternatives: tuple[Alternative, ...]
+
+    def __str__(self) -> str:
+        what = "an hour" if self.per_hour else "the job"
+        parts = "; ".join(map(str, self.alternatives))
+        return f"{format_money(self.bill)} {CURRENCY} for {what}: {parts}"
+
+
+def compare(
+    gpu: str,
+    *,
+    count: int,
+    bill: int,
+    currency: str,
+    hours: float | None,
+    memory_bytes: int | None = None,
+    memory_needed: int = 0,
+    outputs_bytes: int = 0,
+) -> Comparison | None:
+    """The job on `count` of `gpu` at `bill` micro-units, beside what each kind of seller would bill for it.
+
+    `bill` includes the work that is expected to be lost; elsewhere none is counted, nor the disk, as no dated
+    figures are known: both err in the others' favour. `hours` None: an hour's bills are compared. What leaves
+    a hyperscaler (`outputs_bytes`) is on its bill. None: another currency, or a GPU not in the tables.
+    """
     spec = find_gpu(gpu, memory_bytes=memory_bytes)
-    if spec is None or currency != CURRENCY:
+    if spec is None or currency != CURRENCY or bill < 0:
         return None
-    for model, memory_gib, median, cheapest, spot, prices, date, source in CLOUD_PRICES:
-        if (model, memory_gib) == (spec.model, spec.memory_gib):
-            return CloudComparison(
-                gpu=spec.variant,
-                median_micros=median,
-                median_cut_percent=_cut_percent(price_micros, median),
-                cheapest_micros=cheapest,
-                cheapest_cut_percent=_cut_percent(price_micros, cheapest),
-                spot_micros=spot,
-                spot_cut_percent=None if spot is None else _cut_percent(price_micros, spot),
-                prices=prices,
-                date=date,
-                source=source,
-            )
-    return None
+    length = hours if hours is not None else 1.0
+    alternatives = tuple(
+        _least(
+            kind,
+            spec,
+            bill=bill,
+            hours=length * count,
+            memory_needed=memory_needed,
+            outputs_bytes=outputs_bytes,
+        )
+        for kind in COMPARED
+    )
+    return Comparison(bill=bill, hours=length, per_hour=hours is None, alternatives=alternatives)
 
 
-def _cut_percent(price: int, reference: int) -> int:
-    """Whole percent below the reference, rounded down, so that no claim is rounded in our favour."""
-    return (reference - price) * 100 // reference
+def _least(
+    kind: str, spec: GpuSpec, *, bill: int, hours: float, memory_needed: int, outputs_bytes: int
+) -> Alternative:
+    """The least bill of one kind of seller for `hours` GPU-hours on `spec`."""
+    leaving = math.ceil(outputs_bytes / 1e9 * EGRESS[0]) if kind in (HYPERSCALER, SPOT) else 0
+    bills = [
+        (math.floor(price * hours * ratio) + leaving, seller, variant, date, source)
+        for seller, variant, price, date, source, ratio, memory in _comparable(kind, spec)
+        if memory >= memory_needed * MEMORY_SHARE
+    ]
+    if not bills:
+        return Alternative(kind=kind)
+    least, seller, variant, date, source = min(bills)
+    return Alternative(
+        kind=kind,
+        seller=seller,
+        gpu=variant,
+        bill=least,
+        saving=least - bill,
+        points=len(bills),
+        date=date,
+        source=source,
+    )
 
 
-def _cut(percent: int) -> str:
-    return f"{percent}% below" if percent >= 0 else f"{-percent}% above"
+@lru_cache(maxsize=1024)
+def _comparable(kind: str, spec: GpuSpec) -> tuple[tuple[str, str, int, str, str, float, int], ...]:
+    """(seller, variant, price, date, source, time there over time here, memory) of comparable throughput."""
+    here = sheet_speeds(spec.variant)
+    found = []
+    for row_kind, seller, variant, price, date, source in PRICES:
+        there, known = sheet_speeds(variant), find_gpu(variant)
+        if row_kind != kind or here is None or there is None or known is None:
+            continue
+        ratio = time_ratio(reference=here, target=there).expected
+        if 1 / COMPARABLE_TIME <= ratio <= COMPARABLE_TIME:
+            found.append((seller, variant, price, date, source, ratio, known.memory_gib * 2**30))
+    return tuple(found)
+
+
+def band(gpu: str, *, memory_bytes: int | None = None) -> tuple[int, int, int] | None:
+    """(least, most, how many) marketplace and specialist prices of the very GPU in the table, per hour."""
+    spec = find_gpu(gpu, memory_bytes=memory_bytes)
+    if spec is None:
+        return None
+    prices = [
+        price
+        for kind, _, variant, price, _, _ in PRICES
+        if kind not in (HYPERSCALER, SPOT) and variant == spec.variant
+    ]
+    return (min(prices), max(prices), len(prices)) if prices else None

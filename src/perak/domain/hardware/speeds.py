@@ -17,6 +17,11 @@ REACHED_SHARE = 0.8
 and a measured card is compared with one that is known by its sheet alone."""
 
 
+OTHER_CARD_SPREAD = 2.0
+"""How far a job's own ratio lies beyond the rates', each way, for four in five of the trainings that Gavel (OSDI
+2020) measured on K80, P100 and V100: input pipelines, batch sizes and kernels differ more than cards do."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
     """A GPU's rates: 1e9 bytes/s and 1e12 FLOP/s. `matrix_tflops`: FP16 with FP32 sums on tensor or matrix
@@ -26,6 +31,8 @@ class Speeds:
     fp32_tflops: float | None
     matrix_tflops: float | None
     measured: bool = False
+    variant: str | None = None
+    """Which card's they are; None: one that is not in the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,7 @@ def speeds_of(name: str, *, memory_bytes: int | None = None, standing: Standing 
         fp32_tflops=_full(standing.fp32_tflops) or sheet.fp32_tflops,
         matrix_tflops=sheet.matrix_tflops,
         measured=True,
+        variant=sheet.variant,
     )
 
 
@@ -75,7 +83,8 @@ def time_ratio(*, reference: Speeds, target: Speeds) -> Ratio:
     expected = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
     if reference.fp32_tflops and target.fp32_tflops:
         ratios.append(reference.fp32_tflops / target.fp32_tflops)
-    return Ratio(expected=expected, low=min(ratios), high=max(ratios))
+    spread = 1.0 if reference.variant and reference.variant == target.variant else OTHER_CARD_SPREAD
+    return Ratio(expected=expected, low=min(ratios) / spread, high=max(ratios) * spread)
 
 
 def _of_spec(spec: GpuSpec) -> Speeds:
@@ -83,6 +92,7 @@ def _of_spec(spec: GpuSpec) -> Speeds:
         bandwidth_gbs=float(spec.bandwidth_gbs),
         fp32_tflops=spec.fp32_tflops,
         matrix_tflops=spec.tensor_fp16_tflops,
+        variant=spec.variant,
     )
 
 

@@ -22,7 +22,7 @@ HAZARD_MAX = 10.0
 """Failures expected in one undisturbed run, at most: such a job takes two thousand times as long already, and
 beyond it the figures say no more."""
 CARBON_HORIZON_SECONDS = 72 * 3600
-"""Carbon is read hour by hour so far ahead, further than forecasts reach; the rest of a run counts as that."""
+"""Carbon is read hour by hour so far ahead, further than forecasts reach; the rest counts as that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,8 @@ class Expectation:
     """
 
     undisturbed: Prediction | None = None
+    relative_time: float = 1.0
+    """How much longer than on a reference GPU, by their rates: for ranking where nothing else is known."""
     seconds: float | None = None
     low_seconds: float | None = None
     high_seconds: float | None = None
@@ -75,7 +77,8 @@ def expect(
     price = price_for(spec, offer) if price is None else price
     devices = devices_for(spec, offer)
     hazard = _hazard(offer, devices or ())
-    prediction = predict(spec, place_of(spec, offer, devices), past=past) if devices is not None else None
+    place = place_of(spec, offer, devices or ())
+    prediction = predict(spec, place, past=past) if devices is not None else None
     watts = _watts(spec, devices, prediction)
 
     def carbon(seconds: float) -> PlacementCarbon | None:
@@ -89,7 +92,12 @@ def expect(
         return replace(found, grams=found.grams * longer, counted_grams=found.counted_grams * longer)
 
     if prediction is None:
-        return Expectation(watts=watts, carbon=carbon(SECONDS_PER_HOUR), failures_per_hour=hazard)
+        return Expectation(
+            relative_time=relative_time(place),
+            watts=watts,
+            carbon=carbon(SECONDS_PER_HOUR),
+            failures_per_hour=hazard,
+        )
     longer = _longer(hazard, prediction.hours)
     seconds = prediction.seconds * longer
     cost = None if price is None else _cost(spec, price, seconds)
@@ -109,12 +117,12 @@ def expect(
     )
 
 
-def outlook(spec: JobSpec, expected: Expectation, *, price: int, place: Place) -> Outlook:
+def outlook(spec: JobSpec, expected: Expectation, *, price: int) -> Outlook:
     """What the market ranks by. Where nothing is known of the work, an hour on the reference GPU is assumed;
     who wants the cheapest then gets the least price per hour, whatever the device."""
     hours = expected.seconds / SECONDS_PER_HOUR if expected.seconds is not None else 1.0
     if expected.seconds is None and not is_cheapest(spec.preference):
-        hours = relative_time(place)
+        hours = expected.relative_time
     grams = expected.counted_grams
     if grams is not None and expected.seconds is None:
         grams *= hours
@@ -132,8 +140,7 @@ def rank(
 ) -> float:
     """Cost, carbon and delay of the job there in micro-units, to compare offers by; the least is best."""
     expected = expect(spec, offer, past=past, grid=grid, start=start, price=price)
-    place = place_of(spec, offer, devices_for(spec, offer) or ())
-    return burden(spec.preference, outlook(spec, expected, price=price, place=place))
+    return burden(spec.preference, outlook(spec, expected, price=price))
 
 
 def unacceptable(spec: JobSpec, expected: Expectation, *, waited_seconds: float = 0.0) -> tuple[Misfit, ...]:

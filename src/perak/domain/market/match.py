@@ -144,7 +144,7 @@ class View:
         if key not in self._known:
             at = self._now.timestamp()
             expected = expect(spec, offer, past=self._job.past, grid=self._grid, start=at, price=price)
-            burdened = burden(spec.preference, outlook(spec, expected, price=price, place=place))
+            burdened = burden(spec.preference, outlook(spec, expected, price=price))
             since = self._job.submitted_at or self._now
             waited = (self._now - since).total_seconds()
             self._known[key] = burdened, not unacceptable(spec, expected, waited_seconds=waited)

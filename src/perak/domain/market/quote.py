@@ -1,16 +1,23 @@
-"""What a job would cost, draw and emit on each offer, and for those that don't fit, what failed."""
+"""What a job would cost, take, draw and emit on each offer, and for those that don't fit, what failed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from perak.domain.carbon.energy import cpu_watts, gpu_watts, operational_carbon
-from perak.domain.carbon.intensity import yearly_intensity
-from perak.domain.hardware.prices import comparison
+from perak.domain.carbon.placement import YEARLY_GRID, Grid
+from perak.domain.hardware.prices import Comparison, compare
 from perak.domain.hardware.specs import find_gpu
 from perak.domain.job import JobSpec
+from perak.domain.market.expect import (
+    Expectation,
+    devices_for,
+    expect,
+    outlook,
+    unacceptable,
+    worth,
+)
 from perak.domain.market.feasible import (
     Misfit,
     fitting_devices,
@@ -18,9 +25,14 @@ from perak.domain.market.feasible import (
     misfits,
     price_for,
 )
+from perak.domain.market.history import Past
+from perak.domain.market.pareto import front
+from perak.domain.market.relax import Relaxation, relaxations
+from perak.domain.market.utility import burden
 from perak.domain.offer import Device, Offer, SandboxTier
 from perak.domain.outcome import hold_for
 from perak.domain.units import SECONDS_PER_HOUR, charge
+from perak.domain.whereabouts import CLAIMED, Whereabouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +40,16 @@ class OfferQuote:
     """The job on one offer. Money in micro-units; `cost_max` is for the job's whole max_duration.
 
     `price` is per device-hour, `per_hour` price x devices; None where the offer has no price for the job.
-    Watts are expected at full use; None where the device is not in the tables.
+    Watts are expected at full use; None where the device is not in the tables. `burden`: cost, carbon and
+    delay at the renter's prices, by which offers are ranked. `pareto`: no other fitting offer is better in
+    cost, time and carbon at once.
     """
 
     offer: Offer
     sandbox: SandboxTier
-    """The one that the job would get, the offer's default where none suffices."""
+    """The one that the job would get, the offer's default one where none suffices."""
     device: str
+    market_class: str
     misfits: tuple[Misfit, ...]
     price: int | None
     per_hour: int | None
@@ -42,7 +57,11 @@ class OfferQuote:
     watts: float | None
     carbon_grams_per_hour: float | None
     carbon_source: str | None
-    cloud_comparison: str | None
+    expected: Expectation
+    utility: float | None
+    burden: float | None
+    comparison: Comparison | None
+    pareto: bool = False
 
     @property
     def fits(self) -> bool:
@@ -51,30 +70,80 @@ class OfferQuote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """Fitting offers, cheapest first, then the others; and what would be held at submission."""
+    """Fitting offers, the best for the renter first, then the others; and what would be held at submit."""
 
     hold: int
     affordable: bool
     offers: tuple[OfferQuote, ...]
+    relaxations: tuple[Relaxation, ...] = ()
 
 
-def quote(spec: JobSpec, offers: Sequence[Offer], *, available: int, currency: str, now: datetime) -> Quote:
-    """The job on every offer; `available` is what the wallet could hold, in micro-units of `currency`."""
-    quotes = [_on_offer(spec, offer, currency=currency, now=now) for offer in offers]
+def quote(
+    spec: JobSpec,
+    offers: Sequence[Offer],
+    *,
+    available: int,
+    currency: str,
+    now: datetime,
+    past: Sequence[Past] = (),
+    grid: Grid = YEARLY_GRID,
+    where: Mapping[str, Whereabouts] | None = None,
+) -> Quote:
+    """The job on every offer; `available` is what the wallet could hold, in micro-units of `currency`.
+
+    `past`: what its workload did before. `where`: what is known of the nodes' places, by node.
+    """
+    found = [
+        _on_offer(
+            spec,
+            offer,
+            currency=currency,
+            now=now,
+            past=past,
+            grid=grid,
+            where=(where or {}).get(offer.node, CLAIMED),
+        )
+        for offer in offers
+    ]
     hold = hold_for(
-        price=_price_to_hold(spec, quotes),
+        price=_price_to_hold(spec, found),
         devices_milli=spec.resources.devices_milli,
         seconds=spec.limits.duration_seconds,
         max_cost=spec.limits.max_cost,
         available=available,
     )
     return Quote(
-        hold=hold.amount, affordable=hold.amount <= available, offers=tuple(sorted(quotes, key=_order))
+        hold=hold.amount,
+        affordable=hold.amount <= available,
+        offers=tuple(sorted(_with_front(found), key=_order)),
+        relaxations=relaxations(spec, offers, now=now),
     )
 
 
-def _order(item: OfferQuote) -> tuple[bool, int, int, str]:
-    return (not item.fits, len(item.misfits), item.price if item.price is not None else 2**63, item.offer.id)
+def _order(item: OfferQuote) -> tuple[bool, int, float, str]:
+    ranked = item.burden if item.burden is not None else float(2**63)
+    return (not item.fits, len(item.misfits), ranked, item.offer.id)
+
+
+def _with_front(found: Sequence[OfferQuote]) -> list[OfferQuote]:
+    """Those that fit and are on the front of cost, time and carbon marked so."""
+    fitting = [index for index, each in enumerate(found) if each.fits]
+    points = [_point(found[index]) for index in fitting]
+    best = {fitting[index] for index in front(points)}
+    return [replace(each, pareto=index in best) for index, each in enumerate(found)]
+
+
+def _point(item: OfferQuote) -> tuple[float | None, float | None, float | None]:
+    """(cost, time, carbon); of an hour of a reference device where nothing is known of the work."""
+    expected = item.expected
+    if expected.seconds is not None:
+        return expected.cost, expected.seconds, expected.carbon_grams
+    time, grams = expected.relative_time, item.carbon_grams_per_hour
+    return (
+        None if item.per_hour is None else item.per_hour * time,
+        time,
+        None if grams is None else grams * time,
+    )
 
 
 def _price_to_hold(spec: JobSpec, quotes: Sequence[OfferQuote]) -> int:
@@ -83,27 +152,52 @@ def _price_to_hold(spec: JobSpec, quotes: Sequence[OfferQuote]) -> int:
     return min(prices, default=spec.limits.max_price or 0)
 
 
-def _on_offer(spec: JobSpec, offer: Offer, *, currency: str, now: datetime) -> OfferQuote:
+def _on_offer(
+    spec: JobSpec,
+    offer: Offer,
+    *,
+    currency: str,
+    now: datetime,
+    past: Sequence[Past],
+    grid: Grid,
+    where: Whereabouts,
+) -> OfferQuote:
     price, milli = price_for(spec, offer), spec.resources.devices_milli
     devices = _devices(spec, offer)
-    watts = _watts(spec, devices)
-    intensity = yearly_intensity(offer.ask.region)
-    carbon = None if watts is None else operational_carbon(watts * SECONDS_PER_HOUR, intensity)
+    expected = expect(spec, offer, past=past, grid=grid, where=where, start=now.timestamp())
+    per_hour = None if price is None else _cost(price, milli, SECONDS_PER_HOUR)
+    carbon = expected.carbon
     return OfferQuote(
         offer=offer,
         sandbox=offer.ask.sandbox(
             offer.ask.tier_for(spec.isolation, with_devices=spec.resources.gpu_count > 0)
         ),
         device=_device_text(offer, devices),
-        misfits=misfits(spec, offer, now=now),
+        market_class=class_of(offer, devices),
+        misfits=misfits(spec, offer, now=now) + unacceptable(spec, expected),
         price=price,
-        per_hour=None if price is None else _cost(price, milli, SECONDS_PER_HOUR),
+        per_hour=per_hour,
         cost_max=None if price is None else _cost(price, milli, spec.limits.duration_seconds),
-        watts=watts,
-        carbon_grams_per_hour=carbon.grams if carbon else None,
-        carbon_source=f"{carbon.region} {carbon.year}, {carbon.method}: {carbon.source}" if carbon else None,
-        cloud_comparison=_comparison(devices, price, currency),
+        watts=expected.watts,
+        carbon_grams_per_hour=None
+        if carbon is None
+        else carbon.grams * SECONDS_PER_HOUR / (expected.seconds or SECONDS_PER_HOUR),
+        carbon_source=None if carbon is None else f"{carbon.mean.label}: {carbon.mean.source}",
+        expected=expected,
+        utility=worth(spec, expected),
+        burden=None if price is None else burden(spec.preference, outlook(spec, expected, price=price)),
+        comparison=_comparison(spec, devices, expected, per_hour, currency),
     )
+
+
+def class_of(offer: Offer, devices: Sequence[Device]) -> str:
+    """What is alike to the market: model, region and grade, as people read it."""
+    if not devices:
+        return f"{offer.ask.cpu_model}, {offer.ask.region}"
+    first = devices[0]
+    known = find_gpu(first.model, memory_bytes=first.memory_bytes)
+    model = known.variant if known else first.model
+    return f"{model}, {offer.ask.region}, {offer.standing_of(first).label}"
 
 
 def _cost(price: int, milli: int, seconds: int) -> int:
@@ -111,10 +205,10 @@ def _cost(price: int, milli: int, seconds: int) -> int:
 
 
 def _devices(spec: JobSpec, offer: Offer) -> tuple[Device, ...]:
-    """The GPUs that the job would get on the idle offer; fewer than it wants where there are no more.
-
-    Where its torch has kernels for none, those that it would get with another.
-    """
+    """The GPUs that the job would get on the idle offer; fewer than it wants where there are no more."""
+    found = devices_for(spec, offer)
+    if found is not None:
+        return found
     devices = offer.ask.devices
     fitting = fitting_devices(spec, devices, offer.ask.torch_variants) or large_enough_devices(spec, devices)
     return fitting[: spec.resources.gpu_count]
@@ -126,24 +220,19 @@ def _device_text(offer: Offer, devices: tuple[Device, ...]) -> str:
     return offer.ask.cpu_model
 
 
-def _watts(spec: JobSpec, devices: tuple[Device, ...]) -> float | None:
-    """Power of the CPU's share and of the GPUs; None where a GPU is missing or unknown."""
-    wanted = spec.resources
-    if len(devices) < wanted.gpu_count:
+def _comparison(
+    spec: JobSpec, devices: tuple[Device, ...], expected: Expectation, per_hour: int | None, currency: str
+) -> Comparison | None:
+    """The whole bill where the time is known, else an hour's."""
+    if not devices or per_hour is None:
         return None
-    watts = cpu_watts(cpu_milli=wanted.cpu_milli, memory_bytes=wanted.memory_bytes)
-    for device in devices:
-        known = find_gpu(device.model, memory_bytes=device.memory_bytes)
-        limit = device.power_limit_watts or (known and float(known.tdp_watts))
-        if not limit:
-            return None
-        watts += gpu_watts(tdp_watts=limit)
-    return watts
-
-
-def _comparison(devices: tuple[Device, ...], price: int | None, currency: str) -> str | None:
-    if not devices or price is None:
-        return None
-    first = devices[0]
-    found = comparison(first.model, price, currency=currency, memory_bytes=first.memory_bytes)
-    return str(found) if found else None
+    known = expected.undisturbed
+    return compare(
+        devices[0].model,
+        count=len(devices),
+        bill=per_hour if known is None or expected.cost is None else expected.cost,
+        currency=currency,
+        hours=None if known is None else known.hours,
+        memory_bytes=devices[0].memory_bytes,
+        memory_needed=spec.resources.gpu_memory_bytes,
+    )

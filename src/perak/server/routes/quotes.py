@@ -6,13 +6,25 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from perak.adapters.db.views.market import offers_to_quote
+from perak.domain.hardware.prices import Comparison
+from perak.domain.job import Preference
 from perak.domain.market import quote as domain
+from perak.domain.market.utility import is_cheapest, weights
 from perak.domain.units import format_money
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Renter
 from perak.server.writes import reply
-from perak.wire.api import JobSubmit, MisfitView, OfferQuote, Quote
+from perak.wire.api import (
+    AlternativeView,
+    ComparisonView,
+    JobSubmit,
+    MisfitView,
+    OfferQuote,
+    PreferenceView,
+    Quote,
+    RelaxationView,
+)
 from perak.wire.jobfile import parse_job
 
 router = APIRouter(tags=["jobs"])
@@ -31,21 +43,43 @@ async def get_quote(body: JobSubmit, request: Request, caller: Renter) -> Respon
     return reply(
         Quote(
             currency=currency,
+            preference=preference_view(spec.preference, currency),
             max_duration_seconds=spec.limits.duration_seconds,
             hold=format_money(quote.hold),
             affordable=quote.affordable,
-            offers=[_on_offer(item) for item in quote.offers],
+            offers=[offer_quote_view(item) for item in quote.offers],
+            relaxations=[
+                RelaxationView(
+                    changes=each.changes,
+                    offers=each.offers,
+                    price_from=_money(each.price_from),
+                    text=str(each),
+                )
+                for each in quote.relaxations
+            ],
         )
     )
 
 
-def _on_offer(item: domain.OfferQuote) -> OfferQuote:
-    ask = item.offer.ask
+def preference_view(wanted: Preference, currency: str) -> PreferenceView:
+    return PreferenceView(
+        name=wanted.name or ("cheapest" if is_cheapest(wanted) else None),
+        carbon_price_per_kg=format_money(wanted.carbon_price_per_kg),
+        delay_cost_per_hour=format_money(wanted.delay_cost_per_hour),
+        value=_money(wanted.value),
+        text=weights(wanted, currency=currency),
+    )
+
+
+def offer_quote_view(item: domain.OfferQuote) -> OfferQuote:
+    ask, expected = item.offer.ask, item.expected
+    known = expected.undisturbed
     return OfferQuote(
         offer=item.offer.id,
         node_name=item.offer.node_name,
         region=ask.region,
         device=item.device,
+        market_class=item.market_class,
         fits=item.fits,
         misfits=[
             MisfitView(dimension=m.dimension, needed=m.needed, available=m.available, now_only=m.now_only)
@@ -60,8 +94,47 @@ def _on_offer(item: domain.OfferQuote) -> OfferQuote:
         tier=item.sandbox.tier,
         grants=list(ask.grants),
         unenforced=item.sandbox.unenforced,
-        cloud_comparison=item.cloud_comparison,
+        cloud_comparison=None if item.comparison is None else str(item.comparison),
+        comparison=None if item.comparison is None else _comparison_view(item.comparison),
+        expected_seconds=expected.seconds,
+        expected_seconds_low=expected.low_seconds,
+        expected_seconds_high=expected.high_seconds,
+        time_source=None if known is None else known.source,
+        time_detail=None if known is None else known.detail,
+        expected_cost=_money(expected.cost),
+        lost_cost=_money(expected.lost_cost),
+        energy_joules=expected.joules,
+        carbon_grams=expected.carbon_grams,
+        failure_risk=expected.failure_risk,
+        burden=_rounded(item.burden),
+        utility=_rounded(item.utility),
+        pareto=item.pareto,
     )
+
+
+def _comparison_view(found: Comparison) -> ComparisonView:
+    return ComparisonView(
+        bill=format_money(found.bill),
+        per_hour=found.per_hour,
+        alternatives=[
+            AlternativeView(
+                kind=each.kind,
+                seller=each.seller,
+                gpu=each.gpu,
+                bill=format_money(each.bill) if each.seller else None,
+                saving=format_money(each.saving) if each.seller else None,
+                saving_percent=each.saving_percent if each.seller else None,
+                points=each.points,
+                date=each.date,
+                source=each.source,
+            )
+            for each in found.alternatives
+        ],
+    )
+
+
+def _rounded(micros: float | None) -> str | None:
+    return None if micros is None else format_money(round(micros))
 
 
 def _money(micros: int | None) -> str | None:

@@ -16,6 +16,28 @@ class MisfitView(Model):
     now_only: bool
 
 
+class AlternativeView(Model):
+    """The least bill of one kind of seller; `seller` None: no comparable offer is in the table."""
+
+    kind: str
+    seller: str | None
+    gpu: str
+    bill: Money | None
+    saving: Money | None
+    saving_percent: int | None
+    points: int
+    date: str
+    source: str
+
+
+class ComparisonView(Model):
+    """The job's bill here and elsewhere; `per_hour`: an hour's, as nothing is known of the work."""
+
+    bill: Money
+    per_hour: bool
+    alternatives: list[AlternativeView]
+
+
 class OfferQuote(Model):
     """What the job would cost on one offer. Money in the exchange's currency; carbon in grams CO2e.
 
@@ -38,12 +60,58 @@ class OfferQuote(Model):
     grants: list[str] = []
     unenforced: dict[str, str]
     cloud_comparison: str | None = None
+    """The comparison in one line; None: nothing to compare with."""
+    market_class: str = ""
+    """What is alike to the market: model, region, grade."""
+    expected_seconds: float | None = None
+    """Until it has ended well, faults included; with its interval. None: nothing is known of its work."""
+    expected_seconds_low: float | None = None
+    expected_seconds_high: float | None = None
+    time_source: str | None = None
+    """``history``, ``declared work`` or ``roofline``."""
+    time_detail: str | None = None
+    expected_cost: Money | None = None
+    """Lost work included, which is `lost_cost` of it."""
+    lost_cost: Money | None = None
+    energy_joules: float | None = None
+    carbon_grams: float | None = None
+    failure_risk: float | None = None
+    """The probability that a fault of device or node cuts the run short; None: not known."""
+    burden: Money | None = None
+    """Cost, carbon and delay at the renter's prices: what offers are ranked by. Of an hour on a reference GPU
+    where nothing is known of the work."""
+    utility: Money | None = None
+    """The job's value less its burden; None: no value was given, or nothing is known of the work."""
+    pareto: bool = False
+    """No other fitting offer is better in cost, time and carbon at once."""
+    comparison: ComparisonView | None = None
+
+
+class RelaxationView(Model):
+    """Requirements to give way in (dimension -> what it would become), and what would then fit."""
+
+    changes: dict[str, str]
+    offers: int
+    price_from: Money | None
+    text: str
+
+
+class PreferenceView(Model):
+    """What carbon and delay count for, in the exchange's currency; `name`: the preset that it is."""
+
+    name: str | None
+    carbon_price_per_kg: Money
+    delay_cost_per_hour: Money
+    value: Money | None
+    text: str
 
 
 class Quote(Model):
-    """The fitting offers, cheapest first, then those that don't fit with what failed."""
+    """The fitting offers, the best for the renter first, then those that don't fit with what failed."""
 
     currency: str
+    preference: PreferenceView | None = None
+    relaxations: list[RelaxationView] = []
     max_duration_seconds: int
     hold: Money
     affordable: bool

@@ -1,10 +1,7 @@
 """GPUs are known by the names that NVML, people and price lists give them, and compared fairly."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from perak.domain.hardware.prices import comparison
 from perak.domain.hardware.specs import SPECS, find_gpu
 
 
@@ -43,41 +40,3 @@ def test_other_gpus_are_not_guessed(name: str) -> None:
 def test_every_name_leads_to_its_own_row() -> None:
     for spec in SPECS:
         assert [find_gpu(name) for name in spec.names] == [spec] * len(spec.names)
-
-
-def test_a_second_life_v100_against_the_cloud() -> None:
-    found = comparison("Tesla V100-SXM2-16GB", 180_000, currency="USD")
-    assert found is not None
-    assert (found.median_cut_percent, found.cheapest_cut_percent, found.spot_cut_percent) == (94, 94, 51)
-    assert "51% below spot (0.371)" in str(found)
-    assert "autumn 2026" in str(found)
-
-
-def test_a_missing_spot_price_is_said() -> None:
-    found = comparison("H100", 2_400_000, currency="USD", memory_bytes=80 * 2**30)
-    assert found is not None
-    assert found.spot_cut_percent is None
-    assert "no spot price known" in str(found)
-
-
-def test_a_dearer_offer_is_called_dearer() -> None:
-    found = comparison("T4", 600_000, currency="USD")
-    assert found is not None
-    assert found.median_cut_percent == -15
-    assert "15% above" in str(found)
-
-
-@given(price=st.integers(min_value=0, max_value=10**8))
-def test_a_cut_is_never_rounded_up(price: int) -> None:
-    found = comparison("T4", price, currency="USD")
-    assert found is not None
-    assert found.median_cut_percent <= (1 - price / found.median_micros) * 100 + 1e-6
-
-
-@pytest.mark.parametrize(("gpu", "currency"), [("T4", "EUR"), ("RTX 3090", "USD"), ("Unknown", "USD")])
-def test_nothing_is_compared_with_nothing(gpu: str, currency: str) -> None:
-    assert comparison(gpu, 100_000, currency=currency) is None
-
-
-def test_another_memory_is_another_gpu() -> None:
-    assert comparison("Tesla V100-SXM2-32GB", 180_000, currency="USD") is None

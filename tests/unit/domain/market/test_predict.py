@@ -156,6 +156,8 @@ def test_measured_trainings_lie_where_the_roofline_says(one: str, other: str) ->
     alone = {name: {job: runs["null"] for job, runs in measured[name].items()} for name in (one, other)}
     actual = [alone[one][job] / rate for job, rate in alone[other].items() if job.endswith(", 1)") and rate]
 
-    predicted = time_ratio(reference=of, target=to).expected
+    predicted = time_ratio(reference=of, target=to)
 
-    assert 1 / 1.4 < median(predicted / ratio for ratio in actual if ratio) < 1.4
+    assert 1 / 1.25 < median(predicted.expected / ratio for ratio in actual if ratio) < 1.25
+    inside = [predicted.low <= ratio <= predicted.high for ratio in actual if ratio]
+    assert sum(inside) / len(inside) > 0.65

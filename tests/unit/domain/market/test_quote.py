@@ -6,8 +6,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from perak.domain.job import JobSpec, Limits, Resources
+from perak.domain.job import JobSpec, Limits, Resources, Work
 from perak.domain.market.quote import Quote, quote
+from perak.domain.market.utility import PRESETS
 from perak.domain.offer import Device, Offer, OfferAsk
 
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
@@ -78,10 +79,10 @@ def test_a_gpu_job_counts_its_gpus() -> None:
     assert found.watts is not None
     assert found.watts > 150
     assert found.carbon_grams_per_hour is not None
-    assert found.cloud_comparison is not None
-    assert "spot" in found.cloud_comparison
+    assert found.comparison is not None
+    assert "spot" in str(found.comparison)
     (elsewhere,) = quoted(spec, offer("gpus", gpus=(V100,)), currency="EUR").offers
-    assert elsewhere.cloud_comparison is None
+    assert elsewhere.comparison is None
 
 
 def test_what_is_not_known_is_missing_not_zero() -> None:
@@ -92,3 +93,36 @@ def test_what_is_not_known_is_missing_not_zero() -> None:
     assert (found.watts, found.carbon_grams_per_hour, found.carbon_source) == (None, None, None)
     (none,) = quoted(spec, offer("none")).offers
     assert (none.fits, none.watts, none.device) == (False, None, "CPU")
+
+
+def test_a_job_of_known_work_is_quoted_whole_and_ranked_by_what_its_renter_prefers() -> None:
+    a100 = replace(V100, model="NVIDIA A100-SXM4-40GB", memory_bytes=40 * 2**30)
+    offers = offer("slow", gpus=(V100,), price_gpu=180_000), offer("fast", gpus=(a100,), price_gpu=900_000)
+    spec = JobSpec(
+        name="job",
+        run="true",
+        resources=Resources(gpu_count=1),
+        work=Work(device="V100 SXM2 16GB", hours=10),
+        limits=Limits(max_cost=9_000_000),
+    )
+
+    cheap = quoted(spec, *offers)
+    fast = quoted(replace(spec, preference=PRESETS["fastest"]), *offers)
+
+    assert [each.offer.id for each in cheap.offers] == ["slow", "fast"]
+    assert [each.offer.id for each in fast.offers] == ["fast", "slow"]
+    assert all(each.pareto for each in cheap.offers)
+    assert cheap.offers[0].expected.cost == 1_800_000
+    assert cheap.offers[0].utility == 9_000_000 - 1_800_000
+    assert cheap.offers[0].comparison is not None
+    assert not cheap.offers[0].comparison.per_hour
+
+
+def test_a_worse_offer_is_not_on_the_front() -> None:
+    spec = JobSpec(name="job", run="true", resources=Resources(gpu_count=1))
+    dear = offer("dear", gpus=(V100,), price_gpu=500_000)
+
+    found = quoted(spec, dear, offer("cheap", gpus=(V100,), price_gpu=180_000))
+
+    assert [(each.offer.id, each.pareto) for each in found.offers] == [("cheap", True), ("dear", False)]
+    assert found.relaxations == ()
