@@ -71,6 +71,15 @@ class MarginalHours:
         return self.grams_per_kwh[index] if 0 <= index < len(self.grams_per_kwh) else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridReading:
+    """What a feed said of a zone: hours that were, hours to come, the marginal signal; each if it has it."""
+
+    measured: AverageHours | None = None
+    forecast: AverageHours | None = None
+    marginal: MarginalHours | None = None
+
+
 def hour_of(at_seconds: float) -> int:
     """The hour that a Unix time lies in."""
     return math.floor(at_seconds / SECONDS_PER_HOUR)
