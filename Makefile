@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test $(CHECKS) faults-full fuzz bench format lock clean
+.PHONY: help setup demo unplug test $(CHECKS) faults-full fuzz bench format lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -26,6 +26,9 @@ setup: ## Create .venv from the pinned requirements (nothing to do when it is cu
 
 demo: setup ## Watch a real training job be matched, run, paid and receipted on this machine
 	@$(BIN)/python scripts/demo.py
+
+unplug: setup ## Watch a training job go on at another node after its own lost power
+	@$(BIN)/python scripts/unplug.py
 
 test: setup ## Run every check and test; all of them run even when one fails
 	@$(MAKE) --no-print-directory --keep-going $(CHECKS)

@@ -1,6 +1,6 @@
 """Train a classifier of handwritten digits, print its progress, and keep the model and its figures.
 
-Reads EPOCHS. Writes out/model.joblib and out/metrics.json. Fails below ACCURACY_MIN on the test set.
+Reads EPOCHS and WIDTH (of the hidden layer). Writes out/model.joblib and out/metrics.json. Fails below ACCURACY_MIN on the test set.
 """
 
 import json
@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 EPOCHS = int(os.environ.get("EPOCHS", "20"))
+WIDTH = int(os.environ.get("WIDTH", "64"))
 ACCURACY_MIN = 0.95
 SEED = 7
 OUT = Path("out")
@@ -30,7 +31,7 @@ def main() -> None:
     print(f"{len(train_x)} images to learn from, {len(test_x)} to be tested on", flush=True)
 
     scaler = StandardScaler().fit(train_x)
-    network = MLPClassifier(hidden_layer_sizes=(64,), learning_rate_init=0.005, random_state=SEED)
+    network = MLPClassifier(hidden_layer_sizes=(WIDTH,), learning_rate_init=0.005, random_state=SEED)
     scaled_train, scaled_test = scaler.transform(train_x), scaler.transform(test_x)
     begin = time.perf_counter()
     for epoch in range(1, EPOCHS + 1):
