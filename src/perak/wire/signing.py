@@ -42,6 +42,8 @@ MAX_TOKEN_BYTES = 2 * (MAX_HEADER_BYTES + MAX_PAYLOAD_BYTES)
 """Read no further than this before any parsing: both parts in base64 with room to spare."""
 CACHED_PUBLIC_KEYS = 4_096
 """Parsed public keys kept by an exchange; about 2 kB each, one per active node."""
+CACHED_HEADERS = 64
+"""Encoded headers kept: a process has a key or two, and signs a few kinds of token."""
 
 
 _K = TypeVar("_K", "Ed25519PrivateKey", "X25519PrivateKey")
@@ -101,12 +103,9 @@ class SigningKey(_PrivateKey["Ed25519PrivateKey"]):
         """The public key's JWK thumbprint (RFC 7638, SHA-256), which names it in JWS headers."""
         return key_id(self.public_bytes)
 
-    @cached_property
-    def jwk(self) -> OKPKey:
-        """The key as joserfc takes it; made once, because making it costs more than a signature."""
-        from joserfc.jwk import OKPKey
-
-        return OKPKey.import_key(self._private)
+    def signature(self, message: bytes) -> bytes:
+        """The 64 bytes of RFC 8032 over `message`."""
+        return self._private.sign(message)
 
 
 class SealKey(_PrivateKey["X25519PrivateKey"]):
@@ -147,12 +146,10 @@ class Header:
 
 def sign(key: SigningKey, payload: bytes, *, typ: str, chain: Sequence[bytes] = ()) -> str:
     """Return `payload` as a compact JWS signed by `key`, with its certificate chain (DER) if given."""
-    from joserfc import jws
-
-    header: dict[str, object] = {"alg": ALGORITHM, "kid": key.kid, "typ": typ}
-    if chain:
-        header["x5c"] = [base64.b64encode(der).decode() for der in chain]
-    return jws.serialize_compact(header, payload, key.jwk, registry=_registry())
+    protected = _protected(key.kid, typ, tuple(chain))
+    message = protected + b"." + base64.urlsafe_b64encode(payload).rstrip(b"=")
+    signature = base64.urlsafe_b64encode(key.signature(message)).rstrip(b"=")
+    return (message + b"." + signature).decode()
 
 
 def verify(token: str, public_key: bytes, *, typ: str) -> bytes:
@@ -213,6 +210,18 @@ def _public_jwk(public_key: bytes) -> OKPKey:
         raise SignatureError(
             f"An Ed25519 public key has 32 bytes, this one has {len(public_key)}. Enrol the node again."
         ) from None
+
+
+@lru_cache(maxsize=CACHED_HEADERS)
+def _protected(kid: str, typ: str, chain: tuple[bytes, ...]) -> bytes:
+    """The first part of a token: the same of all that a key signs, and as costly as the signature."""
+    from joserfc.util import json_b64encode
+
+    header: dict[str, object] = {"alg": ALGORITHM, "kid": kid, "typ": typ}
+    if chain:
+        header["x5c"] = [base64.b64encode(der).decode() for der in chain]
+    _registry().check_header(header)
+    return json_b64encode(header)
 
 
 @lru_cache(maxsize=1)

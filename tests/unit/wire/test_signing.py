@@ -6,8 +6,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joserfc import jws
+from joserfc.jwk import OKPKey
 
 from perak.wire.signing import (
     MAX_TOKEN_BYTES,
@@ -32,6 +35,17 @@ untimed = settings(deadline=None)  # the first example loads the libraries
 @given(payload=st.binary(max_size=2_000))
 def test_what_was_signed_comes_back(payload: bytes) -> None:
     assert verify(sign(KEY, payload, typ=REPORT_TYP), KEY.public_bytes, typ=REPORT_TYP) == payload
+
+
+@untimed
+@given(payload=st.binary(max_size=200), chain=st.lists(st.binary(min_size=1, max_size=40), max_size=2))
+def test_a_token_has_the_bytes_that_the_library_would_sign(payload: bytes, chain: list[bytes]) -> None:
+    header: dict[str, object] = {"alg": "Ed25519", "kid": KEY.kid, "typ": REPORT_TYP}
+    if chain:
+        header["x5c"] = [base64.b64encode(der).decode() for der in chain]
+    key = OKPKey.import_key(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    theirs = jws.serialize_compact(header, payload, key, algorithms=["Ed25519"])
+    assert sign(KEY, payload, typ=REPORT_TYP, chain=chain) == theirs
 
 
 @untimed
