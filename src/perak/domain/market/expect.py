@@ -191,7 +191,9 @@ def devices_for(spec: JobSpec, offer: Offer) -> tuple[Device, ...] | None:
     Where its torch has kernels for none, those that it would get with another.
     """
     devices = offer.ask.devices
-    fitting = fitting_devices(spec, devices, offer.ask.torch_variants) or large_enough_devices(spec, devices)
+    fitting = fitting_devices(
+        spec, devices, offer.ask.torch_variants, offer.standings
+    ) or large_enough_devices(spec, devices)
     found = fitting[: spec.resources.gpu_count]
     return found if len(found) == spec.resources.gpu_count else None
 

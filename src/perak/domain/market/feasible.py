@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+from perak.domain.hardware.software import package_problem
 from perak.domain.hardware.specs import find_gpu
+from perak.domain.hardware.standing import UNGRADED, Standing, suffices
 from perak.domain.hardware.torch import choose_torch, driver_cuda_of
 from perak.domain.isolation import LACKS, MEMORY_BYTES_MIN
 from perak.domain.job import JobSpec
@@ -34,6 +37,10 @@ class Misfit:
 
     def __str__(self) -> str:
         return f"{self.dimension}: needs {self.needed}, has {self.available}"
+
+
+NO_STANDINGS: Mapping[str, Standing] = {}
+"""Nothing is known of any device."""
 
 
 def normal_model(name: str) -> str:
@@ -74,11 +81,26 @@ def _parts(name: str) -> tuple[str, frozenset[str]]:
 
 
 def fitting_devices(
-    spec: JobSpec, devices: tuple[Device, ...], torch_variants: tuple[str, ...] = ()
+    spec: JobSpec,
+    devices: tuple[Device, ...],
+    torch_variants: tuple[str, ...] = (),
+    standings: Mapping[str, Standing] = NO_STANDINGS,
 ) -> tuple[Device, ...]:
-    """The devices that the job's model, memory and packages admit, in order of index."""
-    large_enough = large_enough_devices(spec, devices)
-    return tuple(d for d in large_enough if _cuda_problem(spec, d, torch_variants) is None)
+    """The devices that the job's model, memory, grade and packages admit, in order of index."""
+    return tuple(
+        d
+        for d in graded_devices(spec, large_enough_devices(spec, devices), standings)
+        if _cuda_problem(spec, d, torch_variants) is None
+    )
+
+
+def graded_devices(
+    spec: JobSpec, devices: tuple[Device, ...], standings: Mapping[str, Standing]
+) -> tuple[Device, ...]:
+    """Those of the grade that the job asks for, or better."""
+    if spec.min_grade is None:
+        return devices
+    return tuple(d for d in devices if suffices(standings.get(d.uuid, UNGRADED), spec.min_grade))
 
 
 def large_enough_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[Device, ...]:
@@ -93,13 +115,14 @@ def large_enough_devices(spec: JobSpec, devices: tuple[Device, ...]) -> tuple[De
 
 
 def _cuda_problem(spec: JobSpec, device: Device, torch_variants: tuple[str, ...]) -> str | None:
-    """Why the job's torch would not run on the device and its driver; None: it would, or nothing is known."""
+    """Why the job's packages would not run on the device and its driver; None: they would, or nothing is
+    known."""
     if spec.python is None or device.compute_capability is None:
         return None
     driver_cuda = driver_cuda_of(device.cuda, device.driver)
-    return choose_torch(
-        spec.python.packages, (device.compute_capability,), torch_variants, driver_cuda
-    ).problem
+    packages, capability = spec.python.packages, device.compute_capability
+    torch = choose_torch(packages, (capability,), torch_variants, driver_cuda).problem
+    return torch or package_problem(packages, capability, driver_cuda)
 
 
 def price_for(spec: JobSpec, offer: Offer) -> int | None:
@@ -156,18 +179,22 @@ def _gpu_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
                 available=format_bytes(largest),
             ),
         )
-    fitting = fitting_devices(spec, offer.ask.devices, offer.ask.torch_variants)
+    graded = graded_devices(spec, large_enough, offer.standings)
+    if not graded:
+        has = ", ".join(sorted({offer.standing_of(each).label for each in large_enough}))
+        return (Misfit(dimension="grade", needed=f"{spec.min_grade} or better", available=has),)
+    fitting = fitting_devices(spec, graded, offer.ask.torch_variants, offer.standings)
     if not fitting:
-        first = large_enough[0]
+        first = graded[0]
         return (
             Misfit(
                 dimension="cuda",
-                needed=f"a torch for compute capability {first.compute_capability} ({first.model}) "
+                needed=f"kernels for compute capability {first.compute_capability} ({first.model}) "
                 f"and driver {first.driver or 'of an unknown version'}",
                 available=_cuda_problem(spec, first, offer.ask.torch_variants) or "none",
             ),
         )
-    free = fitting_devices(spec, offer.free_devices, offer.ask.torch_variants)
+    free = fitting_devices(spec, offer.free_devices, offer.ask.torch_variants, offer.standings)
     if len(free) < wanted.gpu_count:
         return (
             Misfit(

@@ -183,7 +183,7 @@ def _assign(job: PendingJob, offer: Offer) -> Assignment:
     wanted = job.spec.resources
     price = price_for(job.spec, offer)
     assert price is not None, "a fitting offer has a price"
-    fitting = fitting_devices(job.spec, offer.free_devices, offer.ask.torch_variants)
+    fitting = fitting_devices(job.spec, offer.free_devices, offer.ask.torch_variants, offer.standings)
     devices = fitting[: wanted.gpu_count] if wanted.gpu_count else ()
     return Assignment(
         job=job.id,

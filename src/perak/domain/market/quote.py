@@ -210,7 +210,9 @@ def _devices(spec: JobSpec, offer: Offer) -> tuple[Device, ...]:
     if found is not None:
         return found
     devices = offer.ask.devices
-    fitting = fitting_devices(spec, devices, offer.ask.torch_variants) or large_enough_devices(spec, devices)
+    fitting = fitting_devices(
+        spec, devices, offer.ask.torch_variants, offer.standings
+    ) or large_enough_devices(spec, devices)
     return fitting[: spec.resources.gpu_count]
 
 
