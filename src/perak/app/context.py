@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from perak.app.ports import Ids, ReceiptSigner
+from perak.app.ports import Ids, PassportSigner, ReceiptSigner
 from perak.app.records import ExchangeFacts
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 
@@ -23,4 +23,5 @@ class Context:
     exchange: ExchangeFacts
     new_id: Ids
     sign_receipt: ReceiptSigner
+    sign_passport: PassportSigner
     grid: GridPicture = field(default_factory=GridPicture)

@@ -13,11 +13,13 @@ from typing import Protocol
 from perak.app.records import (
     Caller,
     Connected,
+    DeviceHistory,
     Engagement,
     Heat,
     HeldFunds,
     IdempotentReply,
     JobRecord,
+    NewInspection,
     NewLease,
     NodeRecord,
     SessionHold,
@@ -27,10 +29,13 @@ from perak.app.records import (
 )
 from perak.domain.carbon.signal import GridReading
 from perak.domain.checklist import Checklist
+from perak.domain.hardware.passport import Place
+from perak.domain.hardware.standing import Standing
+from perak.domain.hardware.wipe import WipeRecord
 from perak.domain.job import JobSpec
 from perak.domain.market.match import PendingJob
 from perak.domain.offer import Offer, OfferAsk
-from perak.domain.receipt import Receipt
+from perak.domain.receipt import Json, Receipt
 from perak.domain.report import Health, Metered, RunStarted
 
 
@@ -59,6 +64,12 @@ class ReceiptSigner(Protocol):
     """Signs receipts with the exchange's key."""
 
     def __call__(self, receipt: Receipt) -> SignedReceipt: ...
+
+
+class PassportSigner(Protocol):
+    """Signs the entries of passports with the exchange's key."""
+
+    def __call__(self, values: Mapping[str, Json]) -> str: ...
 
 
 class JobStore(Protocol):
@@ -252,6 +263,38 @@ class ChecklistStore(Protocol):
     async def of_node(self, node: str, *, digest: str) -> Checklist | None: ...
 
 
+class DeviceStore(Protocol):
+    async def lock(self, device: str) -> None:
+        """One transaction at a time writes of a device."""
+
+    async def keep(self, new: NewInspection, *, node: NodeRecord, now: datetime) -> bool:
+        """False, and nothing is written, where the same inspection is there."""
+        ...
+
+    async def keep_wipe(self, record: WipeRecord, *, node: NodeRecord, jws: str, now: datetime) -> bool: ...
+    async def offered_elsewhere(self, device: str, *, project: str) -> bool:
+        """Whether an online node of another project offers a device of that UUID now."""
+        ...
+
+    async def history(
+        self, device: str, *, node: str, project: str, model: str | None, now: datetime
+    ) -> DeviceHistory:
+        """The device's inspections of this owner that still count, and what else its grade rests on."""
+        ...
+
+    async def last_entry(self, device: str) -> tuple[int, str] | None:
+        """(number, digest) of the newest entry of its passport; None: it has none."""
+
+    async def append(
+        self, place: Place, *, kind: str, digest: str, credential: str, node: NodeRecord, now: datetime
+    ) -> None: ...
+    async def set_standing(
+        self, device: str, *, node: str, standing: Standing, rejected: bool, now: datetime
+    ) -> bool:
+        """Keep it and show it on the node's offer; whether grade or rejection changed."""
+        ...
+
+
 class SecretStore(Protocol):
     async def missing(self, names: Sequence[str], *, project: str) -> list[str]:
         """Those of the names that the project has no secret of."""
@@ -338,6 +381,8 @@ class Transaction(Protocol):
     def offers(self) -> OfferStore: ...
     @property
     def checklists(self) -> ChecklistStore: ...
+    @property
+    def devices(self) -> DeviceStore: ...
     @property
     def secrets(self) -> SecretStore: ...
     @property

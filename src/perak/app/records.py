@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from perak.domain.hardware.inspection import DeviceInspection
+from perak.domain.hardware.passport import Use
+from perak.domain.hardware.reference import Reference
 from perak.domain.job import JobSpec
 from perak.domain.offer import OfferAsk
 from perak.domain.outcome import Settlement
@@ -205,6 +209,35 @@ class Heat:
 
     hot: tuple[str, ...] = ()
     turned_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewInspection:
+    """An inspection as it is kept. `model`: what the device is compared with; `jws`: the node's report."""
+
+    digest: str
+    inspection: DeviceInspection
+    model: str
+    throughputs: Mapping[str, float]
+    jws: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceHistory:
+    """What is known of a device, its model and its host, when it is graded; inspections oldest first.
+
+    `spread`: deciles of its model's throughputs. Rates as `perak.domain.hardware.hazard` takes them.
+    """
+
+    inspections: tuple[DeviceInspection, ...]
+    grade: str | None
+    reference: Reference
+    spread: Mapping[str, Sequence[float]]
+    use: Use
+    class_failures: float
+    class_years: float
+    host_departures: float
+    host_hours: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perak.app.context import Context
+from perak.app.devices import take_inspection, take_wipe
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.health import take_health
 from perak.app.ports import Transaction
@@ -205,8 +206,13 @@ async def _apply(
     if isinstance(body, Health):
         await take_health(tx, node=node, health=body, at=_time(report.at), now=now)
         return []
-    if isinstance(body, Inspected | Wiped):
-        return []
+    if isinstance(body, Inspected):
+        found = body.inspection
+        return await take_inspection(
+            tx, node=node, inspection=found, jws=report.jws, context=context, now=now
+        )
+    if isinstance(body, Wiped):
+        return await take_wipe(tx, node=node, record=body.record, jws=report.jws, context=context, now=now)
     engagement = await runs.get(body.run)
     if engagement is None or not _is_current(engagement, node, body.lease, body.epoch):
         return []

@@ -114,6 +114,7 @@ async def settle_live(url: str, *, secret: Path, held: Iterable[tuple[str, str]]
             exchange=identity.facts,
             new_id=clock.NewId(identity.facts.name),
             sign_receipt=identity.sign_receipt,
+            sign_passport=identity.sign_passport,
         )
         for _, text in held:
             receipt = _trusted(text, identity.authority.fingerprint)

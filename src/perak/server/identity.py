@@ -10,7 +10,7 @@ import base64
 import os
 import secrets
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from perak.adapters.db.exchange import ExchangeRow, create_exchange, load_exchan
 from perak.adapters.db.upkeep import reseal, set_signing_chain
 from perak.app.records import ExchangeFacts, SignedReceipt
 from perak.domain.errors import Conflict, InvalidInput
-from perak.domain.receipt import Receipt, payload
+from perak.domain.receipt import Json, Receipt, payload
 from perak.server.settings import CURRENCY_DEFAULT, FEE_BASIS_POINTS_DEFAULT, NAME_DEFAULT, Settings
 from perak.wire.identity import (
     EXCHANGE_CERT_LIFETIME,
@@ -32,6 +32,7 @@ from perak.wire.identity import (
     to_pem,
     verify_chain,
 )
+from perak.wire.passports import sign_entry
 from perak.wire.receipts import sign_payload
 from perak.wire.signing import SigningKey
 
@@ -90,6 +91,10 @@ class Identity:
             energy_joules=receipt.energy.joules if receipt.energy else None,
             carbon_grams=receipt.carbon.grams if receipt.carbon else None,
         )
+
+    def sign_passport(self, values: Mapping[str, Json]) -> str:
+        """Sign an entry of a device's passport."""
+        return sign_entry(values, key=self.signing_key, chain=self.signing_chain)
 
 
 async def open_identity(connection: Any, settings: Settings, *, now: datetime) -> tuple[Identity, bool]:

@@ -87,7 +87,12 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
         hub.on_node_changed(orders.want)
         hub.on_dial(orders.dial)
         await db.listen(CHANNEL, hub.receive, replica=replica)
-        context = Context(exchange=identity.facts, new_id=new_id, sign_receipt=identity.sign_receipt)
+        context = Context(
+            exchange=identity.facts,
+            new_id=new_id,
+            sign_receipt=identity.sign_receipt,
+            sign_passport=identity.sign_passport,
+        )
         yield (
             Services(
                 db=db,

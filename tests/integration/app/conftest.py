@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -159,7 +160,9 @@ async def world(database_url: str) -> AsyncIterator[World]:
             id=receipt.id, payload=payload(receipt), jws="signed", energy_joules=None, carbon_grams=None
         )
 
-    context = Context(exchange=FACTS, new_id=make_id, sign_receipt=sign)
+    context = Context(
+        exchange=FACTS, new_id=make_id, sign_receipt=sign, sign_passport=lambda values: json.dumps(values)
+    )
     row = ExchangeRow(
         facts=FACTS, ca_certificate="", ca_key_sealed=b"", signing_chain="", signing_key_sealed=b""
     )

@@ -12,6 +12,7 @@ import msgspec
 
 from perak.adapters.db.blobs import PgBlobs
 from perak.adapters.db.checklists import PgChecklists
+from perak.adapters.db.devices import PgDevices
 from perak.adapters.db.idempotency import PgIdempotency
 from perak.adapters.db.jobs import PgJobs
 from perak.adapters.db.keys import PgKeys
@@ -46,6 +47,7 @@ class PgTransaction:
         self.nodes = PgNodes(connection)
         self.offers = PgOffers(connection)
         self.checklists = PgChecklists(connection)
+        self.devices = PgDevices(connection)
         self.secrets = PgSecrets(connection)
         self.sessions = PgSessions(connection)
         self.settlements = PgSettlements(connection)

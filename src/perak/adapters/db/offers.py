@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from perak.adapters.db.devices import SHOW
 from perak.app.records import NodeRecord
+from perak.domain.hardware.standing import Standing
 from perak.domain.job import JobSpec
 from perak.domain.offer import Offer, OfferAsk
 
 _ask_decoder = msgspec.json.Decoder(OfferAsk)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A device's standing as an offer carries it."""
+
+    standing: Standing
+    rejected: bool
+
+
+_standings_decoder = msgspec.json.Decoder(dict[str, _Held])
 
 SELECT = """
 select offer.id, offer.version, offer.node_id, node.name as node_name, offer.project_id, offer.state,
@@ -26,7 +39,8 @@ select offer.id, offer.version, offer.node_id, node.name as node_name, offer.pro
     array(
         select uuid from device where device.offer_id = offer.id and device.lease_id is null
     ) as free_devices,
-    node.state = 'online' and node.mode = 'accepting' as accepting
+    node.state = 'online' and node.mode = 'accepting' as accepting,
+    nullif(offer.standings, '{}')::text as standings_text
 from offer join node on node.id = offer.node_id
 """
 
@@ -64,6 +78,7 @@ class PgOffers:
         )
         if offer is not None:
             await self._post_devices(offer, ask)
+            await self._db.execute(SHOW, node.id, False)
 
     async def _post_devices(self, offer: str, ask: OfferAsk) -> None:
         """Replace the devices; one that is leased stays, even where it is posted no more."""
@@ -134,11 +149,16 @@ class PgOffers:
 
 
 def offer_of(row: Mapping[str, Any]) -> Offer:
-    """An Offer of a row of SELECT: the ask at the prices in force, and what of it is free."""
+    """An Offer of a row of SELECT: the ask at the prices in force, what of it is free, and its devices'
+    standings. A device that the exchange rejected is not in it but among the left out, with the reason."""
     ask = replace(
         _ask_decoder.decode(row["ask_text"]), price_gpu=row["price_gpu"], price_cpu=row["price_cpu"]
     )
     free = set(row["free_devices"])
+    held: dict[str, _Held] = {}
+    if row["standings_text"] is not None:
+        held = _standings_decoder.decode(row["standings_text"])
+        ask = _without_rejected(ask, held)
     return Offer(
         id=row["id"],
         version=row["version"],
@@ -152,4 +172,17 @@ def offer_of(row: Mapping[str, Any]) -> Offer:
         free_disk_bytes=row["free_disk_bytes"],
         free_devices=tuple(d for d in ask.devices if d.uuid in free),
         accepting=row["accepting"],
+        standings={uuid: each.standing for uuid, each in held.items()},
     )
+
+
+def _without_rejected(ask: OfferAsk, held: Mapping[str, _Held]) -> OfferAsk:
+    rejected = {
+        d.uuid: "; ".join(held[d.uuid].standing.reasons) or "rejected by the exchange"
+        for d in ask.devices
+        if d.uuid in held and held[d.uuid].rejected
+    }
+    if not rejected:
+        return ask
+    offered = tuple(d for d in ask.devices if d.uuid not in rejected)
+    return replace(ask, devices=offered, left_out=ask.left_out | rejected)

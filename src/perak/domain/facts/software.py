@@ -1,8 +1,8 @@
 """Which releases of AI software still run on an architecture: rows of facts, Linux x86-64. Read 2026-11.
 
 CUDA: compute capability from and to, last release of the toolkit that builds for it (None: the newest still
-does), last driver branch, source. ROCM: LLVM targets, last release whose documentation lists them as supported
-(None: the newest does), source. BUILDS: package, its variants as in the name that pip installs, oldest compute
+does), last driver branch, source. ROCM: LLVM targets, last release whose documentation lists them as
+supported (None: the newest does), source. BUILDS: package, its variants as pip's names, oldest compute
 capability that they run on, CUDA major release, source.
 """
 

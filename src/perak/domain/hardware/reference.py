@@ -64,6 +64,17 @@ def reference_of(cards: Mapping[str, tuple[str, Mapping[str, float]]]) -> Refere
     return Reference(cards=len(cards), owners=len({owner for owner, _ in cards.values()}), medians=medians)
 
 
+def spread_of(cards: Mapping[str, tuple[str, Mapping[str, float]]]) -> dict[str, tuple[float, ...]]:
+    """The least, the nine deciles and the most of a model's throughputs, of CARDS_LEAST cards or more."""
+    found = {}
+    for name in COMPARED:
+        values = sorted(measured[name] for _, measured in cards.values() if name in measured)
+        if len(values) >= CARDS_LEAST:
+            deciles = statistics.quantiles(values, n=10, method="inclusive")
+            found[name] = tuple(round(each, 3) for each in (values[0], *deciles, values[-1]))
+    return found
+
+
 def ratios(found: DeviceInspection, measured: Mapping[str, float], reference: Reference | None) -> Ratios:
     """The device's `throughputs` to those of its model, FP32 and copy at least."""
     if names.FP32 not in measured or names.COPY not in measured:

@@ -1,0 +1,234 @@
+"""Inspections and wipes of devices, their standings, and the entries of their passports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from perak.app.records import DeviceHistory, NewInspection, NodeRecord
+from perak.domain.hardware.grade import EVIDENCE_DAYS_MAX
+from perak.domain.hardware.inspection import DeviceInspection, canonical
+from perak.domain.hardware.passport import Place, Use, wipe_digest
+from perak.domain.hardware.reference import reference_of, spread_of
+from perak.domain.hardware.standing import Standing
+from perak.domain.hardware.wipe import WipeRecord
+
+HISTORY_MAX = 40
+"""Inspections of a device that are looked at: one every other day of EVIDENCE_DAYS_MAX."""
+CARDS_MAX = 2_000
+"""Of a model that a median is taken of, the last inspected ones."""
+HOST_DAYS = 90
+"""A host is judged by its last leases, not by what it was once."""
+
+USE = """
+select count(*) as leases,
+    coalesce(sum(extract(epoch from coalesce(lease.ended_at, $2) - lease.granted_at)), 0) / 3600 as hours,
+    sum(receipt.energy_joules / cardinality(lease.devices)) as energy_joules,
+    count(*) filter (where run.cause in ('device_fault', 'node_lost')) as lost
+from lease join run on run.lease_id = lease.id left join receipt on receipt.run_id = run.id
+where lease.devices <> '{}' and lease.devices @> array[$1::text]
+"""
+
+CLASS = """
+with card as (select device, min(first_at) as first_at from standing where model = $1 group by device)
+select coalesce(sum(extract(epoch from $2 - first_at)), 0) / 31557600 as years,
+    (select count(*) from lease join run on run.lease_id = lease.id
+        where run.cause = 'device_fault' and lease.devices <> '{}'
+            and lease.devices && (select coalesce(array_agg(device), '{}') from card)) as failures
+from card
+"""
+
+HOST = """
+select coalesce(sum(extract(epoch from coalesce(lease.ended_at, $2) - lease.granted_at)), 0) / 3600 as hours,
+    count(*) filter (where run.cause = 'node_lost') as departures
+from lease join run on run.lease_id = lease.id
+where lease.node_id = $1 and lease.granted_at > $3
+"""
+
+CARDS = """
+select distinct on (device) device, project_id, throughputs::text as throughputs
+from (select * from standing where model = $1 and not rejected order by updated_at desc limit $2) recent
+order by device, updated_at desc
+"""
+
+SHOW = """
+update offer set
+    version = version + case when $2 then 1 else 0 end,
+    standings = (
+        select coalesce(jsonb_object_agg(
+            device, jsonb_build_object('standing', document, 'rejected', rejected)), '{}')
+        from standing where standing.node_id = $1
+    )
+where offer.node_id = $1
+"""
+"""Copy a node's standings to its offer; a changed grade makes a new version of it."""
+
+_inspection_decoder = msgspec.json.Decoder(DeviceInspection)
+_throughputs_decoder = msgspec.json.Decoder(dict[str, float])
+
+
+class PgDevices:
+    def __init__(self, connection: Any) -> None:
+        self._db = connection
+
+    async def lock(self, device: str) -> None:
+        await self._db.execute("select pg_advisory_xact_lock(hashtextextended('device ' || $1, 0))", device)
+
+    async def keep(self, new: NewInspection, *, node: NodeRecord, now: datetime) -> bool:
+        identity = new.inspection.identity
+        kept = await self._db.fetchval(
+            """insert into inspection (digest, device, node_id, project_id, model, kind, document, jws,
+                ended_at, received_at) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            on conflict (digest) do nothing returning digest""",
+            new.digest,
+            identity.uuid,
+            node.id,
+            node.project,
+            new.model,
+            new.inspection.kind,
+            canonical(new.inspection).decode(),
+            new.jws,
+            _time(new.inspection.ended_at),
+            now,
+        )
+        if kept is None:
+            return False
+        await self._db.execute(
+            """insert into standing (node_id, device, project_id, model, throughputs, rejected, document,
+                first_at, updated_at) values ($1, $2, $3, $4, $5, false, $6, $7, $7)
+            on conflict (node_id, device) do update set model = $4, updated_at = $7,
+                throughputs = standing.throughputs || excluded.throughputs""",
+            node.id,
+            identity.uuid,
+            node.project,
+            new.model,
+            dict(new.throughputs),
+            msgspec.to_builtins(Standing()),
+            now,
+        )
+        return True
+
+    async def keep_wipe(self, record: WipeRecord, *, node: NodeRecord, jws: str, now: datetime) -> bool:
+        kept = await self._db.fetchval(
+            """insert into wipe (digest, device, node_id, status, jws, ended_at)
+            values ($1, $2, $3, $4, $5, $6)
+            on conflict (digest) do nothing returning digest""",
+            wipe_digest(record),
+            record.device,
+            node.id,
+            record.status,
+            jws,
+            _time(record.ended_at),
+        )
+        return kept is not None
+
+    async def offered_elsewhere(self, device: str, *, project: str) -> bool:
+        found: bool = await self._db.fetchval(
+            """select exists (
+                select from device join offer on offer.id = device.offer_id
+                    join node on node.id = offer.node_id
+                where device.uuid = $1 and offer.project_id <> $2 and node.state = 'online'
+            )""",
+            device,
+            project,
+        )
+        return found
+
+    async def history(
+        self, device: str, *, node: str, project: str, model: str | None, now: datetime
+    ) -> DeviceHistory:
+        since = now - timedelta(days=EVIDENCE_DAYS_MAX)
+        documents = await self._db.fetch(
+            """select document from inspection where device = $1 and project_id = $2 and ended_at > $3
+            order by ended_at desc limit $4""",
+            device,
+            project,
+            since,
+            HISTORY_MAX,
+        )
+        held = await self._db.fetchrow(
+            "select document from standing where node_id = $1 and device = $2", node, device
+        )
+        cards = await self._db.fetch(CARDS, model, CARDS_MAX)
+        rates: dict[str, tuple[str, Mapping[str, float]]] = {
+            row["device"]: (row["project_id"], _throughputs_decoder.decode(row["throughputs"]))
+            for row in cards
+        }
+        of_class = await self._db.fetchrow(CLASS, model, now)
+        of_host = await self._db.fetchrow(HOST, node, now, now - timedelta(days=HOST_DAYS))
+        return DeviceHistory(
+            inspections=tuple(_inspection_decoder.decode(row["document"]) for row in reversed(documents)),
+            grade=held["document"]["grade"] if held else None,
+            reference=reference_of(rates),
+            spread=spread_of(rates),
+            use=await self._use(device, now),
+            class_failures=float(of_class["failures"]),
+            class_years=float(of_class["years"]),
+            host_departures=float(of_host["departures"]),
+            host_hours=float(of_host["hours"]),
+        )
+
+    async def _use(self, device: str, now: datetime) -> Use:
+        row = await self._db.fetchrow(USE, device, now)
+        wipes = await self._db.fetchval(
+            "select count(*) from wipe where device = $1 and status = 'passed'", device
+        )
+        owners = await self._db.fetchval(
+            "select count(distinct project_id) from inspection where device = $1", device
+        )
+        return Use(
+            leases=row["leases"],
+            hours_leased=float(row["hours"]),
+            energy_joules=row["energy_joules"],
+            lost_runs=row["lost"],
+            wipes=wipes,
+            owners=max(1, owners),
+        )
+
+    async def last_entry(self, device: str) -> tuple[int, str] | None:
+        row = await self._db.fetchrow(
+            "select seq, digest from passport_entry where device = $1 order by seq desc limit 1", device
+        )
+        return (row["seq"], row["digest"]) if row else None
+
+    async def append(
+        self, place: Place, *, kind: str, digest: str, credential: str, node: NodeRecord, now: datetime
+    ) -> None:
+        await self._db.execute(
+            """insert into passport_entry (device, seq, kind, digest, credential, node_id, at)
+            values ($1, $2, $3, $4, $5, $6, $7)""",
+            place.device,
+            place.seq,
+            kind,
+            digest,
+            credential,
+            node.id,
+            now,
+        )
+
+    async def set_standing(
+        self, device: str, *, node: str, standing: Standing, rejected: bool, now: datetime
+    ) -> bool:
+        before = await self._db.fetchrow(
+            "select document, rejected from standing where node_id = $1 and device = $2", node, device
+        )
+        await self._db.execute(
+            """update standing set document = $3, rejected = $4, updated_at = $5
+            where node_id = $1 and device = $2""",
+            node,
+            device,
+            msgspec.to_builtins(standing),
+            rejected,
+            now,
+        )
+        was = (before["document"]["grade"], before["rejected"]) if before else (None, False)
+        changed = was != (standing.grade, rejected)
+        await self._db.execute(SHOW, node, changed)
+        return changed
+
+
+def _time(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, tz=UTC)
