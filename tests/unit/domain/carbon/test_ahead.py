@@ -53,7 +53,7 @@ def test_it_is_the_simulators_model() -> None:
 
 
 def test_it_beats_the_last_hour_going_on_in_2022() -> None:
-    """Mean absolute error of the next day in some zones of the trace, every 71st hour; by zone in the docs."""
+    """Mean absolute error of the next day, in some zones and every 71st hour; all are in the docs."""
     if reason := missing(INTENSITY_2022):
         pytest.skip(reason)
     with gzip.open(INTENSITY_2022, "rt") as stream:
