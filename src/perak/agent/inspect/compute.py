@@ -92,7 +92,14 @@ def _product(
             hook(session, into, number)
         if number:
             session.clear_found()
-            session.run("differ", (size // WORD_BYTES,), None, first, again, session.findings[0])
+            session.run(
+                "differ",
+                (size // WORD_BYTES,),
+                session.group(size // WORD_BYTES),
+                first,
+                again,
+                session.findings[0],
+            )
             different += bool(session.found()[0])
     result = np.empty((n, n), precision.dtype)
     session.copy(result, first)

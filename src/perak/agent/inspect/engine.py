@@ -70,15 +70,19 @@ class Inspection:
     _bus_generations: list[int] = field(default_factory=list)
     _bus_widths: list[int] = field(default_factory=list)
     _gone: str | None = None
+    _told_gone: bool = False
 
     def run(self) -> DeviceInspection:
         """Every check; never raises for what a device does."""
         started_at = _now_ms()
+        self._gone = self.target.gone
         card = self.target.card
         with self._watching():
             self._try((), self._begin)
-            if self.target.shown is not None:
+            if self.target.shown is not None and self._gone is None:
                 self._over_opencl()
+            elif self._gone is not None:
+                self._lost(_OPENCL)
             else:
                 why = "no OpenCL platform shows this device: install its driver's OpenCL"
                 self._leave(_OPENCL, why)
@@ -118,7 +122,12 @@ class Inspection:
             self._leave(_OPENCL, f"the device could not be set to work: {error}"[:REASON_CHARACTERS_MAX])
             return
         quick = self.request.kind == "quick"
-        self._try(_THROUGHPUT, lambda: throughput.rates(session, run_seconds=self.request.run_seconds))
+        self._try(
+            _THROUGHPUT,
+            lambda: throughput.rates(
+                session, run_seconds=self.request.run_seconds, cpu_bytes_max=self.request.cpu_memory_bytes
+            ),
+        )
         self._try((i.PROOF_RATE,), lambda: self._proof_rate(session))
         self._try(_MEMORY if not quick else _MEMORY_QUICK, lambda: self._memory(session, free_bytes))
         self._try(_COMPUTE, lambda: self._products(session))
@@ -213,7 +222,7 @@ class Inspection:
             if self.target.card is not None:
                 self.target.card.sample(0.0)
         except CardLost as error:
-            self._gone = self._gone or str(error)
+            self._gone = self._gone or f"the device was gone: {error}"[:REASON_CHARACTERS_MAX]
         there = look_at_bus(self.target.identity.pci_bus)
         if there is not None and there.generation_now and there.width_now:
             self._bus_generations.append(there.generation_now)
@@ -251,20 +260,26 @@ class Inspection:
         The check under way when the device went is the one that failed.
         """
         if self._gone is not None:
-            self._leave(names, self._gone)
+            self._lost(names)
             return
         self.say(names)
         try:
             self._take(checks())
         except (DeviceGone, CardLost) as error:
             self._gone = f"the device was gone: {error}"[:REASON_CHARACTERS_MAX]
-            first = next((name for name in names if name not in self._checks), None)
-            if first is not None:
-                unit = i.BY_NAME[first].unit
-                self._take([Check(name=first, status="failed", reason=self._gone, unit=unit)])
-            self._leave(names, self._gone)
+            self._lost(names)
         except MemoryError as error:
             self._leave(names, f"no memory was left for it: {error}"[:REASON_CHARACTERS_MAX])
+
+    def _lost(self, names: tuple[str, ...]) -> None:
+        """The first check after the device was gone failed, the others did not run."""
+        assert self._gone is not None
+        first = next((name for name in names if name not in self._checks), None)
+        if first is not None and not self._told_gone:
+            self._told_gone = True
+            unit = i.BY_NAME[first].unit
+            self._take([Check(name=first, status="failed", reason=self._gone, unit=unit)])
+        self._leave(names, self._gone)
 
     def _take(self, checks: Iterable[Check]) -> None:
         for check in checks:

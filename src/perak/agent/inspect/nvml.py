@@ -308,11 +308,10 @@ def _counted(name: str, count: float | None, *, most: float | None, why: str) ->
     if count is None:
         return Check(name=name, status="not_run", reason=why, unit=i.BY_NAME[name].unit)
     is_bad = most is not None and count > most
-    told = why if is_bad or name in _TOLD else ""
     return Check(
         name=name,
         status="failed" if is_bad else "passed",
-        reason=told if is_bad or name in _TOLD else "",
+        reason=why if name in _TOLD else "",
         value=float(count),
         unit=i.BY_NAME[name].unit,
         threshold=most,

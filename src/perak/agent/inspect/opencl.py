@@ -25,6 +25,8 @@ ROUNDS = 16
 """Vectors of one work-item: enough that what differs is looked at rarely, few enough for short launches."""
 LOCAL_SIZE = 256
 """Work-items of a group on a GPU: a multiple of every warp and wavefront."""
+LOCAL_SIZE_CPU = 16
+"""On a processor: pocl translates a kernel anew for each size of groups, so there is one."""
 SHIPPED = ("NVIDIA CUDA", "AMD Accelerated Parallel Processing", "Intel(R) OpenCL")
 """Platforms of the makers: where two show one device, theirs is the faster and the surer."""
 
@@ -157,7 +159,7 @@ class Session:
         self._kernels: dict[str, Any] = {}
         self._count = self.buffer(WORD_BYTES)
         self._found = self.buffer(FOUND_MAX * 3 * WORD_BYTES)
-        self.local = LOCAL_SIZE if not shown.is_cpu else 1
+        self.local = LOCAL_SIZE if not shown.is_cpu else LOCAL_SIZE_CPU
         self.grain_bytes = WORD_BYTES * self.vector * ROUNDS * self.local
         """Buffers that kernels work through are multiples of this."""
 
@@ -189,7 +191,11 @@ class Session:
         """Start a kernel that goes through `buffer`, a multiple of `grain_bytes`."""
         assert size_bytes % self.grain_bytes == 0
         items = size_bytes // (WORD_BYTES * self.vector * ROUNDS)
-        self.run(name, (items,), None if self.shown.is_cpu else (self.local,), buffer, *args)
+        self.run(name, (items,), (self.local,), buffer, *args)
+
+    def group(self, size: int) -> tuple[int, ...] | None:
+        """The group for that many work-items; None where the driver must choose, as they can't be divided."""
+        return (self.local,) if size % self.local == 0 else None
 
     def finish(self) -> None:
         with answering():

@@ -48,7 +48,7 @@ def work(session: Session, challenge: Challenge, device: str) -> Words:
     while done < challenge.leaves:
         size = min(size, challenge.leaves - done)
         began = time.perf_counter()
-        session.run("prove", (size,), None, out, done, *seed, challenge.steps)
+        session.run("prove", (size,), session.group(size), out, done, *seed, challenge.steps)
         session.copy(leaves[done : done + size], out)
         seconds = time.perf_counter() - began
         done += size
@@ -77,7 +77,7 @@ def _rate(session: Session, seconds: float) -> float:
 
     def once(count: int) -> float:
         began = time.perf_counter()
-        session.run("prove", (count,), None, out, 0, *seed, steps)
+        session.run("prove", (count,), session.group(count), out, 0, *seed, steps)
         session.finish()
         return time.perf_counter() - began
 

@@ -7,6 +7,7 @@ process goes on with the devices that are left.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -41,13 +42,27 @@ class CannotInspect(Unavailable):
     code = "cannot_inspect"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancelled(Exception):
+    """The process was ended by `Runner.cancel`; what it had found is not told."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Runner:
-    """How processes are started. `prefix`: put before the command, such as `nice`."""
+    """Runs one thing, in one process after another; `cancel` may come from another thread at any time."""
 
     python: str = sys.executable
     env: Mapping[str, str] = field(default_factory=dict)
     silent_seconds_max: float = SILENT_SECONDS_MAX
+    _process: subprocess.Popen[bytes] | None = None
+    _cancelled: bool = False
+
+    def cancel(self) -> None:
+        """End it now: a lease wants the device."""
+        self._cancelled = True
+        process = self._process
+        if process is not None and process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def inspect(self, request: talk.Inspect, *, say: Say = lambda _: None) -> list[DeviceInspection]:
         """Inspect devices; blocks until all are done. Raises CannotInspect where nothing can be."""
@@ -112,7 +127,9 @@ class Runner:
 
     def _run(self, request: talk.Request, hear: Say) -> str | None:
         """Run one process to its end; why it ended, where it did not end well."""
-        process = subprocess.Popen(
+        if self._cancelled:
+            raise Cancelled
+        process = self._process = subprocess.Popen(
             [self.python, "-m", "perak.agent.inspect"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -121,6 +138,8 @@ class Runner:
             start_new_session=True,
         )
         assert process.stdin is not None
+        if self._cancelled:
+            self.cancel()
         try:
             process.stdin.write(talk.encode(request))
             process.stdin.close()
@@ -134,11 +153,14 @@ class Runner:
             for line in _lines(process, self.silent_seconds_max):
                 if line is None:
                     silent = True
+                    os.killpg(process.pid, signal.SIGKILL)
                     break
                 hear(talk.decode_said(line))
         finally:
             _end(process)
             reader.join(timeout=1.0)
+        if self._cancelled:
+            raise Cancelled
         if silent:
             return f"it said nothing for {self.silent_seconds_max:g} s, and was ended"
         return _why(process.returncode, b"".join(last_words))

@@ -21,6 +21,8 @@ class Target:
     card: nvml.Card | amd.Card | None
     identity: DeviceIdentity
     why_no_card: str = ""
+    gone: str | None = None
+    """Why its driver does not know it any more, though it is still in the driver's list."""
 
 
 def targets() -> list[Target]:
@@ -32,10 +34,10 @@ def targets() -> list[Target]:
         same = next((each for each in shown if _is_same(each, card)), None)
         if same is not None:
             shown.remove(same)
-        found.append(_target(len(found), same, card, ""))
+        found.append(make_target(len(found), same, card, ""))
     for each in shown:
         found.append(
-            _target(
+            make_target(
                 len(found), each, None, why if not each.is_cpu else "a processor has no driver that tells"
             )
         )
@@ -53,10 +55,15 @@ def _is_same(shown: Shown, card: nvml.Card | amd.Card) -> bool:
     return not shown.is_cpu and shown.pci_bus is not None and shown.pci_bus == card.bus
 
 
-def _target(index: int, shown: Shown | None, card: nvml.Card | amd.Card | None, why: str) -> Target:
+def make_target(index: int, shown: Shown | None, card: nvml.Card | amd.Card | None, why: str) -> Target:
     bus = card.bus if card is not None else shown.pci_bus if shown is not None else None
     place = bus or (card.uuid if card is not None else shown.place if shown is not None else "")
-    told: dict[str, Any] = dict(card.identity()) if card is not None else {}
+    told: dict[str, Any] = {}
+    gone = None
+    try:
+        told = dict(card.identity()) if card is not None else {}
+    except nvml.CardLost as error:
+        gone = str(error)
     if shown is not None:
         told |= {
             "opencl_name": shown.name[:200],
@@ -77,7 +84,13 @@ def _target(index: int, shown: Shown | None, card: nvml.Card | amd.Card | None, 
         **{name: value for name, value in told.items() if value is not None},
     )
     return Target(
-        index=index, place=place, shown=shown, card=card, identity=_with_bus(identity, bus), why_no_card=why
+        index=index,
+        place=place,
+        shown=shown,
+        card=card,
+        identity=_with_bus(identity, bus),
+        why_no_card=why,
+        gone=gone,
     )
 
 

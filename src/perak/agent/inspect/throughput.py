@@ -24,9 +24,9 @@ CONTENDED = 0.25
 """A spread above it is told: something else is at work on the device."""
 
 
-def rates(session: Session, *, run_seconds: float = RUN_SECONDS) -> Iterator[Check]:
-    """The checks of throughput that OpenCL can make."""
-    yield measured(i.COPY, copy_rates(session))
+def rates(session: Session, *, run_seconds: float = RUN_SECONDS, cpu_bytes_max: int) -> Iterator[Check]:
+    """The checks of throughput that OpenCL can make; `cpu_bytes_max` bounds what a processor copies."""
+    yield measured(i.COPY, copy_rates(session, cpu_bytes_max=cpu_bytes_max))
     for name, kernel, there in (
         (i.FP32, "fp32", True),
         (i.FP16, "fp16", session.has_fp16),
@@ -36,7 +36,7 @@ def rates(session: Session, *, run_seconds: float = RUN_SECONDS) -> Iterator[Che
             yield measured(name, fma_rates(session, kernel, run_seconds=run_seconds))
         else:
             yield _absent(name, f"the device has no {kernel.upper()} in OpenCL")
-    to_device, from_device = transfer_rates(session)
+    to_device, from_device = transfer_rates(session, min(TRANSFER_BYTES, cpu_bytes_max))
     yield measured(i.TO_DEVICE, to_device)
     yield measured(i.FROM_DEVICE, from_device)
 
@@ -55,11 +55,11 @@ def measured(name: str, found: list[float], *, source: str = "OpenCL") -> Check:
     )
 
 
-def copy_rates(session: Session) -> list[float]:
+def copy_rates(session: Session, *, cpu_bytes_max: int = COPY_BYTES_CPU) -> list[float]:
     """GB/s, reads and writes counted, of the better of a kernel's copy and the copy engine's."""
-    most = (
-        COPY_BYTES_CPU if session.shown.is_cpu else min(COPY_BYTES_MAX, session.shown.buffer_bytes_max // 4)
-    )
+    most = min(COPY_BYTES_MAX, session.shown.buffer_bytes_max // 4)
+    if session.shown.is_cpu:
+        most = min(COPY_BYTES_CPU, cpu_bytes_max)
     size = most // session.grain_bytes * session.grain_bytes
     one, other = session.buffer(size), session.buffer(size)
     for each in (one, other):
@@ -78,11 +78,10 @@ def fma_rates(session: Session, kernel: str, *, run_seconds: float) -> list[floa
     items = session.shown.compute_units * (64 if session.shown.is_cpu else 2048 * 4)
     items -= items % session.local
     out = session.buffer(items * 8)
-    local = None if session.shown.is_cpu else (session.local,)
     rounds = 64
 
     def work() -> None:
-        session.run(f"fma_{kernel}", (items,), local, out, rounds)
+        session.run(f"fma_{kernel}", (items,), (session.local,), out, rounds)
 
     seconds = session.timed(work, runs=1)[0]
     while seconds < run_seconds / 4 and rounds < 2**24:
@@ -93,19 +92,19 @@ def fma_rates(session: Session, kernel: str, *, run_seconds: float) -> list[floa
     return [flops / each / 1e12 for each in session.timed(work, runs=RUNS)]
 
 
-def transfer_rates(session: Session) -> tuple[list[float], list[float]]:
+def transfer_rates(session: Session, size: int) -> tuple[list[float], list[float]]:
     """GB/s to the device and from it, by memory that the driver has pinned where it can."""
-    buffer = session.buffer(TRANSFER_BYTES)
+    buffer = session.buffer(size)
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.ALLOC_HOST_PTR
-    pinned = cl.Buffer(session.context, flags, TRANSFER_BYTES)
+    pinned = cl.Buffer(session.context, flags, size)
     how: Any = cl.map_flags.READ | cl.map_flags.WRITE
-    shape, words = (TRANSFER_BYTES // 4,), np.dtype(np.uint32)
+    shape, words = (size // 4,), np.dtype(np.uint32)
     array: Any = cl.enqueue_map_buffer(session.queue, pinned, how, 0, shape, words)[0]
     array[:] = 0x5EED
 
     def rates(to: Any, source: Any) -> list[float]:
         times = session.timed(lambda: session.copy(to, source), runs=RUNS)
-        return [TRANSFER_BYTES / each / 1e9 for each in times]
+        return [size / each / 1e9 for each in times]
 
     found = rates(buffer, array), rates(array, buffer)
     array.base.release(session.queue)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 LANES = 64
 """Chains of one leaf."""
 STEPS = 2048
-BLOCK_LEAVES = 64
-"""Leaves under one hash of the tree: 256 bytes to show for an opened one."""
+BLOCK_LEAVES = 16
+"""Leaves under one hash of the tree, which are shown together; the way to the root takes most of the room."""
 OPENED = 32
 """Half of the work passes then once in 2^32, and the exchange makes 32 leaves in a second."""
 LEAVES_MOST = 2**26
