@@ -289,7 +289,10 @@ class Node:
 
         try:
             pool = self._slow if slow else self._quick
-            await self._in_thread(pool, lambda: self.work.prepare(order, say=say))
+            await self._in_thread(
+                pool,
+                lambda: self.work.prepare(order, say=say, is_wanted=lambda: self._is_to_run(order)),
+            )
         except WorkFailed as error:
             self._feed(error.event(order.run))
         except Exception as error:
@@ -347,6 +350,11 @@ class Node:
         """Whether the exchange, as far as is known, still waits for this run's outputs."""
         desired = self._core.desired
         return not self._core.draining and (desired is None or order.run in desired)
+
+    def _is_to_run(self, order: LeaseOrder) -> bool:
+        """Whether the run is not stopped yet; without an exchange nobody stops it."""
+        facts = self._core.runs.get(order.run)
+        return facts is not None and facts.stop_cause is None
 
     async def _release(self, run: str) -> None:
         for _ in range(RELEASE_TRIES):

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from perak.agent.blobs import Blobs
 from perak.agent.core import Failed
+from perak.agent.fetch.wanted import as_long_as
+from perak.agent.inputs.s3 import credentials_of
 from perak.agent.sandbox import ImageRoot, Mount, RunSpec, Sandbox, SecretUse
 from perak.agent.sandbox.launch import PROXY_PORT
-from perak.domain.errors import DomainError, Unavailable
+from perak.domain.errors import DomainError, InvalidInput, Unavailable
 from perak.domain.report import OutputBlob
 from perak.domain.secrets import PER_RUN_BYTES_MAX, WORKDIR_KEY
 from perak.domain.units import format_bytes
@@ -102,8 +104,15 @@ class Work:
     grants: Callable[[], tuple[str, ...]]
     """What the provider lets jobs have, of `perak.domain.offer.GRANTS`."""
 
-    def prepare(self, order: LeaseOrder, *, say: Say) -> None:
-        """Everything up to the start. Raises WorkFailed."""
+    def prepare(self, order: LeaseOrder, *, say: Say, is_wanted: Callable[[], bool]) -> None:
+        """Everything up to the start; no pull and no download goes on once `is_wanted` says no.
+
+        Raises WorkFailed.
+        """
+        with as_long_as(is_wanted):
+            self._prepare(order, say)
+
+    def _prepare(self, order: LeaseOrder, say: Say) -> None:
         if order.encrypt_to is not None:
             _check_recipient(order.encrypt_to)
         if order.network_allow and "network" not in self.grants():
@@ -211,8 +220,14 @@ class Work:
             return ()
         if self.inputs is None:
             raise WorkFailed("inputs", "this node takes no inputs")
+        named = {each.credentials for each in order.inputs if each.credentials is not None}
+        given = self._secrets(order) if named else {}
         try:
-            return self.inputs.ensure(order.lease, order.inputs, say=say)
+            credentials = {name: credentials_of(given.get(name, b"")) for name in named}
+        except InvalidInput as error:
+            raise WorkFailed("secrets", f"the secret of an input: {error.detail}") from None
+        try:
+            return self.inputs.ensure(order.lease, order.inputs, say=say, credentials=credentials)
         except (DomainError, OSError) as error:
             raise WorkFailed("inputs", str(error)) from None
 

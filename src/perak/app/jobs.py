@@ -62,8 +62,7 @@ def _check_pinned(image: Image | None) -> None:
 
 async def _check_secrets(tx: Transaction, project: str, spec: JobSpec) -> None:
     """A run that lacks a secret would fail on the node, after others have waited for it."""
-    credentials = (spec.image.credentials,) if spec.image and spec.image.credentials else ()
-    missing = await tx.secrets.missing([*(each.name for each in spec.secrets), *credentials], project=project)
+    missing = await tx.secrets.missing(sorted(spec.secret_names()), project=project)
     if missing:
         raise NotFound(
             f"this project has no secret {', '.join(missing)}; set it with `perak secret set {missing[0]}`, "

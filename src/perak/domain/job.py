@@ -44,11 +44,15 @@ class Secret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """Data mounted read-only at `path` in the work folder: https, s3 or ``job:<id>[/path]`` of outputs."""
+    """Data mounted read-only at `path` in the work folder: https, s3 or ``job:<id>[/path]`` of outputs.
+
+    `credentials` names the secret with which an object of s3 is read, ``key id:secret key``.
+    """
 
     path: str
     url: str
     digest: str | None = None
+    credentials: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,3 +182,8 @@ class JobSpec:
     """The least grade of a GPU, of `perak.domain.hardware.standing.GRADES`; None: any, ungraded too."""
     functional_unit: FunctionalUnit | None = None
     """None: carbon is counted per run."""
+
+    def secret_names(self) -> frozenset[str]:
+        """Every secret that the job needs: its own, its image's registry's, its inputs' stores'."""
+        keys = {self.image.credentials if self.image else None, *(each.credentials for each in self.inputs)}
+        return frozenset({each.name for each in self.secrets} | {each for each in keys if each is not None})

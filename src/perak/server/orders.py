@@ -135,7 +135,10 @@ def order(lease: LiveLease) -> LeaseOrder:
         image=f"{spec.image.name}@{spec.image.digest}" if spec.image else None,
         image_credentials=spec.image.credentials if spec.image else None,
         secrets=tuple(SecretOrder(name=each.name, kind=each.kind) for each in spec.secrets),
-        inputs=tuple(InputOrder(path=each.path, url=each.url, digest=each.digest) for each in spec.inputs),
+        inputs=tuple(
+            InputOrder(path=each.path, url=each.url, digest=each.digest, credentials=each.credentials)
+            for each in spec.inputs
+        ),
         network_allow=spec.network_allow,
         tier=lease.tier,
         encrypt_to=spec.encrypt_to,

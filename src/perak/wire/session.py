@@ -121,11 +121,15 @@ class SecretOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InputOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Data to mount read-only at `path` in the work folder; `digest` is None only for s3."""
+    """Data to mount read-only at `path` in the work folder; `digest` is None only for s3.
+
+    `credentials` names the secret, ``key id:secret key``, with which an object of s3 is read.
+    """
 
     path: str
     url: str
     digest: str | None = None
+    credentials: str | None = None
 
 
 class LeaseOrder(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from typing import Any
 from perak.agent.fetch.download import Downloads
 from perak.agent.fetch.reach import Reach
 from perak.agent.inputs.inputs import InputLimits, Inputs
-from perak.agent.inputs.s3 import S3Settings
+from perak.agent.inputs.s3 import S3Credentials, S3Settings
 from perak.agent.sandbox import Mount
 from perak.wire.session import InputOrder
 from stand_ins.sly_server import SlyServer
@@ -88,7 +88,12 @@ class NodeInputs:
     outputs: EarlierOutputs = field(default_factory=EarlierOutputs)
 
     def ensure(
-        self, inputs: Mapping[str, tuple[str, str | None]], *, s3: str | None = None, **changes: Any
+        self,
+        inputs: Mapping[str, tuple[str, str | None]],
+        *,
+        s3: str | None = None,
+        credentials: S3Credentials | None = None,
+        **changes: Any,
     ) -> list[Mount]:
         fields: dict[str, Any] = {
             "uid": UNPACK_UID if os.geteuid() == 0 else None,
@@ -99,11 +104,12 @@ class NodeInputs:
             "s3_settings": S3Settings(endpoint=s3, timeout_seconds=5),
         }
         wanted = tuple(
-            InputOrder(path=path, url=url, digest=digest) for path, (url, digest) in inputs.items()
+            InputOrder(path=path, url=url, digest=digest, credentials=credentials and "STORE")
+            for path, (url, digest) in inputs.items()
         )
-        return list(
-            Inputs(self.state_dir, **(fields | changes)).ensure("lease-1", wanted, say=self.lines.append)
-        )
+        made = Inputs(self.state_dir, **(fields | changes))
+        known = {"STORE": credentials} if credentials else {}
+        return list(made.ensure("lease-1", wanted, say=self.lines.append, credentials=known))
 
     def one(self, path: str, url: str, digest: str | None = None, **changes: Any) -> Mount:
         (mount,) = self.ensure({path: (url, digest)}, **changes)

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from perak.agent.fetch import wanted
 from perak.agent.fetch.web import Refusal, read
 from perak.domain.errors import DomainError, TooLarge, Unavailable
 
@@ -20,6 +21,8 @@ FREE_BYTES_MIN = 2 * 2**30
 """The node's own journal and other runs live on the same disk: a download must leave them this."""
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
+WANTED_SECONDS = 0.5
+"""How often a wait looks whether it is still for something."""
 DAMAGED_MAX = 2
 """Twice the wrong bytes is no accident of the network."""
 
@@ -65,7 +68,7 @@ class Downloads:
                 failures = 1 if _size(target) > before else failures + 1
                 if failures >= self.attempts_max:
                     raise Unavailable(f"{error.detail}; tried {failures} times") from None
-                time.sleep(min(self.retry_seconds * 2 ** (failures - 1), RETRY_SECONDS_MAX))
+                _wait(min(self.retry_seconds * 2 ** (failures - 1), RETRY_SECONDS_MAX))
                 continue
             if digest is None or found == digest:
                 return found
@@ -73,6 +76,14 @@ class Downloads:
             damaged += 1
             if damaged >= DAMAGED_MAX:
                 raise Damaged(f"what came has the digest {found}, and {digest} was asked for")
+
+
+def _wait(seconds: float) -> None:
+    """Before the next try; not for what nobody wants any more."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        wanted.check()
+        time.sleep(min(left, WANTED_SECONDS))
 
 
 def _go_on(source: Source, target: Path, limit_bytes: int, progress: Progress) -> str:
@@ -89,6 +100,7 @@ def _go_on(source: Source, target: Path, limit_bytes: int, progress: Progress) -
                     hashed, size = hashlib.sha256(), 0
                     file.truncate(0)
                 for chunk in chunks:
+                    wanted.check()
                     size += len(chunk)
                     if size > limit_bytes:
                         raise TooLarge(f"it is larger than {limit_bytes:,} bytes, which is the limit here")

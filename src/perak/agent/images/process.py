@@ -6,15 +6,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from perak.agent.fetch import wanted
 from perak.agent.images.trees import Refused
 
 SECONDS_MAX = 1800.0
 """20 GiB at a slow disk's 20 MB/s."""
 LAST_WORDS_CHARACTERS = 300
+WANTED_SECONDS = 0.5
+"""How often it is asked whether anybody still waits for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +82,7 @@ class Unpacker:
         request |= {"uid": self.uid, "limit_bytes": self.limits.bytes, "limit_files": self.limits.files}
         command = [sys.executable, "-I", "-m", "perak.agent.images.unpacker", json.dumps(request)]
         try:
-            done = subprocess.run(
-                command,
-                stdin=stream if stream is not None else subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=SECONDS_MAX,
-                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
-                cwd="/",
-                start_new_session=True,
-            )
+            done = _run_while_wanted(command, stream)
         except subprocess.TimeoutExpired:
             raise Refused(f"it was not unpacked within {SECONDS_MAX:g} s") from None
         try:
@@ -100,3 +94,30 @@ class Unpacker:
             raise Refused(answer["error"])
         result: dict[str, Any] = answer["ok"]
         return result
+
+
+def _run_while_wanted(command: list[str], stream: BinaryIO | None) -> subprocess.CompletedProcess[str]:
+    """Run to its end; raises TimeoutExpired after SECONDS_MAX, NotWanted when it was called off."""
+    with subprocess.Popen(
+        command,
+        stdin=stream if stream is not None else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"},
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        until = time.monotonic() + SECONDS_MAX
+        try:
+            while True:
+                try:
+                    said, errors = process.communicate(timeout=WANTED_SECONDS)
+                    return subprocess.CompletedProcess(command, process.returncode, said, errors)
+                except subprocess.TimeoutExpired:
+                    wanted.check()
+                    if time.monotonic() > until:
+                        raise
+        except BaseException:
+            process.kill()
+            raise

@@ -20,12 +20,14 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import resource
 import signal
 import stat
 import sys
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +35,7 @@ from typing import Any, BinaryIO, Self, cast
 
 from perak.agent.images.merge import merge
 from perak.agent.images.trees import CREATE_FLAGS, FOLDER_FLAGS, NAME_BYTES_MAX, WHITEOUT, Refused, shown
+from perak.agent.images.zips import MAGIC, ZipEntries
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -138,6 +141,11 @@ def _merge(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unpack(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    if request["plain"] and stream.seekable():
+        is_zip = stream.read(4) in MAGIC
+        stream.seek(0)
+        if is_zip:
+            return _unzip(request, stream)
     source = _Bounded(
         _decompressed(stream),
         packed_bytes=request["packed_bytes"],
@@ -165,13 +173,28 @@ def _unpack(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
     diff_id = f"sha256:{source.hashed.hexdigest()}"
     if request["diff_id"] is not None and diff_id != request["diff_id"]:
         raise Refused(f"its content has the digest {diff_id}, and the image says {request['diff_id']}")
-    return {
-        "bytes": unpacker.made_bytes,
-        "files": unpacker.made_files,
-        "left_out": unpacker.left_out,
-        "privileged": unpacker.privileged,
-        "implicit": sorted(unpacker.implicit),
-    }
+    return unpacker.made()
+
+
+def _unzip(request: dict[str, Any], stream: BinaryIO) -> dict[str, Any]:
+    """A zip archive of data, under the same rules."""
+    limit_bytes, limit_files = request["limit_bytes"], request["limit_files"]
+    by_ratio = RATIO_FREE_BYTES + request["packed_bytes"] * RATIO_MAX
+    why = (
+        f"it unpacks to more than {RATIO_MAX} times its packed size, like a bomb"
+        if by_ratio < limit_bytes
+        else f"it unpacks to more than {limit_bytes:,} bytes, which is the limit here"
+    )
+    root_fd = os.open(request["target"], FOLDER_FLAGS)
+    unpacker = _Unpacker(root_fd, limit_bytes, limit_files, plain=True)
+    try:
+        most = min(by_ratio, limit_bytes)
+        unpacker.unpack_all(ZipEntries(stream, bytes_max=most, files_max=limit_files, why=why))
+    except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise Refused(f"it is damaged: {error}") from None
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise Refused(f"it is no valid archive: {error}") from None
+    return unpacker.made()
 
 
 def _decompressed(stream: BinaryIO) -> BinaryIO:
@@ -240,9 +263,19 @@ class _Unpacker:
         self.implicit: set[str] = set()
         self._open: dict[str, int] = {}
 
-    def unpack_all(self, tar: tarfile.TarFile) -> None:
+    def made(self) -> dict[str, Any]:
+        """What there is now, and what was left out."""
+        return {
+            "bytes": self.made_bytes,
+            "files": self.made_files,
+            "left_out": self.left_out,
+            "privileged": self.privileged,
+            "implicit": sorted(self.implicit),
+        }
+
+    def unpack_all(self, tar: tarfile.TarFile | ZipEntries) -> None:
         while (info := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header it has read
+            tar.members.clear()  # type: ignore[union-attr]  # tarfile keeps every header it has read
             parts = _parts(info.name)
             if not parts:
                 if info.isdir():
@@ -251,7 +284,7 @@ class _Unpacker:
             self._unpack_one(tar, info, self._folder(parts[:-1]), parts)
 
     def _unpack_one(
-        self, tar: tarfile.TarFile, info: tarfile.TarInfo, folder_fd: int, parts: list[str]
+        self, tar: tarfile.TarFile | ZipEntries, info: tarfile.TarInfo, folder_fd: int, parts: list[str]
     ) -> None:
         name = parts[-1]
         self.made_files += 1
@@ -354,7 +387,7 @@ class _Unpacker:
             os.close(folder_fd)
 
     def _make_file(
-        self, tar: tarfile.TarFile, info: tarfile.TarInfo, folder_fd: int, parts: list[str]
+        self, tar: tarfile.TarFile | ZipEntries, info: tarfile.TarInfo, folder_fd: int, parts: list[str]
     ) -> None:
         self.made_bytes += info.size
         if self.made_bytes > self._limit_bytes:

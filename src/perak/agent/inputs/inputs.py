@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,7 @@ from perak.agent.fetch.cache import ANYBODY, Cache, Entry
 from perak.agent.fetch.download import Downloads, range_header, web_chunks
 from perak.agent.fetch.progress import Teller
 from perak.agent.fetch.reach import Reach
+from perak.agent.fetch.wanted import NotWanted
 from perak.agent.fetch.web import get
 from perak.agent.images.process import Limits, Unpacker
 from perak.agent.images.trees import FOLDER_FLAGS, Refused
@@ -33,7 +35,9 @@ INPUT_BYTES_MAX = 200 * 2**30
 """Of one input, packed or unpacked: a large public dataset. The cache's own size counts before it."""
 INPUT_FILES_MAX = 2_000_000
 """ImageNet has 1.3 million."""
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".zip")
+
+NO_CREDENTIALS: Mapping[str, s3.S3Credentials] = MappingProxyType({})
 
 Say = Callable[[str], None]
 Opened = AbstractContextManager[tuple[Iterator[bytes], int]]
@@ -99,12 +103,24 @@ class Inputs:
         self._s3 = s3_settings or s3.S3Settings()
         self._in_use = in_use
 
-    def ensure(self, lease: str, wanted: tuple[InputOrder, ...], *, say: Say) -> tuple[Mount, ...]:
-        """What to mount for `wanted`, fetched if it isn't there. Raises InputFailed, Unavailable."""
+    def ensure(
+        self,
+        lease: str,
+        wanted: tuple[InputOrder, ...],
+        *,
+        say: Say,
+        credentials: Mapping[str, s3.S3Credentials] = NO_CREDENTIALS,
+    ) -> tuple[Mount, ...]:
+        """What to mount for `wanted`, fetched if it isn't there. Raises InputFailed, Unavailable, NotWanted.
+
+        `credentials`: those that `wanted` names.
+        """
         mounts = []
         for each in wanted:
             try:
-                mounts.append(self._ensure(lease, each, say))
+                mounts.append(self._ensure(lease, each, credentials.get(each.credentials or ""), say))
+            except NotWanted:
+                raise
             except (DomainError, Refused, OSError) as error:
                 why = error.detail if isinstance(error, DomainError) else str(error)
                 kind = Unavailable if isinstance(error, Unavailable) else InputFailed
@@ -112,8 +128,10 @@ class Inputs:
         self._cache.evict(limit_bytes=self._limits.cache_bytes, in_use=self._in_use())
         return tuple(mounts)
 
-    def _ensure(self, lease: str, wanted: InputOrder, say: Say) -> Mount:
-        found, part = self._find(lease, wanted)
+    def _ensure(
+        self, lease: str, wanted: InputOrder, credentials: s3.S3Credentials | None, say: Say
+    ) -> Mount:
+        found, part = self._find(lease, wanted, credentials)
         name = Path(unquote(urlsplit(wanted.url).path)).name or "input"
         is_tree = wanted.url.startswith("job:") or (
             wanted.path.endswith("/") and name.lower().endswith(ARCHIVES)
@@ -133,16 +151,19 @@ class Inputs:
         tree = self._cache.path(key) / "tree"
         return Mount(source=str(_inside(tree, part) if part else tree), target=target)
 
-    def _find(self, lease: str, wanted: InputOrder) -> tuple[_Found, str]:
+    def _find(
+        self, lease: str, wanted: InputOrder, credentials: s3.S3Credentials | None
+    ) -> tuple[_Found, str]:
         """The content's source, and the part of it that is wanted (of outputs alone)."""
         url, digest = wanted.url, wanted.digest
         if url.startswith("s3://"):
-            there = s3.find(url, self._s3, None)
+            # Whoever comes here has just been shown the object by the store itself, with its own key.
+            there = s3.find(url, self._s3, credentials)
             told = hashlib.sha256(f"{url} {there.etag} {there.size_bytes}".encode()).hexdigest()
             identity = digest.removeprefix("sha256:") if digest else f"s3-{told}"
             return _Found(
                 identity=identity,
-                source=ANYBODY,
+                source=ANYBODY if credentials is None else url,
                 digest=digest,
                 size_bytes=there.size_bytes,
                 open=there.open,

@@ -75,6 +75,17 @@ class S3Object:
         yield chunks(), offset
 
 
+def credentials_of(value: bytes) -> S3Credentials:
+    """Of a secret that holds ``key id:secret key``. Raises InvalidInput."""
+    try:
+        key_id, colon, secret = value.decode().strip().partition(":")
+    except UnicodeDecodeError:
+        key_id = colon = secret = ""
+    if not (key_id and colon and secret):
+        raise InvalidInput("it holds no key-id:secret-key of a store")
+    return S3Credentials(key_id, secret)
+
+
 def find(url: str, settings: S3Settings, credentials: S3Credentials | None) -> S3Object:
     """The object of ``s3://bucket/key``. Raises Refusal, Unavailable, InvalidInput."""
     import obstore
@@ -98,20 +109,23 @@ def find(url: str, settings: S3Settings, credentials: S3Credentials | None) -> S
         store = S3Store(parts.netloc, client_options=client, retry_config={"max_retries": 0}, **options)  # type: ignore[arg-type]
         meta = obstore.head(store, key)
     except Exception as error:
-        raise _explained(error) from None
+        raise _explained(error, closed=credentials is not None) from None
     return S3Object(store, key, meta["e_tag"] or "", meta["size"])
 
 
-def _explained(error: Exception) -> DomainError:
+def _explained(error: Exception, *, closed: bool = False) -> DomainError:
+    """`closed`: it was asked with credentials."""
     from obstore import exceptions
 
     why = _first_line(error)
     if isinstance(error, FileNotFoundError):
-        return Refusal("the store has no such object, or does not show it to everybody", status=404)
+        shown = "does not show it to these credentials" if closed else "does not show it to everybody"
+        return Refusal(f"the store has no such object, or {shown}", status=404)
     if isinstance(error, exceptions.PreconditionError):
         return Unavailable("the object changed meanwhile")
     if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-        return Refusal(f"the store does not show it to everybody ({why})", status=403)
+        shown = "takes other credentials for it" if closed else "does not show it to everybody"
+        return Refusal(f"the store {shown} ({why})", status=403)
     return Unavailable(f"the store can't be read: {why}")
 
 

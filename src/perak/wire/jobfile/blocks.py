@@ -135,6 +135,16 @@ class Image(Block):
     )
 
 
+class Input(Block):
+    source: str = Field(
+        description="https://... with a digest, s3://bucket/key, or the outputs of a job as job:job-...",
+        examples=["s3://bucket/set.tar.gz"],
+    )
+    credentials: str | None = Field(
+        default=None, description="The secret that holds key-id:secret-key of a closed bucket."
+    )
+
+
 class Network(Block):
     allow: Allowed = Field(
         default=(),
@@ -195,12 +205,12 @@ class Job(Block):
         description="Secrets of the project that the job gets, as env or as a file in /run/secrets.",
         examples=[["MODEL_TOKEN"]],
     )
-    inputs: Annotated[dict[str, str], BeforeValidator(inputs_of, json_schema_input_type=dict[str, str])] = (
-        Field(
-            default_factory=dict,
-            description="Data to mount read-only: places in the work folder, and where each comes from.",
-            examples=[{"data/": "s3://bucket/set@sha256:..."}],
-        )
+    inputs: Annotated[
+        dict[str, Input], BeforeValidator(inputs_of, json_schema_input_type=dict[str, Input | str])
+    ] = Field(
+        default_factory=dict,
+        description="Data to mount read-only: places in the work folder, and where each comes from.",
+        examples=[{"data/": "s3://bucket/set@sha256:..."}],
     )
     network: Network = Field(
         default_factory=Network, description="What the job may reach; nothing by default."
@@ -276,7 +286,7 @@ def spec_of(model: Job, workdir_digest: str | None) -> domain.JobSpec:
         retry=domain.Retry(max_attempts=model.retry.max_attempts, on=model.retry.on),
         image=_image(model.image),
         secrets=tuple(domain.Secret(name=name, kind=kind) for name, kind in model.secrets.items()),
-        inputs=tuple(_input(path, source) for path, source in model.inputs.items()),
+        inputs=tuple(_input(path, block) for path, block in model.inputs.items()),
         network_allow=model.network.allow,
         isolation=model.placement.isolation,
         encrypt_to=model.encrypt,
@@ -295,10 +305,10 @@ def _image(block: Image | None) -> domain.Image | None:
     return domain.Image(name=name, digest=digest, credentials=block.credentials)
 
 
-def _input(path: str, source: str) -> domain.Input:
-    found = parse_input(source)
-    assert found is not None, source
-    return domain.Input(path=path, url=found[0], digest=found[1])
+def _input(path: str, block: Input) -> domain.Input:
+    found = parse_input(block.source)
+    assert found is not None, block.source
+    return domain.Input(path=path, url=found[0], digest=found[1], credentials=block.credentials)
 
 
 def _python(block: Python | None) -> domain.PythonEnvironment | None:

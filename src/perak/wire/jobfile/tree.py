@@ -86,8 +86,9 @@ def _prefer(wanted: domain.Preference) -> str | dict[str, Any] | None:
     }
 
 
-def _source(each: domain.Input) -> str:
-    return f"{each.url}@{each.digest}" if each.digest else each.url
+def _source(each: domain.Input) -> str | dict[str, Any]:
+    source = f"{each.url}@{each.digest}" if each.digest else each.url
+    return {"source": source, "credentials": each.credentials} if each.credentials else source
 
 
 # Quantities as text, exactly

@@ -331,14 +331,21 @@ def secret_name(value: object) -> str:
     return env_name(value)
 
 
-def inputs_of(value: object) -> dict[str, str]:
-    """Places below the work folder, and where their data comes from."""
+def inputs_of(value: object) -> dict[str, dict[str, object]]:
+    """Places below the work folder, and where their data comes from: a source, or a block of it."""
     if not isinstance(value, Mapping):
         raise refuse("must be a block of folders and sources, such as {data/: https://...@sha256:...}")
     if len(value) > INPUTS_MAX:
         raise refuse(f"has {len(value)} entries; at most {INPUTS_MAX} are allowed")
     places: set[str] = set()
-    for path, source in value.items():
+    found: dict[str, dict[str, object]] = {}
+    for path, said in value.items():
+        block = said if isinstance(said, Mapping) else {"source": said}
+        if unknown := [each for each in block if each not in ("source", "credentials")]:
+            raise refuse(
+                f"has no {str(unknown[0])[:40]!r}; its keys are source and credentials", at=str(path)
+            )
+        source = block.get("source")
         place = _input_path(path)
         if near := next(
             (
@@ -356,7 +363,14 @@ def inputs_of(value: object) -> dict[str, str]:
                 "s3://bucket/key or job:job-...",
                 at=str(path),
             )
-    return dict(value)
+        credentials = block.get("credentials")
+        if credentials is not None and not source.startswith("s3://"):
+            raise refuse("has credentials, which are for s3:// alone", at=str(path))
+        found[path] = {
+            "source": source,
+            "credentials": None if credentials is None else secret_name(credentials),
+        }
+    return found
 
 
 def _input_path(path: object) -> str:

@@ -132,16 +132,14 @@ async def leased_job(connection: Any, lease: str, *, node: str) -> LeasedJob | N
     if row is None:
         return None
     spec = _spec_decoder.decode(row["spec_text"])
-    inputs, credentials = spec.inputs, spec.image.credentials if spec.image else None
-    secrets = {each.name for each in spec.secrets} | ({credentials} if credentials else set())
     return LeasedJob(
         project=row["project_id"],
         job=row["id"],
-        secrets=frozenset(secrets),
+        secrets=spec.secret_names(),
         stopping=row["stop_cause"] is not None,
         workdir_digest=row["workdir_digest"],
         input_digests=frozenset(
-            each.digest for each in inputs if each.url.startswith("job:") and each.digest
+            each.digest for each in spec.inputs if each.url.startswith("job:") and each.digest
         ),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 from perak.agent.sandbox import bwrap, process
 from perak.agent.sandbox.escape.lab import MIB, POLL_SECONDS, CannotTry, Lab
@@ -47,7 +48,7 @@ def judge(lab: Lab, name: str) -> CheckResult:
 
 
 def _forks(lab: Lab) -> str | None:
-    room = {"memory_bytes": FORKS_BYTES_OWN_KERNEL} if lab.own_kernel else {}
+    room: dict[str, Any] = {"memory_bytes": FORKS_BYTES_OWN_KERNEL} if lab.own_kernel else {}
     run_id = lab.prepare("forks", "bombs.py", "forks", pids_max=PIDS, **room)
     lab.start(run_id, {"processes": PIDS, "hold_seconds": 0.2})
     if lab.own_kernel:
