@@ -57,6 +57,8 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
         )
     longest = format_duration(quoted.max_duration_seconds)
     notes.append(plain(f"At most: the cost of its max_duration, {longest}."))
+    greener = {f"{offer.device}: {offer.old_or_new}": None for offer in fitting if offer.old_or_new}
+    notes += [plain(line) for line in list(greener)[:NOTES_MAX]]
     compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}
     return notes + [plain(line) for line in list(compared)[:NOTES_MAX]]
 

@@ -85,7 +85,9 @@ def expect(
         if watts is None:
             return None
         ahead = min(seconds, CARBON_HORIZON_SECONDS)
-        found = grid.carbon(region=offer.ask.region, watts=watts, seconds=ahead, start=start, where=where)
+        found = grid.carbon(
+            region=offer.ask.region, watts=watts, seconds=ahead, start=start, where=offer.where
+        )
         if ahead == seconds:
             return found
         longer = seconds / ahead

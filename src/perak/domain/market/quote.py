@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from perak.domain.carbon.breakeven import advice
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.hardware.prices import Comparison, compare
 from perak.domain.hardware.specs import find_gpu
@@ -32,7 +33,6 @@ from perak.domain.market.utility import burden
 from perak.domain.offer import Device, Offer, SandboxTier
 from perak.domain.outcome import hold_for
 from perak.domain.units import SECONDS_PER_HOUR, charge
-from perak.domain.whereabouts import CLAIMED, Whereabouts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,8 @@ class OfferQuote:
     utility: float | None
     burden: float | None
     comparison: Comparison | None
+    old_or_new: str | None = None
+    """Below which grid intensity these GPUs are greener than a new one; None: nothing to compare with."""
     pareto: bool = False
 
     @property
@@ -87,11 +89,10 @@ def quote(
     now: datetime,
     past: Sequence[Past] = (),
     grid: Grid = YEARLY_GRID,
-    where: Mapping[str, Whereabouts] | None = None,
 ) -> Quote:
     """The job on every offer; `available` is what the wallet could hold, in micro-units of `currency`.
 
-    `past`: what its workload did before. `where`: what is known of the nodes' places, by node.
+    `past`: what its workload did before.
     """
     found = [
         _on_offer(
@@ -101,7 +102,6 @@ def quote(
             now=now,
             past=past,
             grid=grid,
-            where=(where or {}).get(offer.node, CLAIMED),
         )
         for offer in offers
     ]
@@ -160,11 +160,10 @@ def _on_offer(
     now: datetime,
     past: Sequence[Past],
     grid: Grid,
-    where: Whereabouts,
 ) -> OfferQuote:
     price, milli = price_for(spec, offer), spec.resources.devices_milli
     devices = _devices(spec, offer)
-    expected = expect(spec, offer, past=past, grid=grid, where=where, start=now.timestamp())
+    expected = expect(spec, offer, past=past, grid=grid, start=now.timestamp())
     per_hour = None if price is None else _cost(price, milli, SECONDS_PER_HOUR)
     carbon = expected.carbon
     return OfferQuote(
@@ -187,7 +186,16 @@ def _on_offer(
         utility=worth(spec, expected),
         burden=None if price is None else burden(spec.preference, outlook(spec, expected, price=price)),
         comparison=_comparison(spec, devices, expected, per_hour, currency),
+        old_or_new=_old_or_new(devices, expected),
     )
+
+
+def _old_or_new(devices: Sequence[Device], expected: Expectation) -> str | None:
+    if not devices or expected.carbon is None:
+        return None
+    here, first = expected.carbon.mean.grams_per_kwh, devices[0]
+    found = advice(first.model, here=here, memory_bytes=first.memory_bytes)
+    return None if found is None else found.line
 
 
 def class_of(offer: Offer, devices: Sequence[Device]) -> str:

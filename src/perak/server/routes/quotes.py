@@ -91,6 +91,8 @@ def offer_quote_view(item: domain.OfferQuote) -> OfferQuote:
         energy_watts=item.watts,
         carbon_grams_per_hour=item.carbon_grams_per_hour,
         carbon_source=item.carbon_source,
+        region_evidence=item.offer.where.evidence,
+        old_or_new=item.old_or_new,
         tier=item.sandbox.tier,
         grants=list(ask.grants),
         unenforced=item.sandbox.unenforced,

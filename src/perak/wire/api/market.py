@@ -59,6 +59,10 @@ class OfferQuote(Model):
     tier: str
     grants: list[str] = []
     unenforced: dict[str, str]
+    region_evidence: str = "declared"
+    """What supports the offer's region: declared, latency, address or operator."""
+    old_or_new: str | None = None
+    """Below which grid intensity this card is greener than a new one, in one line."""
     cloud_comparison: str | None = None
     """The comparison in one line; None: nothing to compare with."""
     market_class: str = ""
