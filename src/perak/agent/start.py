@@ -220,7 +220,9 @@ class Offer:
             torch_variants=self._torch_variants,
             takes=self._brought.takes if self._brought is not None else (),
             tiers=self.tiers.offered() if self.tiers is not None else (),
-            left_out=left_out if full is None else {**left_out, "disk": full},
+            left_out=left_out
+            | (self.tiers.left_out() if self.tiers is not None else {})
+            | ({} if full is None else {"disk": full}),
         )
         return ask if full is None else replace(ask, devices=(), price_cpu=None, price_gpu=None)
 

@@ -22,6 +22,7 @@ REFUSALS = {
     "report": "a report says what can't be; what it told of is passed over",
     "evidence": "a report's certificates prove nothing; what it told of is not billed",
     "device": "a device of the node is not fit to be offered",
+    "sandbox": "a sandbox tier of the node failed a check and is not offered",
     "run": "the node could not start a run for reasons of its own",
     "transfer": "a file of a run was asked for or sent with a signature that is out of date",
 }

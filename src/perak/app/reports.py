@@ -250,7 +250,8 @@ async def _offered(
     new = [f"{uuid}: {why}" for uuid, why in sorted(body.offer.left_out.items()) if uuid not in known]
     if new:
         detail = f"not offered: {shown('; '.join(new))[:500]}"
-        await tell_refusal(tx, node=node, subject="device", detail=detail, now=now)
+        subject = "device" if any(not each.startswith("sandbox ") for each in new) else "sandbox"
+        await tell_refusal(tx, node=node, subject=subject, detail=detail, now=now)
     return [MarketChanged()]
 
 

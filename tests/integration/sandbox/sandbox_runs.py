@@ -24,7 +24,7 @@ class Runs:
         self.poke: socket.socket = sandbox.open_poke_socket()
         self._count = 0
 
-    def spec(self, command: str, **changes: Any) -> RunSpec:
+    def spec(self, command: str | None, **changes: Any) -> RunSpec:
         self._count += 1
         fields: dict[str, Any] = {
             "run_id": f"run-{os.getpid()}x{self._count}@local",
@@ -42,7 +42,7 @@ class Runs:
         }
         return RunSpec(**fields | changes)
 
-    def start(self, command: str, **changes: Any) -> str:
+    def start(self, command: str | None, **changes: Any) -> str:
         spec = self.spec(command, **changes)
         self.sandbox.prepare(spec)
         self.sandbox.start(spec.run_id)

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from sandbox_runs import MIB, Runs
 
-from perak.agent.sandbox import RunStatus, Sandbox, TierReport, process
+from perak.agent.sandbox import ImageRoot, RunStatus, Sandbox, TierReport, process
 from perak.agent.sandbox.sandbox import _read_shim
 from perak.agent.sandbox.scratch import mounted_under
 from perak.agent.sandbox.tiers import RUNTIMES
@@ -55,7 +55,7 @@ Start = Callable[..., str]
 def start(runs: Runs, tier: str) -> Start:
     """Start a run in the tier."""
 
-    def begin(command: str, **changes: Any) -> str:
+    def begin(command: str | None, **changes: Any) -> str:
         memory = MEMORY.get(tier, 128 * MIB)
         return runs.start(command, **{"tier": tier, "memory_bytes": memory, **changes})
 
@@ -232,6 +232,43 @@ def test_a_run_finds_its_proxy_on_its_own_loopback(runs: Runs, start: Start, tie
     command = f'/usr/bin/python3 -I -S -c "{connect}"'
     status, log = ended(runs, start(command, network_allow=("models.test:443",)))
     assert (status.exit_code, log) == (0, "there\n")
+
+
+@pytest.fixture
+def image() -> Iterator[ImageRoot]:
+    """The smallest image: busybox, and a program of its own to start."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox is not installed; `apt install busybox-static`")
+    root = Path(tempfile.mkdtemp(prefix="perak-image-", dir="/var/tmp"))
+    root.chmod(0o755)
+    for place in ("proc", "dev", "sys", "tmp", "run", "var/tmp", "work", "job", "etc", "bin", "opt/app"):
+        (root / place).mkdir(parents=True)
+    for name in ("etc/hosts", "etc/resolv.conf"):
+        (root / name).touch()
+    shutil.copy(busybox, root / "bin/busybox")
+    (root / "bin/sh").symlink_to("busybox")
+    (root / "opt/app/word").write_text("of the image\n")
+    shows = "cat word; echo $COLOUR; id -u; touch /work/made /tmp/made; touch /opt/app/x || echo closed"
+    yield ImageRoot(
+        root=str(root), argv=("/bin/sh", "-c", f"busybox --install -s /tmp; PATH=$PATH:/tmp; {shows}"),
+        env={"COLOUR": "blue", "PATH": "/bin"}, uid=4321, gid=4321, cwd="/opt/app",
+    )  # fmt: skip
+    shutil.rmtree(root)
+
+
+def test_an_image_is_the_jobs_root_in_every_tier(
+    runs: Runs, start: Start, tier: str, image: ImageRoot
+) -> None:
+    uid = RUNTIMES[tier].job_uid if tier in RUNTIMES else 1000
+    status, log = ended(runs, start(None, image=image))
+    # A user namespace with one user can be anybody; runc and runsc want that one to be root.
+    who = "0" if uid == 0 else "4321"
+    assert (status.exit_code, log.splitlines()[:3]) == (0, ["of the image", "blue", who]), (status, log)
+    assert log.splitlines()[-1] == "closed"
+    status, log = ended(runs, start("pwd; /bin/busybox ls /usr || echo no usr", image=image))
+    assert log.splitlines()[0] == "/work"
+    assert log.splitlines()[-1] == "no usr"
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LEFT_OUT_CHARACTERS = 500
+"""Of a reason on an offer; `perak node doctor` has all of it."""
 KNOWN_SECONDS = 120.0
 """Until every tier is known, at most: some seconds for each runtime, more on a machine that is busy."""
 
@@ -65,6 +67,14 @@ class Tiers:
             for report in self._sandbox.tiers.values()
             if report.available
         )
+
+    def left_out(self) -> dict[str, str]:
+        """Those whose runtime is here and that did not pass, as an offer names them, and why."""
+        return {
+            f"sandbox {report.tier}": (report.reason or "it was not tried")[:LEFT_OUT_CHARACTERS]
+            for report in self._sandbox.tiers.values()
+            if not report.available and report.runtime
+        }
 
     def checklists(self) -> dict[str, Checklist]:
         """How the escape checklist came out in the tiers that passed, by digest."""

@@ -131,7 +131,8 @@ def _sandbox(tier: api.TierView) -> str:
 
 
 def _devices(offer: api.Offer) -> str:
-    left_out = f" ({len(offer.left_out)} GPU left out)" if offer.left_out else ""
+    gpus = sum(1 for what in offer.left_out if what != "disk" and not what.startswith("sandbox "))
+    left_out = f" ({gpus} GPU left out)" if gpus else ""
     if not offer.devices:
         return offer.cpu_model + left_out
     counts: dict[str, int] = {}
