@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Protocol
 
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
 from perak.app.records import LeaseRecord, NewLease
+from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.errors import InsufficientFunds
 from perak.domain.lifecycle import JOB
+from perak.domain.market.expect import devices_for, place_of
+from perak.domain.market.history import Past, fingerprint
 from perak.domain.market.match import Assignment, PendingJob, instant_match
+from perak.domain.market.predict import Prediction, predict
 from perak.domain.offer import Offer, OfferAsk
 from perak.domain.outcome import affordable_seconds, hold_for
+from perak.domain.units import format_money
 
 PAGE = 64
 """Queued jobs looked at in one step: decoding them is what a round costs."""
@@ -19,8 +27,25 @@ PAGES_MAX = 16
 """A round ends after this many pages, so that its transaction stays short; the next goes on."""
 
 
-async def clear(tx: Transaction, *, new_id: Ids, now: datetime) -> list[Effect]:
-    """Match the queued jobs to the free parts of open offers and grant the leases."""
+class WorkloadStore(Protocol):
+    """What workloads did before, and what was foretold of runs."""
+
+    async def past(self, fingerprints: Sequence[str], *, project: str) -> dict[str, tuple[Past, ...]]: ...
+    async def keep_forecast(self, lease: str, foretold: Prediction, *, now: datetime) -> None: ...
+
+
+async def clear(
+    tx: Transaction,
+    *,
+    new_id: Ids,
+    now: datetime,
+    workloads: WorkloadStore | None = None,
+    grid: Grid = YEARLY_GRID,
+) -> list[Effect]:
+    """Match the queued jobs to the free parts of open offers and grant the leases.
+
+    `workloads`: where earlier runs are known from; None: nothing is foretold.
+    """
     await tx.single("market")
     if not await tx.jobs.any_pending():
         return []  # Reading thousands of offers for nobody is what an idle fleet would cost.
@@ -31,7 +56,10 @@ async def clear(tx: Transaction, *, new_id: Ids, now: datetime) -> list[Effect]:
         if not _some_free(offers):
             return effects
         jobs = await tx.jobs.pending(after=after, limit=PAGE)
-        granted = await _match_page(tx, jobs, offers, new_id=new_id, now=now)
+        known = jobs if workloads is None else await with_past(workloads, jobs)
+        granted = await _match_page(
+            tx, known, offers, new_id=new_id, now=now, workloads=workloads, grid=grid
+        )
         effects += [e for a in granted for e in (NodeChanged(a.node), JobChanged(a.job))]
         if len(jobs) < PAGE:
             return effects
@@ -45,21 +73,70 @@ def _some_free(offers: list[Offer]) -> bool:
     return any(o.free_cpu_milli > 0 and o.free_memory_bytes > 0 for o in offers)
 
 
+async def with_past(workloads: WorkloadStore, jobs: Sequence[PendingJob]) -> list[PendingJob]:
+    """The jobs with what their workloads did before, which is one look for each project."""
+    prints = {job.id: fingerprint(job.spec) for job in jobs}
+    found: dict[str, tuple[Past, ...]] = {}
+    for project in {job.project for job in jobs}:
+        own = {prints[job.id]: job.id for job in jobs if job.project == project}
+        past = await workloads.past(list(own), project=project)
+        found |= {job.id: past.get(prints[job.id], ()) for job in jobs if job.project == project}
+    return [replace(job, past=found[job.id]) if found[job.id] else job for job in jobs]
+
+
 async def _match_page(
-    tx: Transaction, jobs: list[PendingJob], offers: list[Offer], *, new_id: Ids, now: datetime
+    tx: Transaction,
+    jobs: list[PendingJob],
+    offers: list[Offer],
+    *,
+    new_id: Ids,
+    now: datetime,
+    workloads: WorkloadStore | None,
+    grid: Grid,
 ) -> list[Assignment]:
     by_id = {job.id: job for job in jobs}
-    asks = {offer.id: offer.ask for offer in offers}
-    plan = instant_match(jobs, offers, now=now)
+    by_offer = {offer.id: offer for offer in offers}
+    plan = instant_match(jobs, offers, now=now, grid=grid)
     # Wallets first, by project, then offers: settlements lock them in this order too.
     by_wallet = sorted(plan.assignments, key=lambda part: by_id[part.job].project)
     funded = {part.job: await _fund(tx, by_id[part.job], part, now=now) for part in by_wallet}
-    return [
-        part
-        for part in plan.assignments
-        if (funding := funded[part.job]) is not None
-        and await _grant(tx, by_id[part.job], part, funding, ask=asks[part.offer], new_id=new_id, now=now)
-    ]
+    granted = []
+    for part in plan.assignments:
+        job, offer, funding = by_id[part.job], by_offer[part.offer], funded[part.job]
+        if funding is None:
+            continue
+        lease = await _grant(tx, job, part, funding, ask=offer.ask, new_id=new_id, now=now)
+        if lease is None:
+            continue
+        granted.append(part)
+        if workloads is not None:
+            await _foretell(workloads, lease, job, offer, now=now)
+    return granted
+
+
+async def _foretell(
+    workloads: WorkloadStore, lease: str, job: PendingJob, offer: Offer, *, now: datetime
+) -> None:
+    """Keep what is expected of the run, to be held against what it takes."""
+    if job.spec.work is None and not job.past:
+        return
+    place = place_of(job.spec, offer, devices_for(job.spec, offer) or ())
+    foretold = predict(job.spec, place, past=job.past)
+    if foretold is not None:
+        await workloads.keep_forecast(lease, foretold, now=now)
+
+
+async def grant_part(
+    tx: Transaction, job: PendingJob, part: Assignment, *, ask: OfferAsk, new_id: Ids, now: datetime
+) -> bool:
+    """Fund and grant one lease; False where the offer can't be had now. Raises InsufficientFunds."""
+    funding = await _fund(tx, job, part, now=now)
+    if funding is None:
+        raise InsufficientFunds(
+            f"the wallet does not cover the job at {format_money(part.price)} per device-hour; fund it with "
+            "`perak wallet fund`, or lower max_cost or max_duration"
+        )
+    return await _grant(tx, job, part, funding, ask=ask, new_id=new_id, now=now) is not None
 
 
 async def _grant(
@@ -71,8 +148,8 @@ async def _grant(
     ask: OfferAsk,
     new_id: Ids,
     now: datetime,
-) -> bool:
-    """Grant the funded lease; False where the offer has changed since the snapshot: the job waits on."""
+) -> str | None:
+    """Grant the funded lease; None where the offer has changed since the snapshot: the job waits on."""
     duration, limited_by, mode = funding
     tier = ask.tier_for(job.spec.isolation, with_devices=bool(part.devices))
     lease = LeaseRecord(
@@ -99,7 +176,7 @@ async def _grant(
     )
     assert JOB.allows("queued", "leased")
     new = NewLease(lease=lease, run=new_id("run"), attempt=job.attempts + 1)
-    return await tx.leases.grant(new, hold_mode=mode, now=now)
+    return lease.id if await tx.leases.grant(new, hold_mode=mode, now=now) else None
 
 
 async def _fund(

@@ -14,7 +14,7 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _LENGTH = 18
 RANDOM_BITS = 42
 
-KINDS = ("project", "key", "invite", "node", "offer", "job", "lease", "run", "receipt", "webhook")
+KINDS = ("project", "key", "invite", "node", "offer", "quote", "job", "lease", "run", "receipt", "webhook")
 EXCHANGE_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}\Z")
 _ID = re.compile(r"([a-z]+)-([0-9a-hjkmnp-tv-z]{18})@([a-z][a-z0-9-]{0,30})\Z")
 

@@ -35,6 +35,7 @@ SCOPES: dict[str, frozenset[str]] = {
     "submit": frozenset(
         {
             "POST /v1/quotes",
+            "POST /v1/quotes/held",
             "POST /v1/jobs",
             "POST /v1/jobs/{job}/cancel",
             "PUT /v1/blobs/{digest}",

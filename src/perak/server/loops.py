@@ -11,12 +11,14 @@ from functools import partial
 
 from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.upkeep import forget_replies
+from perak.adapters.db.workloads import PgWorkloads
 from perak.app import market, watch
 from perak.app.effects import Effect
 from perak.server import clock
 from perak.server.keeping import evict
 from perak.server.logging import get_logger
 from perak.server.logs import archive_logs
+from perak.server.marketkeeping import keep_market
 from perak.server.services import Services
 from perak.server.sweeping import sweep
 from perak.server.webhooks import deliver
@@ -49,6 +51,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "evict": evict,
         "logs": archive_logs,
         "sweep": sweep,
+        "marketkeeping": keep_market,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
     try:
@@ -88,7 +91,13 @@ async def clear_market(services: Services) -> None:
 
 
 async def _clear(services: Services, tx: PgTransaction) -> tuple[None, list[Effect]]:
-    return None, await market.clear(tx, new_id=services.context.new_id, now=clock.now())
+    return None, await market.clear(
+        tx,
+        new_id=services.context.new_id,
+        now=clock.now(),
+        workloads=PgWorkloads(tx.connection),
+        grid=services.context.grid.now,
+    )
 
 
 async def watch_nodes(services: Services) -> None:

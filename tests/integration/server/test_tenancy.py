@@ -92,6 +92,14 @@ CASES = {
         shows_offers=True,
         body={"job": {"name": "quoted", "run": "true"}, "workdir": "$digest"},
     ),
+    # Nothing is as large, so that nothing is held: what one renter holds, all others see as taken.
+    "POST /v1/quotes/held": Case(
+        role=RENTER,
+        stranger=frozenset({409}),
+        body={"job": {"name": "held", "run": "true", "resources": {"cpu": 1000}}},
+    ),
+    "GET /v1/jobs/{job}/why": Case(role=RENTER),
+    "GET /v1/prices": Case(role=PUBLIC, stranger=OWN),
     "HEAD /v1/blobs/{digest}": Case(role=RENTER),
     "GET /v1/blobs/{digest}": Case(role=RENTER),
     # Only who has the bytes may put them, and then gets nothing that it did not have.
@@ -134,7 +142,12 @@ CASES = {
     "DELETE /v1/nodes/{node}": Case(role=PROVIDER),
 }
 
-OWNER_REFUSED = {"POST /v1/enrol", "PUT /v1/blobs/{digest}", "PUT /v1/node/leases/{lease}/outputs/{digest}"}
+OWNER_REFUSED = {
+    "POST /v1/enrol",
+    "POST /v1/quotes/held",
+    "PUT /v1/blobs/{digest}",
+    "PUT /v1/node/leases/{lease}/outputs/{digest}",
+}
 """Where the case's own body is wrong on purpose, so that even the owner is refused."""
 
 

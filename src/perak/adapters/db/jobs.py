@@ -12,6 +12,7 @@ from perak.adapters.db.ledger import UNRESOLVED
 from perak.app.records import Caller, JobRecord
 from perak.domain.job import JobSpec
 from perak.domain.lifecycle import JOB
+from perak.domain.market.history import fingerprint
 from perak.domain.market.match import PendingJob
 
 _spec_decoder = msgspec.json.Decoder(JobSpec)
@@ -21,8 +22,9 @@ COLUMNS = """job.id, job.project_id, job.name, job.state, job.spec::text as spec
 
 INSERT = """
 with job as (
-    insert into job (id, project_id, key_id, name, state, spec, file, workdir_digest, hold_mode, created_at)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning id
+    insert into job (id, project_id, key_id, name, state, spec, file, workdir_digest, hold_mode, created_at,
+        fingerprint)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning id
 )
 insert into job_event (job_id, at, kind, detail) values ($1, $10, 'state', 'queued')
 """
@@ -47,7 +49,7 @@ insert into job_event (job_id, at, kind, detail) select id, $3, 'state', $2 from
 
 PENDING = f"""
 select job.id, job.project_id, job.spec::text as spec_text, job.epoch, job.attempts, job.avoid,
-    wallet.posted - wallet.pending as available,
+    job.created_at, wallet.posted - wallet.pending as available,
     coalesce((
         select sum(hold.amount)::bigint from transfer hold
         where hold.job_id = job.id and hold.phase = 'pending' and {UNRESOLVED}
@@ -85,6 +87,7 @@ class PgJobs:
             spec.workdir_digest,
             hold_mode,
             now,
+            fingerprint(spec),
         )
 
     async def lock(self, id: str, *, project: str) -> JobRecord | None:
@@ -150,6 +153,7 @@ class PgJobs:
                 avoid=tuple(row["avoid"]),
                 held=row["held"],
                 available=row["available"],
+                submitted_at=row["created_at"],
             )
             for row in rows
         ]

@@ -42,6 +42,7 @@ with part as (
         and cardinality($7::text[]) = (
             select count(*) from device
             where device.offer_id = $4 and device.uuid = any ($7) and device.lease_id is null
+                and device.quote_id is null
         )
     returning offer.id
 ), new_lease as (

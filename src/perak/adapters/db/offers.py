@@ -38,6 +38,7 @@ select offer.id, offer.version, offer.node_id, node.name as node_name, offer.pro
     offer.disk_bytes - offer.used_disk_bytes as free_disk_bytes,
     array(
         select uuid from device where device.offer_id = offer.id and device.lease_id is null
+            and device.quote_id is null
     ) as free_devices,
     node.state = 'online' and node.mode = 'accepting' as accepting,
     nullif(offer.standings, '{}')::text as standings_text

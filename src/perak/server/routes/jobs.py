@@ -12,9 +12,11 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response, StreamingResponse
 
 from perak.adapters.db.database import PgTransaction
+from perak.adapters.db.quotes import PgQuotes
 from perak.adapters.db.views import jobs as views
 from perak.app import jobs as use_cases
 from perak.app.effects import Effect
+from perak.app.quotes import honour
 from perak.domain.errors import InvalidInput, NotFound
 from perak.domain.lifecycle import JOB
 from perak.domain.secrets import WORKDIR_KEY
@@ -25,10 +27,11 @@ from perak.server.follow import KEEP_ALIVE_SECONDS, READ_BYTES_MAX, SEND_SECONDS
 from perak.server.identity import Vault
 from perak.server.logs import read_log
 from perak.server.paging import AskedPage
+from perak.server.quoting import why
 from perak.server.secrets import sealed_for
 from perak.server.services import Services
 from perak.server.writes import reply, reply_page, write
-from perak.wire.api import Job, JobDetail, JobSubmit, Page
+from perak.wire.api import Job, JobDetail, JobSubmit, Page, Why
 from perak.wire.jobfile import parse_job
 
 BYTES = "application/octet-stream"
@@ -54,6 +57,19 @@ async def submit(body: JobSubmit, request: Request, caller: Renter) -> Response:
             now=clock.now(),
             workdir_key=workdir_key,
         )
+        if body.quote is not None:
+            held = sum(each.amount for each in await tx.ledger.held(id))
+            effects = await honour(
+                tx,
+                PgQuotes(tx.connection),
+                body.quote,
+                caller=caller,
+                job=id,
+                spec=spec,
+                held=held,
+                new_id=services.context.new_id,
+                now=clock.now(),
+            )
         return await _job(tx, id, caller.project), effects
 
     return await write(request, action, project=caller.project, status=201)
@@ -92,6 +108,12 @@ async def get_job(job: str, request: Request, caller: Renter) -> Response:
     if found is None:
         raise _no_job(job)
     return reply(found)
+
+
+@router.get("/{job}/why", response_model=Why)
+async def get_why(job: str, request: Request, caller: Renter) -> Response:
+    """Why the job is where it is and not elsewhere, or why it waits, and what would place it now."""
+    return reply(await why(services_of(request), job, caller))
 
 
 @router.post("/{job}/cancel", response_model=Job)

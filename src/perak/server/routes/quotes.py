@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from perak.adapters.db.views.market import offers_to_quote
+from perak.adapters.db.database import PgTransaction
+from perak.adapters.db.quotes import PgQuotes
+from perak.app.effects import Effect
+from perak.app.quotes import hold
 from perak.domain.hardware.prices import Comparison
 from perak.domain.job import Preference
 from perak.domain.market import quote as domain
@@ -14,10 +19,12 @@ from perak.domain.units import format_money
 from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import Renter
-from perak.server.writes import reply
+from perak.server.quoting import quoted
+from perak.server.writes import reply, write
 from perak.wire.api import (
     AlternativeView,
     ComparisonView,
+    HeldQuote,
     JobSubmit,
     MisfitView,
     OfferQuote,
@@ -32,14 +39,11 @@ router = APIRouter(tags=["jobs"])
 
 @router.post("/v1/quotes", response_model=Quote)
 async def get_quote(body: JobSubmit, request: Request, caller: Renter) -> Response:
-    """The job's cost, power and carbon on each offer; nothing is stored or held."""
+    """The job's cost, time, power, carbon and risk on each offer; nothing is stored or held."""
     services = services_of(request)
     spec = parse_job(body.job, workdir_digest=body.workdir)
-    async with services.db.transaction() as tx:
-        offers = await offers_to_quote(tx.connection)
-        available = await tx.ledger.wallet_available(caller.project)
     currency = services.identity.facts.currency
-    quote = domain.quote(spec, offers, available=available, currency=currency, now=clock.now())
+    quote = await quoted(services, spec, caller)
     return reply(
         Quote(
             currency=currency,
@@ -59,6 +63,36 @@ async def get_quote(body: JobSubmit, request: Request, caller: Renter) -> Respon
             ],
         )
     )
+
+
+@router.post("/v1/quotes/held", status_code=201, response_model=HeldQuote)
+async def hold_quote(body: JobSubmit, request: Request, caller: Renter) -> Response:
+    """Keep the best offer for the job for a minute, at its price; no money moves."""
+    services = services_of(request)
+    spec = parse_job(body.job, workdir_digest=body.workdir)
+
+    async def action(tx: PgTransaction) -> tuple[HeldQuote, Sequence[Effect]]:
+        offers = await tx.offers.all_open()
+        held = await hold(
+            tx,
+            PgQuotes(tx.connection),
+            caller=caller,
+            spec=spec,
+            offers=offers,
+            new_id=services.context.new_id,
+            now=clock.now(),
+        )
+        name = next(each.node_name for each in offers if each.id == held.offer)
+        return HeldQuote(
+            id=held.id,
+            offer=held.offer,
+            node_name=name,
+            price=format_money(held.price),
+            currency=services.identity.facts.currency,
+            expires_at=held.expires_at,
+        ), ()
+
+    return await write(request, action, project=caller.project, status=201)
 
 
 def preference_view(wanted: Preference, currency: str) -> PreferenceView:

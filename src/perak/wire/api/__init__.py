@@ -47,6 +47,7 @@ from perak.wire.api.market import (
     AlternativeView,
     ComparisonView,
     DeviceView,
+    HeldQuote,
     MisfitView,
     Offer,
     OfferChange,
@@ -54,6 +55,7 @@ from perak.wire.api.market import (
     PreferenceView,
     Quote,
     RelaxationView,
+    Why,
 )
 from perak.wire.api.money import (
     DayEarnings,
@@ -77,6 +79,7 @@ from perak.wire.api.nodes import (
     TemperatureView,
     TierView,
 )
+from perak.wire.api.prices import Prices
 from perak.wire.api.webhooks import DeliveryView, Webhook, WebhookCreate, WebhookCreated, WebhookDetail
 
 __all__ = [
@@ -102,6 +105,7 @@ __all__ = [
     "EventView",
     "Exchange",
     "Funding",
+    "HeldQuote",
     "Invite",
     "InviteCreate",
     "Job",
@@ -124,6 +128,7 @@ __all__ = [
     "OfferQuote",
     "Page",
     "PreferenceView",
+    "Prices",
     "Problem",
     "Project",
     "ProjectCreate",
@@ -147,4 +152,5 @@ __all__ = [
     "WebhookCreate",
     "WebhookCreated",
     "WebhookDetail",
+    "Why",
 ]  # fmt: skip

@@ -13,12 +13,14 @@ from perak.wire.api.base import Digest, Model, Money, Request
 class JobSubmit(Request):
     """`job` is the job file as parsed YAML; `workdir` the digest of the packed work folder, sent before.
 
-    `workdir_key`: the age identity that an encrypted work folder opens with.
+    `workdir_key`: the age identity that an encrypted work folder opens with. `quote`: a held quote, which the
+    job is placed at; where that can't be honoured, no job is made.
     """
 
     job: dict[str, Any]
     workdir: Digest | None = None
     workdir_key: Annotated[str, StringConstraints(pattern=r"^AGE-SECRET-KEY-1[0-9A-Z]{58}$")] | None = None
+    quote: Annotated[str, StringConstraints(max_length=120)] | None = None
 
 
 class TunnelCreate(Request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from perak.wire.api.base import Model, Money, Request
@@ -121,6 +122,28 @@ class Quote(Model):
     affordable: bool
     offers: list[OfferQuote]
     trust: str = TRUST
+
+
+class HeldQuote(Model):
+    """A part of an offer that is kept for the project until `expires_at`, at a firm price per device-hour."""
+
+    id: str
+    offer: str
+    node_name: str
+    price: Money
+    currency: str
+    expires_at: datetime
+
+
+class Why(Model):
+    """Why a job is where it is, or waits; `price_now`: what would place a waiting job at once."""
+
+    job: str
+    state: str
+    reasons: list[str]
+    elsewhere: list[str]
+    price_now: Money | None
+    currency: str
 
 
 class DeviceView(Model):

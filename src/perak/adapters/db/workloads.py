@@ -1,0 +1,123 @@
+"""What workloads did before, from receipts, and how well their times were foretold."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from perak.domain.market.history import RENTERS_MIN, Past, device_key
+from perak.domain.market.predict import Prediction
+from perak.domain.report import NODE_CAUSES
+
+RUNS_MAX = 500
+"""A workload's newest receipts that are looked at: more tell nothing new, and one may have thousands."""
+
+PAST = """
+select asked.fingerprint, run.project_id, run.device, run.cpu_milli, run.gpus, run.seconds, run.joules,
+    run.good
+from unnest($1::text[]) asked (fingerprint), lateral (
+    select receipt.project_id, receipt.payload->'device'->>'model' as device,
+        (receipt.payload->'device'->>'cpu_milli')::bigint as cpu_milli,
+        jsonb_array_length(receipt.payload->'device'->'uuids') as gpus,
+        extract(epoch from (receipt.payload->>'ended_at')::timestamptz
+            - (receipt.payload->>'started_at')::timestamptz)::float8 as seconds,
+        (receipt.payload->'energy'->>'joules')::float8 as joules,
+        receipt.payload->>'exit_code' = '0' and receipt.payload->>'cause' = 'exited' as good
+    from job join receipt on receipt.job_id = job.id
+    where job.fingerprint = asked.fingerprint
+        and (receipt.payload->>'exit_code' = '0' and receipt.payload->>'cause' = 'exited'
+            or receipt.payload->>'cause' = any ($2))
+    order by receipt.id desc limit $3
+) run
+"""
+"""Runs that ended well, and those that a fault of node or device cut short; what a script's own error ended
+tells nothing of how long it takes."""
+
+ACCURACY = """
+select forecast.source, count(*) as runs,
+    percentile_cont(0.5) within group (order by ratio) as median,
+    percentile_cont(0.9) within group (order by ratio) as p90,
+    percentile_cont(0.9) within group (order by greatest(ratio, 1 / ratio)) as p90_factor,
+    avg((actual between forecast.low_seconds and forecast.high_seconds)::int)::float8 as inside
+from forecast
+    join run on run.lease_id = forecast.lease_id
+    join receipt on receipt.run_id = run.id,
+    lateral (select greatest(0.001, extract(epoch from (receipt.payload->>'ended_at')::timestamptz
+        - (receipt.payload->>'started_at')::timestamptz))::float8 as actual) ended,
+    lateral (select forecast.seconds / ended.actual as ratio) compared
+where forecast.at >= $1 and receipt.payload->>'exit_code' = '0' and receipt.payload->>'cause' = 'exited'
+group by forecast.source order by forecast.source
+"""
+
+
+class PgWorkloads:
+    def __init__(self, connection: Any) -> None:
+        self._db = connection
+
+    async def past(self, fingerprints: Sequence[str], *, project: str) -> dict[str, tuple[Past, ...]]:
+        """What each workload did, by fingerprint: the project's own runs apart from everybody's."""
+        rows = await self._db.fetch(PAST, list(set(fingerprints)), sorted(NODE_CAUSES), RUNS_MAX)
+        found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in rows:
+            found[row["fingerprint"]].append(row)
+        return {fingerprint: tuple(_pasts(runs, project)) for fingerprint, runs in found.items()}
+
+    async def keep_forecast(self, lease: str, foretold: Prediction, *, now: datetime) -> None:
+        await self._db.execute(
+            """insert into forecast (lease_id, seconds, low_seconds, high_seconds, source, at)
+            values ($1, $2, $3, $4, $5, $6)""",
+            lease,
+            foretold.seconds,
+            foretold.low_seconds,
+            foretold.high_seconds,
+            foretold.source,
+            now,
+        )
+
+
+async def accuracy(connection: Any, *, since: datetime) -> list[dict[str, Any]]:
+    """By source: runs, median and P90 of foretold over actual, and the share that ended in the interval."""
+    return [dict(row) for row in await connection.fetch(ACCURACY, since)]
+
+
+def _pasts(runs: Sequence[Mapping[str, Any]], project: str) -> list[Past]:
+    """The own and the shared aggregate of each kind of device."""
+    by_device: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for run in runs:
+        key = device_key(model=run["device"], gpu_count=run["gpus"], cpu_milli=run["cpu_milli"])
+        by_device[key].append(run)
+    found = []
+    for device, here in by_device.items():
+        mine = [run for run in here if run["project_id"] == project]
+        found += [past for past in (_past(device, mine, own=True), _past(device, here, own=False)) if past]
+    return found
+
+
+def _past(device: str, runs: Sequence[Mapping[str, Any]], *, own: bool) -> Past | None:
+    good = [run for run in runs if run["good"]]
+    renters = len({run["project_id"] for run in good})
+    if not good or (not own and renters < RENTERS_MIN):
+        return None
+    seconds = sorted(run["seconds"] for run in good)
+    joules = sorted(run["joules"] for run in good if run["joules"] is not None)
+    return Past(
+        device=device,
+        runs=len(good),
+        renters=renters,
+        own=own,
+        low_seconds=_quantile(seconds, 0.1),
+        median_seconds=_quantile(seconds, 0.5),
+        high_seconds=_quantile(seconds, 0.9),
+        median_joules=_quantile(joules, 0.5) if joules else None,
+        failures=len(runs) - len(good),
+    )
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Linear between the two nearest."""
+    at = share * (len(ordered) - 1)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (ordered[above] - ordered[below]) * (at - below))

@@ -1,0 +1,57 @@
+"""Ask the market about a job, for quotes and for the answer to why."""
+
+from __future__ import annotations
+
+from perak.adapters.db.views.market import offers_to_quote
+from perak.adapters.db.views.why import job_place
+from perak.adapters.db.workloads import PgWorkloads
+from perak.app.records import Caller
+from perak.domain.errors import NotFound
+from perak.domain.job import JobSpec
+from perak.domain.market.history import fingerprint
+from perak.domain.market.quote import Quote, quote
+from perak.domain.market.why import why_placed, why_waiting
+from perak.domain.units import format_money
+from perak.server import clock
+from perak.server.services import Services
+from perak.wire import api
+
+
+async def quoted(services: Services, spec: JobSpec, caller: Caller) -> Quote:
+    """The job on every offer, with what its workload did before."""
+    print_of = fingerprint(spec)
+    async with services.db.transaction() as tx:
+        offers = await offers_to_quote(tx.connection)
+        available = await tx.ledger.wallet_available(caller.project)
+        past = await PgWorkloads(tx.connection).past([print_of], project=caller.project)
+    return quote(
+        spec,
+        offers,
+        available=available,
+        currency=services.identity.facts.currency,
+        now=clock.now(),
+        past=past.get(print_of, ()),
+        grid=services.context.grid.now,
+    )
+
+
+async def why(services: Services, job: str, caller: Caller) -> api.Why:
+    """Why the job is where it is, or waits. Raises NotFound."""
+    async with services.db.connection() as connection:
+        found = await job_place(connection, job, project=caller.project)
+    if found is None:
+        raise NotFound(f"there is no job {job[:80]} in this project; `perak ps -a` lists them")
+    asked = await quoted(services, found.spec, caller)
+    if found.state != "queued" and found.placed is not None:
+        answer = why_placed(found.spec, found.placed, asked)
+    else:
+        waited = (clock.now() - found.created_at).total_seconds()
+        answer = why_waiting(found.spec, asked, waited_seconds=waited)
+    return api.Why(
+        job=job,
+        state=found.state,
+        reasons=list(answer.reasons),
+        elsewhere=list(answer.elsewhere),
+        price_now=None if answer.price_now is None else format_money(answer.price_now),
+        currency=services.identity.facts.currency,
+    )
