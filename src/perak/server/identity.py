@@ -86,7 +86,7 @@ class Identity:
         values = payload(receipt)
         return SignedReceipt(
             id=receipt.id,
-            payload=dict(values),
+            payload={name: value for name, value in values.items() if name != "evidence"},
             jws=sign_payload(values, key=self.signing_key, chain=self.signing_chain),
             energy_joules=receipt.energy.joules if receipt.energy else None,
             carbon_grams=receipt.carbon.grams if receipt.carbon else None,

@@ -6,6 +6,7 @@ from typing import Any
 
 from perak.domain.units import format_money
 from perak.wire.api import EntryView, Receipt, ReceiptSummary, Wallet
+from perak.wire.receipts import readable
 
 WALLET = """
 select wallet.posted - wallet.pending as available, wallet.pending as held, coalesce((
@@ -75,11 +76,11 @@ async def list_receipts(
 async def get_receipt(connection: Any, id: str, *, project: str) -> Receipt | None:
     """A receipt; the renter's project and the provider's both may read it."""
     row = await connection.fetchrow(
-        "select payload, jws from receipt where id = $1 and $2 in (project_id, provider_project_id)",
+        "select jws from receipt where id = $1 and $2 in (project_id, provider_project_id)",
         id,
         project,
     )
-    return Receipt(receipt=row["payload"], jws=row["jws"]) if row else None
+    return Receipt(receipt=readable(row["jws"]), jws=row["jws"]) if row else None
 
 
 def _entry(row: Any) -> EntryView:
