@@ -128,7 +128,7 @@ def receipt_verify(app: App, file: Path, fingerprint: str | None) -> int:
 
     with file.open("rb") as stream:
         text = stream.read(RECEIPT_BYTES_MAX + 1)
-    verified = verify_receipt(text, trusted_fingerprint=fingerprint or _known_fingerprint(app))
+    verified = verify_receipt(text, trusted_fingerprint=fingerprint or known_fingerprint(app))
     if app.as_json:
         told = {
             "valid": verified.valid,
@@ -158,7 +158,7 @@ def _verdict(*, valid: bool, trusted: bool) -> str:
     return "The receipt is NOT valid; do not rely on it."
 
 
-def _known_fingerprint(app: App) -> str | None:
+def known_fingerprint(app: App) -> str | None:
     """The authority of the chosen or default profile; no network is used."""
     from perak.client.config import load_profiles
 

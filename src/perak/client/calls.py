@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from perak.client.errors import InvalidArgument, NotAnExchange, error_of
 from perak.wire import api
+from perak.wire.api.devices import NodeDevices, PassportView
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -239,6 +240,17 @@ def offer(offer_id: str) -> Call[api.Offer]:
 
 def offer_set(offer_id: str, change: api.OfferChange) -> Call[api.Offer]:
     return _write("PATCH", f"/v1/offers/{_part(offer_id)}", api.Offer, change)
+
+
+def node_devices(node_id: str) -> Call[NodeDevices]:
+    return _get(f"/v1/nodes/{_part(node_id)}/devices", NodeDevices)
+
+
+def passport(ref: str) -> Call[PassportView]:
+    """By the digest of an entry, or by one's own device."""
+    if ref.startswith("sha256:"):
+        return _get(f"/v1/passports/{_part(ref)}", PassportView)
+    return _get(f"/v1/devices/{_part(ref)}/passport", PassportView)
 
 
 def checklist(digest: str) -> Call[api.ChecklistView]:

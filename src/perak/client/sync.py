@@ -21,6 +21,7 @@ from perak.client.events import SILENCE_SECONDS_MAX, End, Follower, JobEvent, Lo
 from perak.client.flows import Fetch, Flow, JobSource, Pause, Progress, Send, Step, Unreached, Upload, Work
 from perak.client.transport import CHUNK_BYTES, Sink, chunks, client_options, patient, reply_of, unreached
 from perak.wire import api
+from perak.wire.api.devices import NodeDevices, PassportView
 
 T = TypeVar("T")
 
@@ -199,6 +200,14 @@ class Client:
     def offer_set(self, offer_id: str, change: api.OfferChange) -> api.Offer:
         """Change the prices or the state of one's own offer; leases that run keep their price."""
         return self._perform(calls.offer_set(offer_id, change))
+
+    def node_devices(self, node_id: str) -> NodeDevices:
+        """Grades of a node's devices, with the reasons."""
+        return self._perform(calls.node_devices(node_id))
+
+    def passport(self, ref: str) -> PassportView:
+        """A device's passport, by the digest of one of its entries, or by one's own device's UUID."""
+        return self._perform(calls.passport(ref))
 
     def checklist(self, digest: str) -> api.ChecklistView:
         """How the escape checklist came out in a sandbox tier that an offer or a receipt names so."""

@@ -1,6 +1,6 @@
 """What a device must show for which grade: rows of thresholds with their sources.
 
-Columns of GRADE_RULES: name, what is compared, whether more is better, thresholds of A, B and C (None: C has
+Columns of GRADE_RULES: name, what is said of a value, whether more is better, thresholds of A, B and C (None: C has
 none, everything beneath B is C), margin by which a card that has a grade already must pass or miss a
 threshold (so that noise doesn't change grades), source. Beneath C there is no grade. Table of 2026-11.
 """
@@ -15,17 +15,17 @@ THROUGHPUT_REJECTED = 0.67
 much again is no variation any more."""
 
 GRADE_RULES: tuple[Row, ...] = (
-    ("throughput", "of the median of its model", True, 0.95, 0.90, 0.78, 0.01, _VARIATION),
-    ("power", "sustained power, of its limit", True, 0.90, 0.80, 0.75, 0.01,
+    ("throughput", "the throughput is {} of the median of its model", True, 0.95, 0.90, 0.78, 0.01, _VARIATION),
+    ("power", "the sustained power reached {} of its limit", True, 0.90, 0.80, 0.75, 0.01,
      "DCGM target_power_min_ratio, 0.75, for C"),
-    ("clock_drift", "MHz of clock lost in the soak", False, 30, 75, None, 3, _META),
-    ("temperature", "°C of the core after 1,800 s", False, 80, 85, None, 1, _META),
-    ("slowdown", "of the soak slowed by hardware", False, 0, 0, 0, 0, _META),
-    ("nvlink", "NVLink errors and links that are down", False, 0, 0, None, 0,
+    ("clock_drift", "the clock lost {} MHz in the soak", False, 30, 75, None, 3, _META),
+    ("temperature", "the core reached {} °C after 1,800 s", False, 80, 85, None, 1, _META),
+    ("slowdown", "hardware slowed {} of the soak", False, 0, 0, 0, 0, _META),
+    ("nvlink", "{} NVLink errors or links that are down were counted", False, 0, 0, None, 0,
      f"{_META}; NVIDIA DGX health validation"),
-    ("pcie", "of the PCIe rate that card and slot have", True, 1, 1, None, 0,
+    ("pcie", "PCIe runs at {} of what card and slot have", True, 1, 1, None, 0,
      "StepFun's report on 400 servers: 25 of 158 GPU faults"),
-    ("remap", "rows or pages that wait for a reset", False, 0, 0, None, 0, _META),
+    ("remap", "{} rows or pages wait for a reset", False, 0, 0, None, 0, _META),
 )  # fmt: skip
 
 XIDS_REJECTED: dict[int, str] = {

@@ -189,7 +189,7 @@ def _graded(
         value = figures.get(rule.name)
         if value is not None:
             grade = rule.grade(value, before=before)
-            votes.append((grade, f"{_shown(value)} {rule.what} ({rule.source})"))
+            votes.append((grade, f"{rule.what.format(_shown(value))} ({rule.source})"))
     votes += [("B", f"{each} was not judged") for each in _missing(found, figures)]
     if waited:
         votes.append(("B", f"a row or page waited for a reset within {EVIDENCE_DAYS_MAX} days (Meta GCM)"))
@@ -318,17 +318,27 @@ def _unjudged(
     return tuple(said)
 
 
+_UNSEEN = {
+    "power": "its sustained power",
+    "clock_drift": "its clock under load",
+    "slowdown": "whether hardware slowed it",
+    "nvlink": "its NVLinks",
+    "pcie": "its PCIe link",
+    "remap": "whether memory waits for a reset",
+}
+
+
 def _missing(found: DeviceInspection, figures: dict[str, float]) -> tuple[str, ...]:
     """What this kind of card has, and nobody looked at: it passes nothing."""
     rules = ["power", "clock_drift", "slowdown"]
     spec = find_gpu(found.identity.model, memory_bytes=found.identity.nvml_memory_bytes)
     if spec is None or "SXM" in spec.variant:
         rules.append("nvlink")
-    absent = [rule.what for rule in RULES if rule.name in rules and rule.name not in figures]
+    absent = [_UNSEEN[rule] for rule in rules if rule not in figures]
     if found.check(names.PCIE_WIDTH).status == "not_run":
-        absent.append(next(rule.what for rule in RULES if rule.name == "pcie"))
+        absent.append(_UNSEEN["pcie"])
     if "remap" not in figures and found.check(ECC_COUNTERS[0]).status != "not_run":
-        absent.append(next(rule.what for rule in RULES if rule.name == "remap"))
+        absent.append(_UNSEEN["remap"])
     absent += [names.BY_NAME[name].what for name in EXPECTED if found.check(name).status == "not_run"]
     return tuple(absent)
 
