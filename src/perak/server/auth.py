@@ -30,6 +30,9 @@ USED_SECONDS = 60.0
 """When a key was last used is known this well: one small write in a minute, however busy it is."""
 
 READING = frozenset({"GET", "HEAD"})
+PATH_CHARACTERS = 200
+"""Of a refused request's path, in the trail."""
+
 SCOPES: dict[str, frozenset[str]] = {
     "read": frozenset({"POST /v1/quotes"}),
     "submit": frozenset(
@@ -104,14 +107,27 @@ async def any_caller(request: Request, _: Annotated[object, Depends(_bearer)] = 
     """Who asks, if its key's scope has this. Raises NotAuthenticated, NotAllowed, OverLimit."""
     services, authorization = services_of(request), request.headers.get("authorization", "")
     caller = await caller_of(services, authorization, address=address_of(request))
-    _check_scope(caller, request)
+    await _check_scope(caller, request)
     return caller
 
 
-def _check_scope(caller: Caller, request: Request) -> None:
+async def _check_scope(caller: Caller, request: Request) -> None:
+    """What a key tried beyond its scope is in the trail: it may be in the wrong hands."""
     if caller.scope == "full" or request.method in READING:
         return
-    if f"{request.method} {request.scope['route'].path}" not in SCOPES[caller.scope]:
+    wanted = f"{request.method} {request.scope['route'].path}"
+    if wanted not in SCOPES[caller.scope]:
+        with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            async with services_of(request).db.transaction() as tx:
+                await tx.trail.append(
+                    caller=caller,
+                    address=address_of(request),
+                    action=wanted,
+                    subject=request.url.path.replace("\0", "")[:PATH_CHARACTERS],
+                    subject_project=None,
+                    outcome="refused: scope",
+                    now=clock.now(),
+                )
         raise NotAllowed(
             f"the key {caller.key_name!r} has the scope {caller.scope} and may not change this; use another "
             "key, or make one: perak key create NAME --scope full",

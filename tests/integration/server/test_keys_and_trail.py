@@ -94,6 +94,16 @@ async def test_the_trail_says_who_did_what_and_what_was_refused(exchange: Runnin
     assert key["secret"] not in str((everything, older, own))
 
 
+async def test_what_a_key_tried_beyond_its_scope_is_in_the_trail(exchange: Running) -> None:
+    made = await new_key(exchange, scope="read", name="looks")
+    async with exchange.client_with(made["secret"]) as client:
+        assert (await client.get("/v1/me")).status_code == 200
+        assert (await client.delete(f"/v1/keys/{made['id']}")).status_code == 403
+    newest = (await exchange.client.get("/v1/trail", params={"limit": 1})).json()["items"][0]
+    said = [newest[each] for each in ("action", "subject", "outcome", "key_name")]
+    assert said == ["DELETE /v1/keys/{key}", f"/v1/keys/{made['id']}", "refused: scope", "looks"]
+
+
 async def test_nobody_changes_the_trail(exchange: Running, database_url: str) -> None:
     await new_key(exchange)
     connection = await asyncpg.connect(database_url)

@@ -201,6 +201,9 @@ async def test_nobody_but_the_one_who_asked_comes_to_a_tunnel(world: World) -> N
     async with world.exchange.client_with(strangers_key) as client:
         refused = await client.post(f"/v1/jobs/{world.job}/tunnels", json={"certificate": "x"})
     assert refused.status_code == 404
+    async with world.exchange.client_with(world.key) as client:
+        (newest,) = (await client.get("/v1/trail", params={"limit": 1})).json()["items"]
+    assert (newest["action"], newest["subject"]) == ("tunnel.open", world.job)
 
 
 async def test_a_node_that_is_not_the_jobs_is_found_out_by_the_client(world: World) -> None:

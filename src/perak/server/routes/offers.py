@@ -17,6 +17,7 @@ from perak.server import clock
 from perak.server.access import services_of
 from perak.server.auth import AnyCaller, Provider
 from perak.server.paging import AskedPage
+from perak.server.trail import Deed
 from perak.server.writes import reply, write
 from perak.wire.api import Offer, OfferChange, Page
 
@@ -53,7 +54,8 @@ async def change_offer(offer: str, body: OfferChange, request: Request, caller: 
         assert changed is not None, "the use case found it"
         return changed, effects
 
-    return await write(request, action, project=caller.project)
+    deed = Deed(caller, f"offer.{body.state or 'price'}", subject=offer)
+    return await write(request, action, project=caller.project, deed=deed)
 
 
 def _price(text: str | None) -> int | str | None:

@@ -9,6 +9,7 @@ from perak.adapters.db.views.tunnels import tunnel_target
 from perak.domain.errors import NotFound
 from perak.server.access import services_of
 from perak.server.auth import Renter
+from perak.server.trail import Deed, note
 from perak.server.writes import reply
 from perak.wire.api import Tunnel, TunnelCreate
 from perak.wire.tunnel import CLIENT_PATH
@@ -29,13 +30,13 @@ async def open_tunnel(job: str, body: TunnelCreate, request: Request, caller: Re
         raise NotFound(f"there is no job {job[:80]} in this project; `perak ps -a` lists them")
     tunnel = services.tunnels.open(target, caller, certificate=body.certificate)
     assert target.node is not None
-    return reply(
-        Tunnel(
-            id=tunnel.id,
-            job=target.job,
-            node=target.node,
-            path=CLIENT_PATH.format(tunnel=tunnel.id),
-            replica=services.replica_url,
-        ),
-        status=201,
+    opened = Tunnel(
+        id=tunnel.id,
+        job=target.job,
+        node=target.node,
+        path=CLIENT_PATH.format(tunnel=tunnel.id),
+        replica=services.replica_url,
     )
+    async with services.db.transaction() as tx:
+        await note(tx, request, Deed(caller, "tunnel.open", subject=target.job), made=opened)
+    return reply(opened, status=201)
