@@ -125,6 +125,7 @@ async def _measured(url: str, folder: Path) -> Taken:
             exchange=identity.facts,
             new_id=clock.NewId(identity.facts.name),
             sign_receipt=identity.sign_receipt,
+            sign_passport=identity.sign_passport,
         )
         apply = ReportCommitter(Transact(db, Hub("bench"), Metrics()), context)
         await _fill(db)
