@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
             "Who is told when a node is offline, back, hot, cool or refused.",
         ),
         "receipt": ("perak.cli.money:receipt", "Signed accounts of finished runs."),
+        "passport": ("perak.cli.passport:passport", "What can be proved about a card."),
     },
     "Access": {
         "secret": ("perak.cli.secrets:secret", "Tokens and passwords that jobs are given by name."),

@@ -52,7 +52,25 @@ def node_show(app: App, node: str) -> None:
     with app.client() as client:
         found = find(node, client.nodes(), kind="node", names=lambda each: (each.name,))
         offered = client.offer(found.offer) if found.offer and not app.as_json else None
-    app.emit(found, lambda: render.node(found, offered=offered))
+        devices = [] if app.as_json else client.node_devices(found.id).devices
+    app.emit(found, lambda: render.node(found, offered=offered, devices=devices))
+
+
+@node.command("inspections", example="perak node inspections attic-1")
+@click.argument("node", metavar="NODE")
+@click.pass_obj
+def node_inspections(app: App, node: str) -> None:
+    """Show the grades of a node's devices, and why they are no better."""
+    from perak.cli.render.of_passports import standing_rows
+    from perak.cli.render.parts import fact_table
+
+    with app.client() as client:
+        found = client.node_devices(
+            find(node, client.nodes(), kind="node", names=lambda each: (each.name,)).id
+        )
+    app.emit(found, lambda: fact_table(*standing_rows(found.devices)))
+    if not found.devices:
+        app.say("None was inspected yet. On the machine: perak node inspect --soak 30m")
 
 
 @node.command("invite", example="perak node invite --ttl 2h")

@@ -21,9 +21,10 @@ from server_world import Running, ScriptedNode, chunk, exited, now_ms, running_e
 
 from perak.domain.checklist import Checklist
 from perak.domain.checklist import digest as checklist_digest
-from perak.domain.report import ChecklistPosted, OutputBlob
+from perak.domain.report import ChecklistPosted, Inspected, OutputBlob
 from perak.server.auth import SCOPES
 from perak.server.routes import ROUTERS
+from unit.domain.hardware.inspections import inspection
 
 MARK = "a-private-matter"
 """Stands in everything that the project A writes."""
@@ -39,13 +40,14 @@ class Case:
     """Who may ask a path, how it is filled, and what a stranger with the right role gets.
 
     `stranger`: the statuses that it may get. A 2xx must hold nothing of A, but for its node and offer where
-    `shows_offers`, because everybody sees offers. `ids`: which thing of A a parameter names, where not the
-    one of its own name. A body's ``$name`` is filled in the same way.
+    `shows_offers`, because everybody sees offers, and what of its ids `shows` names. `ids`: which thing of A
+    a parameter names, where not the one of its own name. A body's ``$name`` is filled in the same way.
     """
 
     role: str
     stranger: frozenset[int] = frozenset({403, 404})
     shows_offers: bool = False
+    shows: tuple[str, ...] = ()
     ids: dict[str, str] = field(default_factory=dict)
     body: dict[str, Any] | None = None
     content: bytes | None = None
@@ -112,6 +114,12 @@ CASES = {
     "GET /v1/receipts/{receipt}": Case(role=ANY),
     "GET /v1/nodes": Case(role=PROVIDER, stranger=OWN),
     "GET /v1/nodes/{node}": Case(role=PROVIDER),
+    "GET /v1/nodes/{node}/devices": Case(role=PROVIDER),
+    "GET /v1/devices/{device}/passport": Case(role=PROVIDER),
+    # Whoever was given a digest of it, such as a buyer, reads the whole passport.
+    "GET /v1/passports/{digest}": Case(
+        role=PUBLIC, stranger=OWN, shows_offers=True, shows=("device",), ids={"digest": "passport"}
+    ),
     "PATCH /v1/nodes/{node}": Case(role=PROVIDER, body={"mode": "paused"}),
     "GET /v1/webhooks": Case(role=PROVIDER, stranger=OWN),
     "POST /v1/webhooks": Case(role=PROVIDER, stranger=OWN, body={"url": "https://example.org/hook"}),
@@ -216,6 +224,7 @@ class World:
         """What of A stands in the answer, beyond what the stranger itself asked with."""
         asked = repr(self.filled(name))
         shown = {self.ids["node"], self.ids["offer"]} if CASES[name].shows_offers else set()
+        shown |= {self.ids[what] for what in CASES[name].shows}
         # A node's name is shown with its offer; its mark is cut out.
         text = answer.text.replace(f"node-of-{MARK}", "") if CASES[name].shows_offers else answer.text
         return sorted(v for v in {*self.ids.values(), MARK} - shown if v in text and v not in asked)
@@ -289,7 +298,11 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
         checklist = Checklist(
             at=now_ms(), agent_version="1", kernel="6", tier="bubblewrap", runtime="", results=()
         )
-        await node.report(started(live_order), ChecklistPosted(checklist=checklist))
+        seen = inspection(at=now_ms() - 2_000_000, uuid="GPU-of-a")
+        await node.report(
+            started(live_order), ChecklistPosted(checklist=checklist), Inspected(inspection=seen)
+        )
+        devices = (await owner.get(f"/v1/nodes/{node.id}/devices")).json()["devices"]
         (receipt,) = (await client.get("/v1/receipts")).json()["items"]
         (offer,) = (await owner.get("/v1/offers")).json()["items"]
         spare = (await client.post("/v1/keys", json={"name": f"{MARK}-spare", "roles": ["renter"]})).json()
@@ -315,6 +328,8 @@ async def world_of_a(exchange: Running, anyone: httpx.AsyncClient) -> World:
         "digest": digest,
         "outputs_digest": made,
         "checklist": checklist_digest(checklist),
+        "device": "GPU-of-a",
+        "passport": devices[0]["passport"],
     }
     return World(exchange, renter, provider, node, ids, anyone)
 

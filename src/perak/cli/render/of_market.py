@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from perak.cli.render.of_passports import standing_rows
 from perak.cli.render.parts import ago, at_time, fact_table, new_table, plain, short_id, state_text
 from perak.domain.units import format_bytes
 
 if TYPE_CHECKING:
     from perak.wire import api
+    from perak.wire.api.devices import StandingView
 
 
 def nodes(found: Iterable[api.Node], *, now: datetime) -> RenderableType:
@@ -32,8 +34,10 @@ def nodes(found: Iterable[api.Node], *, now: datetime) -> RenderableType:
     return table
 
 
-def node(found: api.Node, *, offered: api.Offer | None = None) -> RenderableType:
-    """`offered`: what the node offers, for its sandboxes."""
+def node(
+    found: api.Node, *, offered: api.Offer | None = None, devices: Sequence[StandingView] = ()
+) -> RenderableType:
+    """`offered`: what the node offers, for its sandboxes; `devices`: their grades."""
     return fact_table(
         ("node", found.id),
         ("name", found.name),
@@ -50,6 +54,7 @@ def node(found: api.Node, *, offered: api.Offer | None = None) -> RenderableType
         ("offer", found.offer),
         ("live leases", str(found.live_leases)),
         *(_sandboxes(offered) if offered is not None else ()),
+        *standing_rows(devices),
         *(("temperature", _temperature(each)) for each in found.temperatures),
         ("read", at_time(found.health_at) if found.temperatures and found.health_at else None),
     )
@@ -135,7 +140,15 @@ def _devices(offer: api.Offer) -> str:
     left_out = f" ({gpus} GPU left out)" if gpus else ""
     if not offer.devices:
         return offer.cpu_model + left_out
-    counts: dict[str, int] = {}
+    grades: dict[str, list[str]] = {}
     for device in offer.devices:
-        counts[device.model] = counts.get(device.model, 0) + 1
-    return ", ".join(f"{count} x {model}" for model, count in counts.items()) + left_out
+        grades.setdefault(device.model, []).append(device.grade)
+    return ", ".join(f"{len(of)} x {model} ({_grades(of)})" for model, of in grades.items()) + left_out
+
+
+def _grades(found: Sequence[str]) -> str:
+    """Each grade with how many have it: ``ungraded``, or ``2 A, 1 B (provisional)``."""
+    counts = {grade: found.count(grade) for grade in sorted(set(found))}
+    if len(counts) == 1:
+        return found[0]
+    return ", ".join(f"{count} {grade}" for grade, count in counts.items())

@@ -154,6 +154,8 @@ class DeviceView(Model):
     memory_bytes: int
     compute_capability: str | None
     free: bool
+    grade: str = "ungraded"
+    """As people read it: ``A``, ``A, no ECC``, ``B (provisional)``."""
 
 
 class Offer(Model):

@@ -211,6 +211,7 @@ def _offer(offer: MarketOffer) -> Offer:
                 memory_bytes=device.memory_bytes,
                 compute_capability=device.compute_capability,
                 free=device.uuid in free,
+                grade=offer.standing_of(device).label,
             )
             for device in ask.devices
         ],
