@@ -305,6 +305,10 @@ class SecretStore(Protocol):
 
 
 class SettlementStore(Protocol):
+    async def emitted(self, job: str) -> float:
+        """Operational grams CO2e on the receipts of the job so far."""
+        ...
+
     async def facts(self, of: Sequence[Engagement]) -> list[SettlementFacts]:
         """What settlements need to know besides their engagements, which are locked; for each, in order.
 

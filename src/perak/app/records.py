@@ -132,6 +132,8 @@ class SettlementFacts:
     """What the offer says now; the lease has the price."""
     where: Whereabouts = CLAIMED
     """What supports the offer's region."""
+    emitted_grams: float = 0.0
+    """Operational CO2e of the job's runs before this one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

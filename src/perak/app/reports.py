@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from perak.app.budget import watch_carbon
 from perak.app.context import Context
 from perak.app.devices import take_inspection, take_wipe
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
@@ -225,7 +226,8 @@ async def _apply(
         case RunStarted():
             return await _started(tx, engagement, body, now)
         case Metered():
-            return await _metered(tx, engagement, body, report.jws, runs, now)
+            told = await watch_carbon(tx, engagement, body, context=context, now=now)
+            return told + await _metered(tx, engagement, body, report.jws, runs, now)
         case RunRefused():
             return await _refused(tx, engagement, node, body, now)
         case RunExited():

@@ -49,12 +49,15 @@ def _settled(
         retry=at.job.spec.retry,
     )
     what = _within_max_cost(at, what, left=held - money.cost)
+    receipt = _receipt(at, end, money, facts=facts, held=held, context=context, now=now)
+    if what.event == "requeued" and at.job.spec.limits.max_carbon_grams is not None:
+        what = _within_max_carbon(what, left=_carbon_left(at, facts, receipt))
     return SettledRun(
         at=at,
         end=end,
         facts=facts,
         money=money,
-        receipt=_receipt(at, end, money, facts=facts, held=held, context=context, now=now),
+        receipt=receipt,
         lease_state=LEASE.step(at.lease.state, event),
         run_state=RUN.step(at.run.state, "fenced" if end.fenced else "exited"),
         job_state=JOB.step(at.job.state, what.event),
@@ -97,6 +100,21 @@ def _within_max_cost(at: Engagement, what: Outcome, *, left: int) -> Outcome:
     if what.event == "requeued" and at.job.spec.limits.max_cost is not None and left <= 0:
         return Outcome(event="failed", reason=f"{what.reason}; {CAUSES['max_cost']}")
     return what
+
+
+def _within_max_carbon(what: Outcome, *, left: float) -> Outcome:
+    """A job that has used up its max_carbon is not run again."""
+    if left > 0:
+        return what
+    return Outcome(event="failed", reason=f"{what.reason}; {CAUSES['max_carbon']}")
+
+
+def _carbon_left(at: Engagement, facts: SettlementFacts, receipt: SignedReceipt | None) -> float:
+    """Grams of the job's budget, this run's taken off."""
+    budget = at.job.spec.limits.max_carbon_grams
+    assert budget is not None
+    this_run = receipt.carbon_grams if receipt is not None else None
+    return budget - facts.emitted_grams - (this_run or 0.0)
 
 
 def _money(at: Engagement, end: RunEnd, *, held: int, context: Context, now: datetime) -> Settlement:

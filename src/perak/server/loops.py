@@ -15,11 +15,13 @@ from perak.adapters.db.workloads import PgWorkloads
 from perak.app import market, watch
 from perak.app.effects import Effect
 from perak.server import clock
+from perak.server.grid import keep_grid
 from perak.server.keeping import evict
 from perak.server.logging import get_logger
 from perak.server.logs import archive_logs
 from perak.server.marketkeeping import keep_market
 from perak.server.services import Services
+from perak.server.sightings import keep_sightings
 from perak.server.sweeping import sweep
 from perak.server.webhooks import deliver
 
@@ -51,6 +53,8 @@ async def running(services: Services) -> AsyncIterator[None]:
         "evict": evict,
         "logs": archive_logs,
         "sweep": sweep,
+        "grid": lambda each: keep_grid(each.grid, each.db),
+        "sightings": note_sightings,
         "marketkeeping": keep_market,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
@@ -122,6 +126,15 @@ async def _watch(services: Services, tx: PgTransaction) -> tuple[None, list[Effe
     if seen := services.presence.take_seen():
         services.presence.hang_up_lost(seen, held=await tx.sessions.seen(seen))
     return None, await watch.suspect_silent(tx, periods=services.periods, now=now)
+
+
+async def note_sightings(services: Services) -> None:
+    """Now and then: write down what is new of where nodes are."""
+    while services.sightings.wanted:
+        await asyncio.sleep(services.periods.watch_seconds)
+        if news := services.sightings.take_news():
+            await services.commit(lambda tx, news=news: keep_sightings(tx, news))  # type: ignore[misc]
+    await asyncio.Event().wait()
 
 
 async def hang_up_silent(services: Services) -> None:

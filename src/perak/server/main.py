@@ -147,6 +147,13 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     help="Let webhooks reach private addresses, and go without TLS: where every provider is trusted.",
 )
 @click.option(
+    "--grid",
+    "grid_file",
+    envvar="PERAK_GRID",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file that names feeds of the grid by zone; without one, yearly averages count.",
+)
+@click.option(
     "--connections",
     envvar="PERAK_CONNECTIONS",
     default=TOTAL_MAX,
@@ -190,6 +197,7 @@ def command(
     blob_quota: str,
     node_blob_quota: str,
     blobs_kept: str,
+    grid_file: Path | None,
     connections: int,
     connections_per_address: int,
     log_level: str,
@@ -222,6 +230,7 @@ def command(
             operator_key=os.environ.pop(OPERATOR_KEY_VARIABLE, None),
             fund=parse_money(fund),
             webhooks_to_private=webhooks_to_private,
+            grid_file=grid_file,
             connections=ConnectionLimits(total=connections, per_address=connections_per_address),
             periods=Periods(
                 beat_seconds=beat_seconds,

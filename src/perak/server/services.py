@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from perak.adapters.blobs import Blobs
 from perak.adapters.db.database import Database
 from perak.adapters.db.upkeep import lock_start
+from perak.adapters.feeds.config import GridFile, read_grid_file
 from perak.app.context import Context
 from perak.app.periods import Periods
 from perak.server import clock
@@ -19,6 +20,7 @@ from perak.server.bootstrap import FirstStart, set_up
 from perak.server.clock import NewId
 from perak.server.committer import ReportCommitter
 from perak.server.greetings import Greetings
+from perak.server.grid import GridKeeper
 from perak.server.hub import CHANNEL, Hub
 from perak.server.identity import Identity, open_identity
 from perak.server.metrics import Metrics
@@ -27,6 +29,7 @@ from perak.server.patience import Patience
 from perak.server.presence import Presence
 from perak.server.ratelimits import RateLimits
 from perak.server.settings import Quotas, Settings
+from perak.server.sightings import Sightings
 from perak.server.transact import Transact
 from perak.server.tunnels import Tunnels
 from perak.server.webhooks import Sender
@@ -51,6 +54,8 @@ class Services:
     presence: Presence
     greetings: Greetings
     orders: Orders
+    grid: GridKeeper
+    sightings: Sightings
     replica: int
     """The number of this replica among those of its database."""
     webhook_sender: Sender
@@ -93,6 +98,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
             sign_receipt=identity.sign_receipt,
             sign_passport=identity.sign_passport,
         )
+        grid = read_grid_file(settings.grid_file) if settings.grid_file else GridFile()
         yield (
             Services(
                 db=db,
@@ -110,6 +116,8 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
                 presence=Presence(suspect_after_seconds=settings.periods.suspect_after_seconds),
                 greetings=Greetings(db, commit, replica=replica, periods=settings.periods),
                 orders=orders,
+                grid=GridKeeper(grid, context.grid),
+                sightings=Sightings(grid),
                 replica=replica,
                 periods=settings.periods,
                 quotas=settings.quotas,

@@ -101,6 +101,10 @@ class NodeSession:
         except Exception as error:
             self._end(error)
 
+    def on_pong(self, seconds: float) -> None:
+        if not self._ended and self.node:
+            self._services.sightings.answered(self.node, seconds)
+
     def on_closed(self) -> None:
         self._leave()
 
@@ -233,6 +237,7 @@ class NodeSession:
         self._services.metrics.sessions.set(len(self._services.presence))
         if not self._ended:
             self._services.orders.enter(self)
+            self._services.sightings.connected(self.node, self._socket.address)
 
     # The open session
 
@@ -245,6 +250,8 @@ class NodeSession:
                     self._tell("clock", reason)
                     raise Refused(reason, retry=True)
                 self._socket.send(wire.Beat(at=to_ms(now)))
+                if self._services.sightings.beat(self.node):
+                    self._socket.ping()
                 self._renew_certificate(now)
             case wire.ReportFrame(jws):
                 self._take(jws, intake)
@@ -364,6 +371,7 @@ class NodeSession:
             return
         services = self._services
         services.orders.leave(self)
+        services.sightings.left(self.node)
         services.presence.leave(self._live)
         if self._intake is not None:
             services.greetings.release(self.node, self._live.number)

@@ -59,6 +59,8 @@ class Settings:
     fund: int = 0
     webhooks_to_private: bool = False
     """Whether webhooks may reach the exchange's own networks: only where every provider is trusted."""
+    grid_file: Path | None = None
+    """Which zone uses which feed, where the exchange is, who is where (`perak.adapters.feeds.config`)."""
     patience: Patience = field(default_factory=Patience)
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     periods: Periods = field(default_factory=Periods)

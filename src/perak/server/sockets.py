@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -42,6 +44,9 @@ class Talk(Protocol):
     def on_frame(self, data: bytes) -> None:
         """A whole message."""
 
+    def on_pong(self, seconds: float) -> None:
+        """A ping was answered, so long after it was sent."""
+
     def on_closed(self) -> None: ...
 
 
@@ -60,7 +65,17 @@ class Handover:
 class AgentSocket(asyncio.Protocol):
     """One connection, from the request for an upgrade to its end; made by uvicorn, with its own arguments."""
 
-    __slots__ = ("_closing", "_connections", "_parts", "_protocol", "_seat", "_talk", "_tasks", "_transport")
+    __slots__ = (
+        "_closing",
+        "_connections",
+        "_parts",
+        "_pinged",
+        "_protocol",
+        "_seat",
+        "_talk",
+        "_tasks",
+        "_transport",
+    )
 
     talk: ClassVar[Callable[[AgentSocket], Talk]]
     hand_over: ClassVar[Callable[[Handover], asyncio.Protocol | None]]
@@ -74,6 +89,13 @@ class AgentSocket(asyncio.Protocol):
         self._closing: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport
         self._seat: Seat | Full | None = None
+        self._pinged: tuple[bytes, float] | None = None
+
+    @property
+    def address(self) -> str | None:
+        """Where the connection comes from: a proxy's, if one stands in between."""
+        peer = self._transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else None
 
     # What uvicorn and the event loop call
 
@@ -120,6 +142,17 @@ class AgentSocket(asyncio.Protocol):
         self._flush()
         if self._transport.get_write_buffer_size() > UNREAD_BYTES_MAX:
             self._transport.abort()
+
+    def ping(self) -> None:
+        """Ask for a pong; nobody can answer it before it came, as it holds a fresh random number."""
+        if self._closing is not None or self._transport.is_closing():
+            return
+        self._pinged = os.urandom(8), time.perf_counter()
+        try:
+            self._protocol.send_ping(self._pinged[0])
+        except InvalidState:
+            return
+        self._flush()
 
     def close(self, code: int) -> None:
         """End the session; what was sent before still arrives."""
@@ -180,6 +213,8 @@ class AgentSocket(asyncio.Protocol):
 
     def _on_part(self, frame: Frame) -> None:
         """A message may come in parts; the parser has seen that they fit together, and bounds their sum."""
+        if frame.opcode is Opcode.PONG:
+            self._on_pong(bytes(frame.data))
         if frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
             return  # The parser answers pings and closes.
         data = bytes(frame.data)
@@ -190,6 +225,11 @@ class AgentSocket(asyncio.Protocol):
             data, self._parts = b"".join([*self._parts, data]), None
         if self._talk is not None and self._closing is None:
             self._talk.on_frame(data)
+
+    def _on_pong(self, data: bytes) -> None:
+        pinged, self._pinged = self._pinged, None
+        if pinged is not None and pinged[0] == data and self._talk is not None and self._closing is None:
+            self._talk.on_pong(time.perf_counter() - pinged[1])
 
     def _flush(self) -> None:
         for chunk in self._protocol.data_to_send():

@@ -10,10 +10,12 @@ from typing import Any
 import msgspec
 
 from perak.adapters.db.devices import SHOW
+from perak.adapters.db.grid import sighting_of
 from perak.app.records import NodeRecord
 from perak.domain.hardware.standing import Standing
 from perak.domain.job import JobSpec
 from perak.domain.offer import Offer, OfferAsk
+from perak.domain.whereabouts import judge
 
 _ask_decoder = msgspec.json.Decoder(OfferAsk)
 
@@ -41,7 +43,8 @@ select offer.id, offer.version, offer.node_id, node.name as node_name, offer.pro
             and device.quote_id is null
     ) as free_devices,
     node.state = 'online' and node.mode = 'accepting' as accepting,
-    nullif(offer.standings, '{}')::text as standings_text
+    nullif(offer.standings, '{}')::text as standings_text,
+    node.sighting::text as sighting_text
 from offer join node on node.id = offer.node_id
 """
 
@@ -156,6 +159,7 @@ def offer_of(row: Mapping[str, Any]) -> Offer:
         _ask_decoder.decode(row["ask_text"]), price_gpu=row["price_gpu"], price_cpu=row["price_cpu"]
     )
     free = set(row["free_devices"])
+    where = judge(ask.region, sighting_of(row["sighting_text"]))
     held: dict[str, _Held] = {}
     if row["standings_text"] is not None:
         held = _standings_decoder.decode(row["standings_text"])
@@ -172,7 +176,8 @@ def offer_of(row: Mapping[str, Any]) -> Offer:
         free_memory_bytes=row["free_memory_bytes"],
         free_disk_bytes=row["free_disk_bytes"],
         free_devices=tuple(d for d in ask.devices if d.uuid in free),
-        accepting=row["accepting"],
+        accepting=row["accepting"] and where.refused is None,
+        where=where,
         standings={uuid: each.standing for uuid, each in held.items()},
     )
 

@@ -12,20 +12,24 @@ from typing import Any
 
 import msgspec
 
+from perak.adapters.db.grid import sighting_of
 from perak.adapters.db.leases import from_ms
 from perak.adapters.db.ledger import TRANSFERS, UNRESOLVED, NewTransfer, settlement_transfers
 from perak.app.records import Accounts, Engagement, HeldFunds, SettledRun, SettlementFacts, SignedReceipt
 from perak.domain.offer import OfferAsk
 from perak.domain.report import OutputBlob
+from perak.domain.whereabouts import judge
 
 ASKS_KEPT = 256
 """Decoded asks that are kept: all settlements of an offer read the same one, until its node posts another."""
 
 FACTS = f"""
-select lease.id, offer.ask::text as ask_text, held.ids, held.amounts,
+select lease.id, offer.ask::text as ask_text, node.sighting::text as sighting_text,
+    emitted.grams as emitted_grams, held.ids, held.amounts,
     wallet.id as wallet, escrow.id as escrow, earnings.id as earnings, fees.id as fees
 from lease
     join offer on offer.id = lease.offer_id
+    join node on node.id = lease.node_id
     join account wallet on wallet.kind = 'wallet' and wallet.project_id = lease.project_id
     join account escrow on escrow.kind = 'escrow'
     join account earnings on earnings.kind = 'earnings' and earnings.project_id = lease.provider_project_id
@@ -35,6 +39,10 @@ from lease
         from transfer hold
         where hold.job_id = lease.job_id and hold.phase = 'pending' and {UNRESOLVED}
     ) held
+    cross join lateral (
+        select coalesce(sum(receipt.carbon_grams), 0) as grams from receipt
+        where receipt.job_id = lease.job_id
+    ) emitted
 where lease.id = any ($1)
 """
 
@@ -81,6 +89,12 @@ class PgSettlements:
     def __init__(self, connection: Any) -> None:
         self._db = connection
 
+    async def emitted(self, job: str) -> float:
+        grams: float = await self._db.fetchval(
+            "select coalesce(sum(carbon_grams), 0) from receipt where job_id = $1", job
+        )
+        return grams
+
     async def facts(self, of: Sequence[Engagement]) -> list[SettlementFacts]:
         rows = await self._db.fetch(FACTS, [at.lease.id for at in of])
         found = {row["id"]: _facts(row) for row in rows}
@@ -99,12 +113,15 @@ class PgSettlements:
 
 def _facts(row: Any) -> SettlementFacts:
     held = zip(row["ids"] or (), row["amounts"] or (), strict=True)
+    ask = _ask(row["ask_text"])
     return SettlementFacts(
         held=tuple(HeldFunds(transfer=id, amount=amount) for id, amount in held),
         accounts=Accounts(
             wallet=row["wallet"], escrow=row["escrow"], earnings=row["earnings"], fees=row["fees"]
         ),
-        ask=_ask(row["ask_text"]),
+        ask=ask,
+        where=judge(ask.region, sighting_of(row["sighting_text"])),
+        emitted_grams=row["emitted_grams"],
     )
 
 

@@ -1,0 +1,192 @@
+"""The grid's hours on real receipts, budgets of carbon that are kept, and claims that light contradicts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server_world import (
+    OFFER,
+    PATIENCE_SECONDS,
+    Running,
+    ScriptedNode,
+    exited,
+    now_ms,
+    running_exchange,
+    started,
+)
+
+from perak.domain.report import Metered
+from perak.wire import session as wire
+from perak.wire.receipts import verify_receipt
+
+SYDNEY = "{latitude: -33.87, longitude: 151.21}"
+INTENSITY = 100.0
+
+
+@pytest.fixture
+def grid_folder(tmp_path: Path) -> Path:
+    """A file of hours: a constant, two days back and one ahead."""
+    at = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    rows = [f"{at + timedelta(hours=h):%Y-%m-%dT%H:00:00Z},{INTENSITY}" for h in range(-48, 24)]
+    (tmp_path / "de.csv").write_text("time,DE\n" + "\n".join(rows) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+async def with_grid(database_url: str, grid_folder: Path) -> AsyncIterator[Running]:
+    file = grid_folder / "grid.yaml"
+    file.write_text(f"place: {SYDNEY}\nzones:\n  DE: {{feed: file, path: de.csv}}\n")
+    async with running_exchange(database_url, grid_folder / "exchange", grid_file=file) as running:
+        await until(lambda: _has_zone(running))
+        yield running
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (found := await condition()):
+            await asyncio.sleep(0.05)
+    return found
+
+
+async def _has_zone(running: Running) -> bool:
+    zone = running.services.context.grid.now.zone("DE")
+    return zone.measured is not None
+
+
+async def opened(running: Running, *, region: str = "DE") -> ScriptedNode:
+    node = await ScriptedNode.enrol(running, name=f"in-{region.lower()}")
+    await node.open(offer=replace(OFFER, region=region))
+    return node
+
+
+def metered(order: wire.LeaseOrder, joules: float, *, until: int, since: int) -> Metered:
+    return Metered(
+        run=order.run,
+        lease=order.lease,
+        epoch=order.epoch,
+        until=until,
+        cpu_seconds=1.0,
+        memory_bytes=None,
+        energy_joules=joules,
+        energy_method="model: test",
+        energy_hours=((since // 3_600_000, joules),),
+        energy_samples=3,
+    )
+
+
+async def test_a_receipt_counts_the_hour_in_which_it_ran(with_grid: Running) -> None:
+    node = await opened(with_grid)
+    job = await with_grid.submit()
+    order = await node.lease_of(job)
+    at = now_ms() - 1000
+    ended = exited(
+        order,
+        started_at=at,
+        energy_joules=3.6e6,
+        energy_hours=((at // 3_600_000, 3.6e6),),
+        energy_samples=9,
+        energy_modelled=("cpu",),
+    )
+    await node.report(started(order, at=at), ended)
+    (run,) = (await with_grid.job(job))["runs"]
+    text = (await with_grid.client.get(f"/v1/receipts/{run['receipt']}")).json()
+    verified = verify_receipt(json.dumps(text))
+    assert verified.valid, verified.checks
+    receipt = verified.receipt
+    assert receipt.carbon is not None
+    assert receipt.carbon.grams_per_kwh == INTENSITY
+    assert receipt.carbon.method == "hourly average: measured"
+    assert receipt.carbon.region_evidence == "declared"
+    assert receipt.energy is not None
+    assert (receipt.energy.samples, receipt.energy.modelled) == (9, ("cpu",))
+    assert receipt.embodied is not None
+    assert receipt.sci is not None
+    assert receipt.sci.low > receipt.carbon.grams
+    await node.close()
+
+
+async def test_a_carbon_budget_is_kept_and_warned_of(with_grid: Running) -> None:
+    """A kilowatt-hour is 156 g here: half of the budget, four fifths, and then it is stopped in time."""
+    node = await opened(with_grid)
+    job = await with_grid.submit(limits={"max_carbon": "312g"})
+    order = await node.lease_of(job)
+    # The run began an hour ago by the node's clock, so that a reading is small beside what was before.
+    at = now_ms() - 3_600_000
+    hour = at // 3_600_000
+    await node.report(started(order, at=at))
+    for kwh, seconds in ((0.8, 1800), (1.61, 3000)):
+        await node.report(metered(order, kwh * 3.6e6, until=at + seconds * 1000, since=at))
+    detail = await with_grid.job(job)
+    warned = [event for event in detail["events"] if "max_carbon" in event["detail"]]
+    assert len(warned) == 1, "once, at four fifths"
+    assert "251 g of 312 g" in warned[0]["detail"]
+
+    await node.report(metered(order, 1.7 * 3.6e6, until=at + 3500 * 1000, since=at))
+    stop = await node.until(
+        lambda: next((each for each in node.leases if each.job == job and each.wanted == "stop"), None)
+    )
+    assert stop.stop_cause == "max_carbon"
+    joules = 1.75 * 3.6e6
+    await node.report(
+        exited(
+            order, started_at=at, exit_code=None, cause="max_carbon", energy_joules=joules,
+            energy_hours=((hour, joules),), energy_samples=5,
+        )
+    )  # fmt: skip
+    detail = await with_grid.job(job)
+    assert (detail["state"], "max_carbon" in detail["reason"]) == ("failed", True)
+    (run,) = detail["runs"]
+    receipt = (await with_grid.client.get(f"/v1/receipts/{run['receipt']}")).json()["receipt"]
+    assert receipt["carbon"]["grams"] < 312
+    assert receipt["cause"] == "max_carbon"
+    await node.close()
+
+
+async def test_a_claim_that_light_contradicts_gets_no_work(with_grid: Running) -> None:
+    """Loopback answers within a millisecond or a few: such a node is near Sydney, and not in Germany."""
+    node, honest = await opened(with_grid), await opened(with_grid, region="AU")
+
+    async def refused() -> Any:
+        await node.beat()
+        await honest.beat()
+        offers = (await with_grid.client.get("/v1/offers")).json()["items"]
+        claimed = {each["region"]: each for each in offers}
+        return claimed if claimed["DE"]["region_refused"] else None
+
+    claimed = await until(refused)
+    assert not claimed["DE"]["accepting"]
+    assert "no signal is as quick" in claimed["DE"]["region_refused"]
+    assert claimed["AU"]["region_refused"] is None
+    notice = (await with_grid.client.get(f"/v1/nodes/{node.id}")).json()["notice"]
+    assert "region DE is refused" in notice
+
+    async def supported() -> bool:
+        await honest.beat()
+        offers = (await with_grid.client.get("/v1/offers")).json()["items"]
+        return any(each["region_evidence"] == "latency" for each in offers if each["region"] == "AU")
+
+    await until(supported)
+    job = await with_grid.submit()
+    assert (await honest.lease_of(job)).wanted == "run"
+    await node.close()
+    await honest.close()
+
+
+async def test_the_grid_is_shown_with_its_source_and_kind(with_grid: Running) -> None:
+    found = (await with_grid.client.get("/v1/grid")).json()
+    assert [each["region"] for each in found["zones"]] == ["DE"]
+    zone = (await with_grid.client.get("/v1/grid/DE-BY")).json()
+    assert (zone["region"], zone["feed"], zone["now"]["kind"]) == ("DE", "file", "measured")
+    assert zone["now"]["grams_per_kwh"] == INTENSITY
+    kinds = [hour["kind"] for hour in zone["hours"]]
+    assert kinds[0] == "measured"
+    assert "forecast" in kinds
+    other = (await with_grid.client.get("/v1/grid/FR")).json()
+    assert (other["feed"], other["now"]["kind"]) == (None, "yearly average")
