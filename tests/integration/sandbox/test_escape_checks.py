@@ -23,10 +23,10 @@ from weak import (
     without,
 )
 
-from perak.agent.sandbox import Sandbox, TierReport, bwrap
+from perak.agent.sandbox import RunSpec, Sandbox, TierReport, bwrap
 from perak.agent.sandbox import process as processes
 from perak.agent.sandbox.escape import attack, lab, limits
-from perak.agent.sandbox.tiers import RUNTIMES
+from perak.agent.sandbox.tiers import RUNTIMES, Start
 from perak.agent.sandbox.tiers.probe import probe_tiers
 from perak.domain.checklist import CHECKS, CheckResult
 
@@ -257,6 +257,14 @@ def test_a_file_that_the_agent_forgot_to_close_is_found(
     assert "/etc/hostname" in result.detail
 
 
+def _attacked(sandbox: Sandbox, check: str) -> CheckResult:
+    try:
+        (result,) = attack(sandbox, only={check})
+    finally:
+        sandbox.close()
+    return result
+
+
 def test_a_run_with_the_agents_own_user_is_found(
     probed: tuple[Sandbox, TierReport], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +283,20 @@ def test_a_run_that_can_not_be_stopped_is_found(
     (result,) = attack(probed[0], only={"refusal-to-die"})
     assert result.outcome == "failed"
     assert "max_duration" in result.detail
+
+
+class WeakWithANetwork(WeakSandbox):
+    """The node's own network for runs that may reach an address, which others don't have."""
+
+    def _plan_start(self, folder: Path, spec: RunSpec) -> Start:
+        start = Sandbox._plan_start(self, folder, spec)
+        return replace(start, arguments=sharing("net")(start.arguments)) if spec.network_allow else start
+
+
+def test_a_way_out_that_leads_to_the_node_is_found(probed: tuple[Sandbox, TierReport]) -> None:
+    result = _attacked(WeakWithANetwork(probed[0].state_dir, probed[0].host), "loopback")
+    assert result.outcome == "failed"
+    assert "127.0.0.1" in result.detail
 
 
 def test_what_can_not_be_tried_has_not_passed(

@@ -16,6 +16,7 @@ from perak.agent.sandbox.escape.bait import PLACES, Bait, forget_shared
 from perak.agent.sandbox.escape.lab import POLL_SECONDS, CannotTry, Lab, Python, find_python
 from perak.agent.sandbox.sandbox import Sandbox
 from perak.domain.checklist import BY_NAME, CHECKS, CheckResult
+from perak.domain.isolation import LACKS
 
 if TYPE_CHECKING:
     from perak.agent.probe.nvidia import Nvidia
@@ -35,6 +36,13 @@ _INSIDE = tuple(
     check.name for check in CHECKS if check.name not in _JUDGED_HERE and check.name not in limits.JUDGES
 )
 """The checks of inside.py."""
+
+_WITH_A_WAY_OUT = frozenset(
+    {"loopback", "abstract-sockets", "host-sockets", "metadata", "network", "raw-sockets", "packet-sockets"}
+)
+"""Tried once more by a run that may reach one address: it gets a proxy, and no more of a network."""
+ALLOWED = ("nowhere.invalid:443",)
+"""Nobody's, ever (RFC 6761)."""
 
 _NEED_A_VICTIM = frozenset({"other-jobs", "host-processes"})
 
@@ -95,6 +103,9 @@ def _round(sandbox: Sandbox, tier: str | None, python: Python, wanted: tuple[str
     rounds: list[Callable[[], Results]] = []
     if confined := [name for name in wanted if name in (*_INSIDE, "own-user")]:
         rounds.append(lambda: _confinement(lab, confined))
+    outwards = [name for name in wanted if name in _WITH_A_WAY_OUT]
+    if outwards and "network" not in LACKS.get(tier or "", frozenset()):
+        rounds.append(lambda: _confinement(lab, outwards, network_allow=ALLOWED))
     if {"scratch-leftovers", "shared-memory-leftovers"} & set(wanted):
         rounds.append(lambda: _leftovers(lab))
     rounds += [partial(_limit, lab, name) for name in wanted if name in limits.JUDGES]
@@ -102,17 +113,25 @@ def _round(sandbox: Sandbox, tier: str | None, python: Python, wanted: tuple[str
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
             for done in pool.map(lambda each: each(), rounds):
-                results |= done
+                results |= {name: _worse(results.get(name), each) for name, each in done.items()}
     finally:
         lab.close()
     return results
+
+
+def _worse(one: CheckResult | None, other: CheckResult) -> CheckResult:
+    """Of two tries of one check: what failed before what did not run before what passed."""
+    order = ("failed", "not_run", "passed")
+    return min(
+        (each for each in (one, other) if each is not None), key=lambda each: order.index(each.outcome)
+    )
 
 
 def _limit(lab: Lab, name: str) -> Results:
     return {name: limits.judge(lab, name)}
 
 
-def _confinement(lab: Lab, names: list[str]) -> Results:
+def _confinement(lab: Lab, names: list[str], *, network_allow: tuple[str, ...] = ()) -> Results:
     """The attacks of inside.py, beside a run that is their victim, with bait laid out on the node."""
     try:
         bait = Bait(lab.sandbox.state_dir)
@@ -122,7 +141,7 @@ def _confinement(lab: Lab, names: list[str]) -> Results:
     victim = {"victim_name": f"{bait.mark}victim", "victim_key": key}
     try:
         lost = _start_victim(lab, victim) if _NEED_A_VICTIM & set(names) else None
-        return _attack_beside(lab, bait, victim, names) | (
+        return _attack_beside(lab, bait, victim, names, network_allow) | (
             {name: _not_run(name, lost) for name in names if lost and name in _NEED_A_VICTIM}
         )
     except (CannotTry, OSError) as error:
@@ -145,8 +164,11 @@ def _start_victim(lab: Lab, victim: dict[str, Any]) -> str | None:
     return None
 
 
-def _attack_beside(lab: Lab, bait: Bait, victim: dict[str, Any], names: list[str]) -> Results:
-    run_id = lab.prepare("confined", "inside.py")
+def _attack_beside(
+    lab: Lab, bait: Bait, victim: dict[str, Any], names: list[str], network_allow: tuple[str, ...]
+) -> Results:
+    name = "allowed" if network_allow else "confined"
+    run_id = lab.prepare(name, "inside.py", network_allow=network_allow)
     own_uid = lab.sandbox.work_folder(run_id).stat().st_uid
     bait.set_out_canary(own_uid if lab.sandbox.host.own_uids else None)
     victim = {"victim_folder": "/nowhere", "victim_port": 0} | victim
