@@ -27,8 +27,9 @@ _env_option = click.option(
 @_file_argument
 @_env_option
 @click.option("--detach", "-d", is_flag=True, help="Submit, print the job's id, and return.")
+@click.option("--quote", metavar="ID", help="Run at a quote that `perak quote --hold` keeps.")
 @click.pass_obj
-def run(app: App, file: Path, env: tuple[str, ...], detach: bool) -> int:
+def run(app: App, file: Path, env: tuple[str, ...], detach: bool, quote: str | None) -> int:
     """Run a job and follow it to its end.
 
     The job's log goes to stdout as it is, notices go to stderr. The exit code is the job's own. Ctrl-C asks
@@ -40,7 +41,7 @@ def run(app: App, file: Path, env: tuple[str, ...], detach: bool) -> int:
     job_file = _load(file, env)
     with app.client() as client:
         with upload_progress("Sending the work folder") as progress:
-            job = client.submit(job_file, progress=progress)
+            job = client.submit(job_file, progress=progress, quote=quote)
         if detach:
             app.emit(job, lambda: job.id)
             return 0
@@ -50,18 +51,48 @@ def run(app: App, file: Path, env: tuple[str, ...], detach: bool) -> int:
 @click.command(cls=Command, example="perak quote examples/train-digits/job.yaml")
 @_file_argument
 @_env_option
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw cost, time and carbon (png, svg, pdf).",
+)
+@click.option("--hold", is_flag=True, help="Keep the best offer for a minute, for `perak run --quote`.")
 @click.pass_obj
-def quote(app: App, file: Path, env: tuple[str, ...]) -> None:
-    """Show what a job would cost on each offer.
+def quote(app: App, file: Path, env: tuple[str, ...], plot: Path | None, hold: bool) -> None:
+    """Show what a job would cost, take, draw and emit on each offer.
 
-    For each offer that doesn't fit, it says in what. No money moves.
+    For each offer that doesn't fit, it says in what, and what would let more of them fit. No money moves.
     """
     from perak.cli import render
 
     job_file = _load(file, env)
     with app.client() as client:
+        if hold:
+            held = client.hold_quote(job_file)
+            app.emit(held, lambda: render.held_quote(held))
+            return
         quoted = client.quote(job_file)
     app.emit(quoted, lambda: render.quote(quoted))
+    if plot is not None:
+        from perak.cli.plots import plot_quote
+
+        plot_quote(plot, quoted)
+        app.say(f"The picture is in {plot}")
+
+
+@click.command(cls=Command, example="perak why train-digits")
+@_job_argument
+@click.pass_obj
+def why(app: App, job: str) -> None:
+    """Say why a job was placed where it is and not elsewhere, or why it waits.
+
+    For a waiting job it names the price that would place it now.
+    """
+    from perak.cli import render
+
+    with app.client() as client:
+        answer = client.why(job)
+    app.emit(answer, lambda: render.why(answer))
 
 
 @click.command(cls=Command, example="perak ps -a --name train-digits")

@@ -17,6 +17,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Jobs": {
         "run": ("perak.cli.jobs:run", "Run a job and follow it to its end."),
         "quote": ("perak.cli.jobs:quote", "Show what a job would cost on each offer."),
+        "why": ("perak.cli.jobs:why", "Say why a job is where it is, or why it waits."),
         "ps": ("perak.cli.jobs:ps", "List jobs, newest first."),
         "show": ("perak.cli.jobs:show", "Show a job, its runs and the steps of its life."),
         "logs": ("perak.cli.jobs:logs", "Print the log of a job as it is."),
@@ -33,6 +34,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
         "node": ("perak.cli.market:node", "Machines of a provider."),
+        "prices": ("perak.cli.prices:prices", "What was paid: by class and hour, public."),
         "earnings": ("perak.cli.earnings:earnings", "What a provider's nodes earned."),
         "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
         "webhook": (

@@ -69,9 +69,23 @@ class AsyncClient:
         """What the job would cost on each offer, and why it doesn't fit on the others."""
         return await self._carry_out(flows.quote(job, url=self.target.url))
 
-    async def submit(self, job: JobSource, *, progress: Progress | None = None) -> api.Job:
-        """Queue the job; its work folder goes up first unless the exchange has it."""
-        return await self._carry_out(flows.submit(job, url=self.target.url, progress=progress))
+    async def hold_quote(self, job: JobSource) -> api.HeldQuote:
+        """Keep the best offer for the job for a minute, at its price; nothing is charged."""
+        return await self._carry_out(flows.hold_quote(job, url=self.target.url))
+
+    async def why(self, ref: str) -> api.Why:
+        """Why a job is where it is and not elsewhere, or why it waits."""
+        return await self._carry_out(flows.on_job(ref, calls.why, url=self.target.url))
+
+    async def prices(self, *, hours: int | None = None) -> api.Prices:
+        """The public price history, by class and hour."""
+        return await self._perform(calls.prices(hours=hours))
+
+    async def submit(
+        self, job: JobSource, *, progress: Progress | None = None, quote: str | None = None
+    ) -> api.Job:
+        """Queue the job; its work folder goes up first unless the exchange has it. `quote`: a held quote."""
+        return await self._carry_out(flows.submit(job, url=self.target.url, progress=progress, quote=quote))
 
     async def run(
         self,

@@ -133,12 +133,30 @@ def quote_job(job: Mapping[str, Any], workdir: str | None = None) -> Call[api.Qu
     return _write("POST", "/v1/quotes", api.Quote, api.JobSubmit(job=dict(job), workdir=workdir))
 
 
+def hold_quote(job: Mapping[str, Any]) -> Call[api.HeldQuote]:
+    return _write("POST", "/v1/quotes/held", api.HeldQuote, api.JobSubmit(job=dict(job)))
+
+
+def why(job_id: str) -> Call[api.Why]:
+    return _get(f"/v1/jobs/{_part(job_id)}/why", api.Why)
+
+
+def prices(*, hours: int | None = None) -> Call[api.Prices]:
+    return _get("/v1/prices", api.Prices, hours=None if hours is None else str(hours))
+
+
 def submit(
-    job: Mapping[str, Any], workdir: str | None = None, *, workdir_key: str | None = None
+    job: Mapping[str, Any],
+    workdir: str | None = None,
+    *,
+    workdir_key: str | None = None,
+    quote: str | None = None,
 ) -> Call[api.Job]:
     body = {"job": dict(job), "workdir": workdir}
     if workdir_key is not None:
         body["workdir_key"] = workdir_key
+    if quote is not None:
+        body["quote"] = quote
     return _write("POST", "/v1/jobs", api.Job, api.JobSubmit.model_validate(body))
 
 

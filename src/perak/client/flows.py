@@ -124,8 +124,13 @@ def pages(
             return
 
 
-def submit(source: JobSource, *, url: str, progress: Progress | None) -> Flow[api.Job]:
-    """Send the work folder unless the exchange has it, then the job. One request if there is no folder."""
+def submit(
+    source: JobSource, *, url: str, progress: Progress | None, quote: str | None = None
+) -> Flow[api.Job]:
+    """Send the work folder unless the exchange has it, then the job. One request if there is no folder.
+
+    `quote`: a held quote that the job is placed at.
+    """
     tree, folder = yield Work(lambda: _ready(source))
     digest = key = None
     if folder is not None and "encrypt" in tree:
@@ -135,7 +140,7 @@ def submit(source: JobSource, *, url: str, progress: Progress | None) -> Flow[ap
     if folder is not None:
         keys = () if key is None else (key.recipient, tree["encrypt"])
         digest = yield from _send_workdir(folder, encrypt_to=keys, url=url, progress=progress)
-    call = calls.submit(tree, digest, workdir_key=None if key is None else key.identity)
+    call = calls.submit(tree, digest, workdir_key=None if key is None else key.identity, quote=quote)
     return (yield from perform(call, url=url))
 
 
@@ -143,6 +148,12 @@ def quote(source: JobSource, *, url: str) -> Flow[api.Quote]:
     """What the job would cost; its work folder stays here."""
     tree, _ = yield Work(lambda: as_job(source))
     return (yield from perform(calls.quote_job(tree), url=url))
+
+
+def hold_quote(source: JobSource, *, url: str) -> Flow[api.HeldQuote]:
+    """Keep the best offer for the job for a minute; its work folder stays here."""
+    tree, _ = yield Work(lambda: as_job(source))
+    return (yield from perform(calls.hold_quote(tree), url=url))
 
 
 def resolve_job(ref: str, *, url: str) -> Flow[str]:

@@ -74,9 +74,23 @@ class Client:
         """What the job would cost on each offer, and why it doesn't fit on the others."""
         return self._carry_out(flows.quote(job, url=self.target.url))
 
-    def submit(self, job: JobSource, *, progress: Progress | None = None) -> api.Job:
-        """Queue the job; its work folder goes up first unless the exchange has it."""
-        return self._carry_out(flows.submit(job, url=self.target.url, progress=progress))
+    def hold_quote(self, job: JobSource) -> api.HeldQuote:
+        """Keep the best offer for the job for a minute, at its price; nothing is charged."""
+        return self._carry_out(flows.hold_quote(job, url=self.target.url))
+
+    def why(self, ref: str) -> api.Why:
+        """Why a job is where it is and not elsewhere, or why it waits."""
+        return self._carry_out(flows.on_job(ref, calls.why, url=self.target.url))
+
+    def prices(self, *, hours: int | None = None) -> api.Prices:
+        """The public price history, by class and hour."""
+        return self._perform(calls.prices(hours=hours))
+
+    def submit(
+        self, job: JobSource, *, progress: Progress | None = None, quote: str | None = None
+    ) -> api.Job:
+        """Queue the job; its work folder goes up first unless the exchange has it. `quote`: a held quote."""
+        return self._carry_out(flows.submit(job, url=self.target.url, progress=progress, quote=quote))
 
     def run(
         self,

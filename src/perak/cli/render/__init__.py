@@ -5,7 +5,7 @@ from perak.cli.render.of_doctor import checklist
 from perak.cli.render.of_jobs import ending, job, jobs
 from perak.cli.render.of_market import node, nodes, offer, offers
 from perak.cli.render.of_money import checks, earnings, entries, receipt, receipts, wallet
-from perak.cli.render.of_quotes import quote
+from perak.cli.render.of_quotes import held_quote, prices, quote, why
 from perak.cli.render.parts import short_id
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "earnings",
     "ending",
     "entries",
+    "held_quote",
     "job",
     "jobs",
     "keys",
@@ -21,6 +22,7 @@ __all__ = [
     "nodes",
     "offer",
     "offers",
+    "prices",
     "projects",
     "quote",
     "receipt",
@@ -29,4 +31,5 @@ __all__ = [
     "wallet",
     "webhook",
     "webhooks",
+    "why",
 ]

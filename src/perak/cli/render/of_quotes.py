@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from perak.cli.render.parts import figure, in_joules, new_table, plain, short_id
+from perak.cli.render.parts import at_time, fact_table, figure, in_joules, new_table, plain, short_id
 from perak.domain.units import format_duration
 
 if TYPE_CHECKING:
@@ -117,3 +117,57 @@ def _misfits(offers: Sequence[api.OfferQuote]) -> Table:
                 "now only: it waits for room" if misfit.now_only else "",
             )
     return table
+
+
+def held_quote(held: api.HeldQuote) -> RenderableType:
+    return fact_table(
+        ("quote", held.id),
+        ("node", plain(held.node_name)),
+        ("price", f"{held.price} {held.currency} per device-hour"),
+        ("until", at_time(held.expires_at)),
+        ("use it", f"perak run --quote {held.id} JOB.yaml"),
+    )
+
+
+def why(answer: api.Why) -> RenderableType:
+    parts: list[RenderableType] = [plain(f"{answer.job} is {answer.state}:")]
+    parts += [plain(f"  {line}") for line in answer.reasons]
+    if answer.price_now is not None:
+        parts.append(plain(f"  {answer.price_now} {answer.currency} per device-hour would place it now"))
+    if answer.elsewhere:
+        parts += [Text(), Text("Other offers, as they are now:", style="bold")]
+        parts += [plain(f"  {line}") for line in answer.elsewhere]
+    return Group(*parts)
+
+
+def prices(found: api.Prices) -> RenderableType:
+    table = new_table(
+        "HOUR (UTC)", "CLASS", ">P10", ">MEDIAN", ">P90", ">TRADES", "", ">DEVICE-H", ">IN USE", ">OFFERS",
+        ">BIDS", ">CANCELLED",
+    )  # fmt: skip
+    for cell in found.cells:
+        table.add_row(
+            f"{cell.hour:%Y-%m-%d %H:00}",
+            plain(
+                f"{cell.model}, {cell.region}, {cell.grade}" if cell.gpu else f"{cell.model}, {cell.region}"
+            ),
+            cell.p10 or "-",
+            cell.median or "-",
+            cell.p90 or "-",
+            str(cell.trades),
+            "thin" if cell.thin else "",
+            figure(cell.device_hours),
+            "-" if cell.utilisation is None else f"{cell.utilisation:.0%}",
+            str(cell.offers),
+            str(cell.bids),
+            str(cell.cancellations),
+        )
+    lines = [
+        plain(
+            f"Foretold by {each.source}, over actual: median {each.median:.2f}, P90 {each.p90:.2f}; nine in "
+            f"ten within a factor of {each.p90_factor:.2f}, {each.inside:.0%} in the interval; "
+            f"{each.runs} runs."
+        )
+        for each in found.predictions
+    ]
+    return Group(table, *lines)

@@ -79,7 +79,7 @@ from perak.wire.api.nodes import (
     TemperatureView,
     TierView,
 )
-from perak.wire.api.prices import Prices
+from perak.wire.api.prices import Accuracy, PriceCell, Prices
 from perak.wire.api.webhooks import DeliveryView, Webhook, WebhookCreate, WebhookCreated, WebhookDetail
 
 __all__ = [
@@ -88,6 +88,7 @@ __all__ = [
     "PAGE_LIMIT_DEFAULT",
     "PAGE_LIMIT_MAX",
     "TRUST",
+    "Accuracy",
     "AlternativeView",
     "BlobView",
     "CheckView",
@@ -128,6 +129,7 @@ __all__ = [
     "OfferQuote",
     "Page",
     "PreferenceView",
+    "PriceCell",
     "Prices",
     "Problem",
     "Project",
