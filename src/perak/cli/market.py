@@ -15,6 +15,7 @@ from perak.cli.inspect import inspect
 if TYPE_CHECKING:
     from perak.client import Client
     from perak.wire.api import Node, OfferChange
+    from perak.wire.api.devices import StandingView
 
 DRAIN_LOOK_SECONDS = 2.0
 """How often a person who waits for a node to be empty is told so."""
@@ -52,8 +53,18 @@ def node_show(app: App, node: str) -> None:
     with app.client() as client:
         found = find(node, client.nodes(), kind="node", names=lambda each: (each.name,))
         offered = client.offer(found.offer) if found.offer and not app.as_json else None
-        devices = [] if app.as_json else client.node_devices(found.id).devices
+        devices = [] if app.as_json else _graded(client, found.id)
     app.emit(found, lambda: render.node(found, offered=offered, devices=devices))
+
+
+def _graded(client: Client, node: str) -> list[StandingView]:
+    """The grades of its devices; an exchange from before there were grades has none."""
+    from perak.client.errors import NotFound
+
+    try:
+        return client.node_devices(node).devices
+    except NotFound:
+        return []
 
 
 @node.command("inspections", example="perak node inspections attic-1")
