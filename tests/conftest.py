@@ -127,6 +127,7 @@ async def _stop_syncing(url: str) -> None:
     connection = await asyncpg.connect(user="postgres", database="postgres", host=socket_dir)
     try:
         await connection.execute("ALTER SYSTEM SET fsync = off")
+        await connection.execute("ALTER SYSTEM SET full_page_writes = off")
         # Its worker belongs to the superuser, and would stand in the way when a test's database is dropped.
         await connection.execute("ALTER SYSTEM SET autovacuum = off")
         await connection.execute("SELECT pg_reload_conf()")

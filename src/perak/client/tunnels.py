@@ -26,6 +26,8 @@ from perak.wire.tunnel import (
 )
 
 OPEN_SECONDS = 15.0
+CLOSE_SECONDS = 1.0
+"""To say good-bye; the exchange sees the connection's end as well."""
 PING_SECONDS = 30.0
 """Keeps routers on the way from forgetting a quiet connection; a missing answer is no sign."""
 
@@ -92,13 +94,20 @@ class Tunnels:
                 ping_interval=PING_SECONDS,
                 ping_timeout=None,
                 open_timeout=OPEN_SECONDS,
-                close_timeout=1,
+                close_timeout=CLOSE_SECONDS,
                 proxy=None if target.is_loopback else True,
             )
         except (OSError, TimeoutError, WebSocketException) as error:
             raise ExchangeUnreachable(target.url, str(error) or type(error).__name__) from None
-        async with socket:
+        try:
             yield _Messages(socket)
+        finally:
+            # A close frame goes after all that waits to be sent, which may be for as long as nobody reads it.
+            try:
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await socket.close()
+            except TimeoutError:
+                socket.transport.abort()
 
     async def _authority_pem(self) -> str:
         """What was pinned by `perak login`; without that, what the exchange says of itself."""

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,9 @@ PATIENCE_SECONDS = 30.0
 GREETED_SECONDS = 0.5
 """A newcomer that is kept waiting shows nothing of it; a refusal comes in milliseconds."""
 
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients of addresses without TLS: httpx would load the system's authorities, 80 ms for each client."""
+
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", re.DOTALL)
 
 
@@ -57,7 +61,8 @@ class Running:
     client: httpx.AsyncClient
 
     def client_with(self, key: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=10)
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, verify=PLAIN)
 
     async def submit(self, **changes: Any) -> str:
         job = {"name": "test", "run": "echo hi"} | changes
@@ -87,7 +92,9 @@ async def running_exchange(database_url: str, state_dir: Path, **settings: Any) 
         try:
             await asyncio.wait_for(ready.wait(), PATIENCE_SECONDS)
             headers = {"Authorization": f"Bearer {key}"}
-            async with httpx.AsyncClient(base_url=services.url, headers=headers, timeout=10) as client:
+            async with httpx.AsyncClient(
+                base_url=services.url, headers=headers, timeout=PATIENCE_SECONDS, verify=PLAIN
+            ) as client:
                 yield Running(services.url, key, services, client)
         finally:
             server.should_exit = True
@@ -206,7 +213,9 @@ class ScriptedNode:
         payload = wire.RequestPayload(node=self.id, method=method, path=signed_path or path, at=now_ms())
         jws = sign(self.key, wire.encode(payload), typ=wire.REQUEST_TYPE)
         headers = {"Authorization": f"Node {jws}"} | rest.pop("headers", {})
-        async with httpx.AsyncClient(base_url=self.exchange.url) as client:
+        async with httpx.AsyncClient(
+            base_url=self.exchange.url, timeout=PATIENCE_SECONDS, verify=PLAIN
+        ) as client:
             return await client.request(method, path, headers=headers, **rest)
 
     async def _read(self, socket: ClientConnection) -> None:

@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-from server_world import Event, Running, ScriptedNode, chunk, events_of, exited, now_ms, started
+from server_world import (
+    PATIENCE_SECONDS,
+    PLAIN,
+    Event,
+    Running,
+    ScriptedNode,
+    chunk,
+    events_of,
+    exited,
+    now_ms,
+    started,
+)
 
 from perak.adapters.db.audit import open_books
 from perak.server.audit import audit
@@ -75,7 +86,9 @@ async def test_a_rolling_restart_under_load_loses_and_doubles_nothing(
         restarts = replica(database_url, state, key)
         rolled = await restarts.__aenter__()
         clients = [
-            await stack.enter_async_context(httpx.AsyncClient(base_url=url, headers=headers, timeout=10))
+            await stack.enter_async_context(
+                httpx.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE_SECONDS, verify=PLAIN)
+            )
             for url in (steady, rolled)
         ]
         worlds = [Running(str(client.base_url), key, cast(Any, None), client) for client in clients]

@@ -17,7 +17,17 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from server_world import Running, ScriptedNode, chunk, exited, now_ms, running_exchange, started
+from server_world import (
+    PATIENCE_SECONDS,
+    PLAIN,
+    Running,
+    ScriptedNode,
+    chunk,
+    exited,
+    now_ms,
+    running_exchange,
+    started,
+)
 
 from perak.domain.checklist import Checklist
 from perak.domain.checklist import digest as checklist_digest
@@ -108,6 +118,9 @@ CASES = {
     "PUT /v1/blobs/{digest}": Case(role=RENTER, stranger=frozenset({400, 422}), content=b"other bytes"),
     "GET /v1/wallet": Case(role=ANY, stranger=OWN),
     "GET /v1/earnings": Case(role=PROVIDER, stranger=OWN),
+    "GET /v1/grid": Case(role=ANY, stranger=OWN),
+    "GET /v1/grid/{region}": Case(role=ANY, stranger=OWN, ids={"region": "secret"}),
+    "GET /v1/reports/carbon": Case(role=ANY, stranger=OWN),
     "GET /v1/wallet/entries": Case(role=ANY, stranger=OWN),
     "POST /v1/wallet/funds": Case(role=OPERATOR, body={"amount": "1.00", "project": "$project"}),
     "GET /v1/receipts": Case(role=ANY, stranger=OWN, query="?job=$job"),
@@ -251,7 +264,7 @@ class World:
 async def world(database_url: str, tmp_path: Path) -> AsyncIterator[World]:
     async with (
         running_exchange(database_url, tmp_path / "exchange") as exchange,
-        httpx.AsyncClient(base_url=exchange.url, timeout=10) as client,
+        httpx.AsyncClient(base_url=exchange.url, timeout=PATIENCE_SECONDS, verify=PLAIN) as client,
     ):
         a = await world_of_a(exchange, client)
         renter, project = await new_project(exchange, "b")

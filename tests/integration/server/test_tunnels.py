@@ -154,14 +154,15 @@ async def echoing(world: World) -> AsyncIterator[Channel]:
     async def serve() -> None:
         await world.gate.echo(await world.gate.next_dial(len(world.gate.wires) + 1))
 
-    serving = asyncio.create_task(serve())
+    serving, before = asyncio.create_task(serve()), len(world.gate.wires)
     try:
         async with world.client() as client, Tunnels(client, world.job).open({"do": "echo"}) as channel:
             yield channel
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
-        await world.gate.wires[-1].socket.close()
+        for each in world.gate.wires[before:]:
+            each.socket.transport.abort()
 
 
 async def test_what_goes_through_arrives_whole_and_the_exchange_sees_only_ciphertext(world: World) -> None:
