@@ -26,11 +26,12 @@ scripts/escape_checklist.py`, and a test fails where it is not current.
 - **Outcome**: *passed*, *failed*, or *did not run* and why. A "must" that failed or could not be tried
   keeps the tier off the market, unless there is nothing to attack (no GPU). A "limit" that does not hold is
   a mark on the offer. Where a tier has a kernel of its own, attacks on the kernel hit that one; then the
-  detail says so.
+  detail says so. The network is tried twice: by a run that has none, and by one that may reach an address.
 - **Proof**: the node signs the result. Offers and receipts name its digest, and `perak offer checks DIGEST`
   fetches and verifies it.
 - **Do the checks check?** Each one fails against a sandbox weakened in just its point:
-  `tests/integration/sandbox/test_escape_checks.py`.
+  `tests/integration/sandbox/test_escape_checks.py`; for gVisor what only its wall holds, in
+  `test_escape_checks_gvisor.py`.
 """
 
 
