@@ -19,7 +19,7 @@ FORMATS = (".json", ".html", ".pdf")
 
 @click.group(cls=Group)
 def passport() -> None:
-    """What can be proved about a card: inspections, grades, use, wipes."""
+    """What can be proved about a card."""
 
 
 @passport.command("show", example="perak passport show GPU-6f1c… ")
