@@ -28,6 +28,7 @@ from perak.agent.sandbox.tiers import probe as tiers_probe
 from perak.agent.sandbox.tiers.microvm import Microvm
 from perak.agent.sandbox.tiers.probe import find_runtime, why_not_here
 from perak.agent.tunnels import inside
+from perak.agent.tunnels.ports import connect_inside
 from perak.agent.tunnels.services import read_some
 
 MEMORY = {"gvisor": 256 * MIB, "microvm": 384 * MIB}
@@ -319,6 +320,25 @@ def test_a_terminal_enters_a_container_or_the_tier_says_why_not(runs: Runs, star
     said, _ = entered(folder, "echo $$; echo ready; exec sleep 60", once_ready=None)
     gone = f"while [ -d /proc/{said.split()[0]} ]; do sleep 0.05; done; echo gone"
     assert entered(folder, gone) == ("gone\n", 0)
+
+
+def test_a_port_is_reached_or_the_tier_says_why_not(runs: Runs, start: Start, tier: str) -> None:
+    serve = "import socket; s = socket.create_server(('127.0.0.1', 9000)); print('up', flush=True)"
+    command = f"/usr/bin/python3 -I -S -c \"{serve}; s.accept()[0].sendall(b'hello'); s.accept()\""
+    closed, talks = start(command), start(command, network_allow=("models.test:443",))
+    for run_id in (closed, talks):
+        runs.until_logged(run_id, "up")
+
+    async def reach(run_id: str) -> bytes:
+        with await connect_inside(runs.sandbox.folder(run_id), 9000) as link:
+            return await asyncio.get_running_loop().sock_recv(link, 16)
+
+    assert asyncio.run(reach(talks)) == b"hello"
+    if tier == "gvisor":
+        with pytest.raises(inside.CantEnter, match="in gvisor without a network"):
+            asyncio.run(reach(closed))
+    else:
+        assert asyncio.run(reach(closed)) == b"hello"
 
 
 def entered(

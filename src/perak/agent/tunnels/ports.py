@@ -13,7 +13,8 @@ import socket
 import threading
 from pathlib import Path
 
-from perak.agent.tunnels.inside import CantEnter, first_process
+from perak.agent.sandbox.spec import spec_from_json
+from perak.agent.tunnels.inside import ASKED, CantEnter, first_process
 
 CLONE_NEWNET = 0x40000000
 CONNECT_SECONDS = 10.0
@@ -26,6 +27,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 async def connect_inside(run_folder: Path, port: int) -> socket.socket:
     """A connection, not blocking, to a port on which the job listens. Raises CantEnter."""
     target = first_process(run_folder)
+    spec = spec_from_json((run_folder / "run.json").read_text())
+    if spec.tier == ASKED and not spec.network_allow:
+        raise CantEnter(
+            f"the job runs in {ASKED} without a network, so that its ports are in there alone; submit it with "
+            "a `network` that it may use, or another `isolation`"
+        )
     loop = asyncio.get_running_loop()
     made: asyncio.Future[socket.socket] = loop.create_future()
 
