@@ -29,12 +29,15 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "tunnel": ("perak.cli.terminal:tunnel", "Carry ssh's own bytes; its ProxyCommand."),
         "download": ("perak.cli.jobs:download", "Download the outputs of a job."),
         "schema": ("perak.cli.tools:schema", "Print the JSON Schema of the job file."),
+        "advise": ("perak.cli.carbon:advise", "Say whether a used card is greener than a new one."),
         "sim": ("perak.cli.sim:sim", "What would have been: policies tried on traces."),
     },
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
         "node": ("perak.cli.market:node", "Machines of a provider."),
         "prices": ("perak.cli.prices:prices", "What was paid: by class and hour, public."),
+        "grid": ("perak.cli.carbon:grid", "How much carbon electricity carries, by zone and hour."),
+        "report": ("perak.cli.carbon:report", "Sums of receipts for a company's own report."),
         "earnings": ("perak.cli.earnings:earnings", "What a provider's nodes earned."),
         "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
         "webhook": (

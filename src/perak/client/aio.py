@@ -227,6 +227,20 @@ class AsyncClient:
         """How the escape checklist came out in a sandbox tier that an offer or a receipt names so."""
         return await self._perform(calls.checklist(digest))
 
+    # Carbon
+
+    async def grid(self) -> api.GridZones:
+        """The zones of the grid that have a feed, as they are now."""
+        return await self._perform(calls.grid())
+
+    async def grid_zone(self, region: str) -> api.GridZone:
+        """A zone's hours of average intensity, measured and ahead."""
+        return await self._perform(calls.grid_zone(region))
+
+    async def carbon_report(self, *, month: str | None = None) -> api.CarbonReport:
+        """The carbon of the project's receipts of a month, like ``2026-11``; this one, unless given."""
+        return await self._perform(calls.carbon_report(month=month))
+
     # Webhooks
 
     def webhooks(self) -> AsyncIterator[api.Webhook]:

@@ -275,6 +275,21 @@ def checklist(digest: str) -> Call[api.ChecklistView]:
     return _get(f"/v1/checklists/{_part(digest)}", api.ChecklistView)
 
 
+# Carbon
+
+
+def grid() -> Call[api.GridZones]:
+    return _get("/v1/grid", api.GridZones)
+
+
+def grid_zone(region: str) -> Call[api.GridZone]:
+    return _get(f"/v1/grid/{_part(region)}", api.GridZone)
+
+
+def carbon_report(*, month: str | None) -> Call[api.CarbonReport]:
+    return _get("/v1/reports/carbon", api.CarbonReport, month=month)
+
+
 # Webhooks
 
 

@@ -31,6 +31,7 @@ from perak.wire.api.base import (
     Scope,
 )
 from perak.wire.api.exchange import TRUST, Exchange
+from perak.wire.api.grid import CarbonReport, GridZone, GridZones
 from perak.wire.api.jobs import (
     BlobView,
     EndEvent,
@@ -91,6 +92,7 @@ __all__ = [
     "Accuracy",
     "AlternativeView",
     "BlobView",
+    "CarbonReport",
     "CheckView",
     "ChecklistView",
     "ComparisonView",
@@ -106,6 +108,8 @@ __all__ = [
     "EventView",
     "Exchange",
     "Funding",
+    "GridZone",
+    "GridZones",
     "HeldQuote",
     "Invite",
     "InviteCreate",

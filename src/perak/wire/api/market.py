@@ -172,6 +172,11 @@ class Offer(Model):
     state: str
     accepting: bool
     region: str
+    region_evidence: str = "declared"
+    """What supports the region: declared, latency, address or operator."""
+    region_detail: str = ""
+    region_refused: str | None = None
+    """Why the region can't be true: such an offer gets no work."""
     cpu_model: str
     cpu_milli: int
     memory_bytes: int

@@ -1,0 +1,110 @@
+"""The grid's hours as a chart, zones as a table, and a month's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from perak.cli.render.parts import at_time, fact_table, new_table, plain
+
+if TYPE_CHECKING:
+    from perak.wire.api.grid import CarbonReport, GridHour, GridZone
+
+BAR_CHARACTERS = 40
+_STYLES = {"measured": "green", "forecast": "cyan", "yearly average": "yellow"}
+
+
+def zones(found: Sequence[GridZone]) -> RenderableType:
+    table = new_table("ZONE", "FEED", ">NOW g/kWh", "KIND", ">YEAR", "READ", "NOTE")
+    for each in found:
+        table.add_row(
+            plain(each.region),
+            plain(_feed(each)),
+            f"{each.now.grams_per_kwh:.0f}",
+            Text(each.now.kind, style=_STYLES.get(each.now.kind, "")),
+            f"{each.yearly_grams_per_kwh:.0f}",
+            at_time(each.read_at) if each.read_at else "never",
+            plain(each.note or ""),
+        )
+    return table
+
+
+def zone(found: GridZone) -> RenderableType:
+    facts = fact_table(
+        ("zone", found.region),
+        ("now", f"{found.now.grams_per_kwh:.0f} g CO2e/kWh, {found.now.kind}"),
+        ("source", found.source),
+        ("factors", found.factor),
+        ("forecast", found.forecast_source),
+        ("feed", _feed(found) if found.feed else "none: the year's average counts"),
+        ("year", f"{found.yearly_grams_per_kwh:.0f} g CO2e/kWh ({found.yearly_source})"),
+        ("note", Text(found.note, style="yellow") if found.note else None),
+        ("marginal", _marginal(found)),
+    )
+    if not found.hours:
+        return facts
+    return Group(facts, Text(), _chart(found.hours, now=found.now))
+
+
+def _feed(found: GridZone) -> str:
+    if found.feed is None:
+        return "-"
+    untried = "" if found.tried_live else " (not tried live)"
+    return f"{found.feed} {found.feed_zone}{untried}"
+
+
+def _marginal(found: GridZone) -> str | None:
+    """Apart from the average, by name: it answers another question."""
+    if not found.marginal:
+        return None
+    first = found.marginal[0]
+    return (
+        f"{first.grams_per_kwh:.0f} g CO2e/kWh at {first.at.astimezone(UTC):%a %H:%M} "
+        f"({found.marginal_source}); shown, never counted"
+    )
+
+
+def _chart(hours: Sequence[GridHour], *, now: GridHour) -> RenderableType:
+    """A bar an hour (UTC), from zero; the present one is marked."""
+    most = max(max(hour.grams_per_kwh for hour in hours), 1.0)
+    table = new_table("UTC", ">g/kWh", "")
+    for hour in hours:
+        length = max(1, round(hour.grams_per_kwh / most * BAR_CHARACTERS))
+        mark = " < now" if hour.at == now.at else ""
+        style = _STYLES.get(hour.kind, "")
+        table.add_row(
+            f"{hour.at.astimezone(UTC):%a %H:%M}",
+            f"{hour.grams_per_kwh:.0f}",
+            Text("█" * length, style=style) + Text(f" {hour.kind}{mark}", style="dim"),
+        )
+    return table
+
+
+def report(found: CarbonReport) -> RenderableType:
+    table = new_table(
+        "REGION", "EVIDENCE", "METHOD", ">RUNS", ">kWh", ">±%", ">g/kWh", ">OPERATIONAL kg", ">EMBODIED kg",
+        ">AVOIDED kg",
+    )  # fmt: skip
+    for row in found.rows:
+        table.add_row(
+            plain(row.region),
+            row.region_evidence,
+            row.method,
+            str(row.runs),
+            f"{row.energy_kwh:.3f}",
+            f"{row.energy_uncertainty_percent:.0f}",
+            f"{row.grams_per_kwh:.0f}",
+            f"{row.location_based_kg:.3f}",
+            f"{row.embodied_low_kg:.3f} to {row.embodied_high_kg:.3f}",
+            f"{row.avoided_low_kg:.3f} to {row.avoided_high_kg:.3f}",
+        )
+    whole = (
+        f"{found.month}, {found.runs} runs: {found.energy_kwh:.3f} kWh, {found.location_based_kg:.3f} kg "
+        f"CO2e operational (location-based, scope 3 category 1), {found.embodied_low_kg:.3f} to "
+        f"{found.embodied_high_kg:.3f} kg embodied. Avoided carbon is in no total."
+    )
+    return Group(table, Text(), Text(whole)) if found.rows else Text(whole)
