@@ -59,12 +59,16 @@ update offer set
     version = version + case when $2 then 1 else 0 end,
     standings = (
         select coalesce(jsonb_object_agg(
-            device, jsonb_build_object('standing', document, 'rejected', rejected)), '{}')
+            device, jsonb_build_object(
+                'standing',
+                case when document ->> 'grade' is null then document else document - 'reasons' end,
+                'rejected', rejected)), '{}')
         from standing where standing.node_id = $1
     )
 where offer.node_id = $1
 """
-"""Copy a node's standings to its offer; a changed grade makes a new version of it."""
+"""Copy a node's standings to its offer; a changed grade makes a new version of it. Why a device has its grade
+is left out, which the market doesn't ask: it would be most of what a match reads."""
 
 _inspection_decoder = msgspec.json.Decoder(DeviceInspection)
 _throughputs_decoder = msgspec.json.Decoder(dict[str, float])

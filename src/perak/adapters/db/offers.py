@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -19,6 +20,9 @@ from perak.domain.whereabouts import judge
 
 _ask_decoder = msgspec.json.Decoder(OfferAsk)
 
+STANDINGS_REMEMBERED_MAX = 8_192
+"""Offers whose standings stay decoded between matches: they change with an inspection, not with a lease."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Held:
@@ -29,6 +33,12 @@ class _Held:
 
 
 _standings_decoder = msgspec.json.Decoder(dict[str, _Held])
+
+
+@lru_cache(maxsize=STANDINGS_REMEMBERED_MAX)
+def _held_of(text: str) -> Mapping[str, _Held]:
+    return _standings_decoder.decode(text)
+
 
 SELECT = """
 select offer.id, offer.version, offer.node_id, node.name as node_name, offer.project_id, offer.state,
@@ -160,9 +170,9 @@ def offer_of(row: Mapping[str, Any]) -> Offer:
     )
     free = set(row["free_devices"])
     where = judge(ask.region, sighting_of(row["sighting_text"]))
-    held: dict[str, _Held] = {}
+    held: Mapping[str, _Held] = {}
     if row["standings_text"] is not None:
-        held = _standings_decoder.decode(row["standings_text"])
+        held = _held_of(row["standings_text"])
         ask = _without_rejected(ask, held)
     return Offer(
         id=row["id"],
