@@ -13,6 +13,7 @@ from perak.app.records import LeaseRecord, NewLease
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.errors import InsufficientFunds
 from perak.domain.lifecycle import JOB
+from perak.domain.market.defer import PriceProfile
 from perak.domain.market.expect import devices_for, place_of
 from perak.domain.market.history import Past, fingerprint
 from perak.domain.market.match import Assignment, PendingJob, instant_match
@@ -41,10 +42,12 @@ async def clear(
     now: datetime,
     workloads: WorkloadStore | None = None,
     grid: Grid = YEARLY_GRID,
+    prices: PriceProfile | None = None,
 ) -> list[Effect]:
     """Match the queued jobs to the free parts of open offers and grant the leases.
 
-    `workloads`: where earlier runs are known from; None: nothing is foretold.
+    `workloads`: where earlier runs are known from; None: nothing is foretold. `prices`: what hours of the day
+    cost, for jobs that may wait.
     """
     await tx.single("market")
     if not await tx.jobs.any_pending():
@@ -58,7 +61,7 @@ async def clear(
         jobs = await tx.jobs.pending(after=after, limit=PAGE)
         known = jobs if workloads is None else await with_past(workloads, jobs)
         granted = await _match_page(
-            tx, known, offers, new_id=new_id, now=now, workloads=workloads, grid=grid
+            tx, known, offers, new_id=new_id, now=now, workloads=workloads, grid=grid, prices=prices
         )
         effects += [e for a in granted for e in (NodeChanged(a.node), JobChanged(a.job))]
         if len(jobs) < PAGE:
@@ -93,10 +96,11 @@ async def _match_page(
     now: datetime,
     workloads: WorkloadStore | None,
     grid: Grid,
+    prices: PriceProfile | None,
 ) -> list[Assignment]:
     by_id = {job.id: job for job in jobs}
     by_offer = {offer.id: offer for offer in offers}
-    plan = instant_match(jobs, offers, now=now, grid=grid)
+    plan = instant_match(jobs, offers, now=now, grid=grid, prices=prices)
     # Wallets first, by project, then offers: settlements lock them in this order too.
     by_wallet = sorted(plan.assignments, key=lambda part: by_id[part.job].project)
     funded = {part.job: await _fund(tx, by_id[part.job], part, now=now) for part in by_wallet}

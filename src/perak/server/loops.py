@@ -10,10 +10,12 @@ from datetime import timedelta
 from functools import partial
 
 from perak.adapters.db.database import PgTransaction
+from perak.adapters.db.prices import price_profile
 from perak.adapters.db.upkeep import forget_replies
 from perak.adapters.db.workloads import PgWorkloads
 from perak.app import market, watch
 from perak.app.effects import Effect
+from perak.domain.market.defer import PriceProfile
 from perak.server import clock
 from perak.server.grid import keep_grid
 from perak.server.keeping import evict
@@ -29,6 +31,8 @@ MARKET_LOOK_SECONDS = 2.0
 """Offers open by the clock and hints may be lost: the market is looked at this often in any case."""
 MARKET_PAUSE_SECONDS = 0.005
 """What arrives within this time of a clearing goes into one next clearing."""
+PROFILE_SECONDS = 600.0
+"""What hours of the day cost changes slowly; it is read this often."""
 FORGET_EVERY_SECONDS = 600.0
 REPLIES_KEPT = timedelta(hours=24)
 """Clients repeat a request within minutes, if at all."""
@@ -84,23 +88,31 @@ async def _forever(services: Services, name: str, loop: Callable[[Services], Awa
 
 async def clear_market(services: Services) -> None:
     """Clear the market whenever it changed. What changes meanwhile is seen by the next clearing."""
+    prices, read_at = PriceProfile(), -PROFILE_SECONDS
     with services.hub.market() as wakeup:
         while True:
             wakeup.clear()
+            if time.monotonic() - read_at >= PROFILE_SECONDS:
+                async with services.db.connection() as connection:
+                    prices = await price_profile(connection, now=clock.now())
+                read_at = time.monotonic()
             started_at = time.perf_counter()
-            await services.commit(lambda tx: _clear(services, tx))
+            await services.commit(lambda tx, prices=prices: _clear(services, tx, prices))  # type: ignore[misc]
             services.metrics.market_seconds.observe(time.perf_counter() - started_at)
             await asyncio.sleep(MARKET_PAUSE_SECONDS)
             await wakeup.wait(MARKET_LOOK_SECONDS)
 
 
-async def _clear(services: Services, tx: PgTransaction) -> tuple[None, list[Effect]]:
+async def _clear(
+    services: Services, tx: PgTransaction, prices: PriceProfile
+) -> tuple[None, list[Effect]]:
     return None, await market.clear(
         tx,
         new_id=services.context.new_id,
         now=clock.now(),
         workloads=PgWorkloads(tx.connection),
         grid=services.context.grid.now,
+        prices=prices,
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from perak.adapters.db.prices import price_profile
 from perak.adapters.db.views.market import offers_to_quote
-from perak.adapters.db.views.why import job_place
+from perak.adapters.db.views.why import JobPlace, job_place
 from perak.adapters.db.workloads import PgWorkloads
 from perak.app.records import Caller
 from perak.domain.errors import NotFound
 from perak.domain.job import JobSpec
+from perak.domain.market.defer import Option, PriceProfile, decide
+from perak.domain.market.expect import class_model, devices_for
 from perak.domain.market.history import fingerprint
+from perak.domain.market.match import OPTIONS_MAX
 from perak.domain.market.quote import Quote, quote
 from perak.domain.market.why import why_placed, why_waiting
 from perak.domain.units import format_money
@@ -39,6 +43,9 @@ async def why(services: Services, job: str, caller: Caller) -> api.Why:
     """Why the job is where it is, or waits. Raises NotFound."""
     async with services.db.connection() as connection:
         found = await job_place(connection, job, project=caller.project)
+        prices = None
+        if found is not None and found.spec.start is not None:
+            prices = await price_profile(connection, now=clock.now())
     if found is None:
         raise NotFound(f"there is no job {job[:80]} in this project; `perak ps -a` lists them")
     asked = await quoted(services, found.spec, caller)
@@ -46,7 +53,8 @@ async def why(services: Services, job: str, caller: Caller) -> api.Why:
         answer = why_placed(found.spec, found.placed, asked)
     else:
         waited = (clock.now() - found.created_at).total_seconds()
-        answer = why_waiting(found.spec, asked, waited_seconds=waited)
+        deferred = _deferred(services, found, asked, prices)
+        answer = why_waiting(found.spec, asked, waited_seconds=waited, deferred_until=deferred)
     return api.Why(
         job=job,
         state=found.state,
@@ -55,3 +63,30 @@ async def why(services: Services, job: str, caller: Caller) -> api.Why:
         price_now=None if answer.price_now is None else format_money(answer.price_now),
         currency=services.identity.facts.currency,
     )
+
+
+def _deferred(services: Services, job: JobPlace, asked: Quote, prices: PriceProfile | None) -> str | None:
+    """What a deferrable job waits for, in words; None: it is not waiting by its own choice."""
+    options = [
+        Option(
+            offer=each.offer.id,
+            model=class_model(each.offer, devices_for(job.spec, each.offer) or ()),
+            region=each.offer.ask.region,
+            price=each.price,
+            expected=each.expected,
+            where=each.offer.where,
+        )
+        for each in asked.offers
+        if each.fits and each.price is not None
+    ]
+    if job.spec.start is None or not options:
+        return None
+    verdict = decide(
+        job.spec,
+        options[:OPTIONS_MAX],
+        now=clock.now(),
+        submitted_at=job.created_at,
+        prices=prices,
+        grid=services.context.grid.now,
+    )
+    return verdict.why if verdict.wait_seconds else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections import defaultdict
+from datetime import datetime, timedelta
 from typing import Any
 
+from perak.domain.hardware.specs import find_gpu
+from perak.domain.market.defer import PriceProfile, profile
 from perak.domain.market.ticker import Happened, Used
 
 ROWS_MAX = 50_000
@@ -15,6 +18,9 @@ where last.at <= $1::timestamptz - make_interval(secs => $2)
 returning extract(epoch from $1::timestamptz - last.at)::float8
 """
 """Seconds since the last sample; what an exchange did not see while it was away is not guessed."""
+
+PROFILE_DAYS = 14
+"""Two of each day of the week: enough for a habit, and not last season's."""
 
 HAPPENED = """
 select date_trunc('hour', at, 'UTC') as hour, kind, gpu, model, region, grade, price,
@@ -64,6 +70,25 @@ async def used(connection: Any, *, since: datetime, until: datetime) -> list[Use
         ROWS_MAX,
     )
     return [Used(**dict(row)) for row in rows]
+
+
+async def price_profile(connection: Any, *, now: datetime) -> PriceProfile:
+    """What hours of the day (UTC) cost in the last PROFILE_DAYS, by model."""
+    rows = await connection.fetch(
+        """select gpu, model, extract(hour from at at time zone 'UTC')::int as hour,
+            avg(price)::float8 as price, count(*) as trades
+        from market_event where kind = 'trade' and price is not null and at >= $1
+        group by 1, 2, 3""",
+        now - timedelta(days=PROFILE_DAYS),
+    )
+    paid: defaultdict[str, dict[int, tuple[float, int]]] = defaultdict(dict)
+    for row in rows:
+        known = find_gpu(row["model"]) if row["gpu"] else None
+        model, hour = known.variant if known else row["model"], row["hour"]
+        price, trades = paid[model].get(hour, (0.0, 0))
+        total = trades + row["trades"]
+        paid[model][hour] = (price * trades + row["price"] * row["trades"]) / total, total
+    return profile(paid)
 
 
 async def sample(connection: Any, *, now: datetime, every_seconds: float) -> None:

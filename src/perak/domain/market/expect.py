@@ -213,6 +213,14 @@ def place_of(spec: JobSpec, offer: Offer, devices: Sequence[Device]) -> Place:
     )
 
 
+def class_model(offer: Offer, devices: Sequence[Device]) -> str:
+    """The model as classes name it: the variant of a known GPU, else what driver or processor say."""
+    if not devices:
+        return offer.ask.cpu_model
+    known = find_gpu(devices[0].model, memory_bytes=devices[0].memory_bytes)
+    return known.variant if known else devices[0].model
+
+
 def _hazard(offer: Offer, devices: Sequence[Device]) -> float | None:
     """Failures an hour of all the devices together; each counts its host, which errs on the safe side."""
     rates = [offer.standing_of(device).failures_per_hour for device in devices]

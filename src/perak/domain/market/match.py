@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from itertools import chain
+from itertools import chain, islice
 from operator import itemgetter
 
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.job import JobSpec
-from perak.domain.market.expect import devices_for, expect, outlook, place_of, unacceptable
+from perak.domain.market.defer import Option, PriceProfile, Verdict, decide
+from perak.domain.market.expect import class_model, devices_for, expect, outlook, place_of, unacceptable
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
 from perak.domain.market.history import Past
 from perak.domain.market.utility import burden, is_cheapest
@@ -65,14 +66,20 @@ class Plan:
 
 
 def instant_match(
-    jobs: Iterable[PendingJob], offers: Sequence[Offer], *, now: datetime, grid: Grid = YEARLY_GRID
+    jobs: Iterable[PendingJob],
+    offers: Sequence[Offer],
+    *,
+    now: datetime,
+    grid: Grid = YEARLY_GRID,
+    prices: PriceProfile | None = None,
 ) -> Plan:
     """Assign each job, oldest first, to the fitting offer that its preference likes best: the cheapest unless
     it says otherwise. Ties go to the fullest offer.
 
     Filling the fullest offer first keeps whole machines free for large jobs (best fit). A node that just
     failed the job is taken only where no other fits. A job whose project can't pay for it takes no part of an
-    offer from those behind it.
+    offer from those behind it. A deferrable job is left out while a later start is expected to be better, by
+    `grid` and by what hours of the day cost (`prices`).
     """
     free = {offer.id: offer for offer in offers}
     spent: defaultdict[str, int] = defaultdict(int)
@@ -82,11 +89,17 @@ def instant_match(
         if (demand := _demand(job)) in unmet:
             continue
         view = View(job, now=now, grid=grid)
-        fitting = (o for o in _ranked(job, free.values(), view) if view.admits(o))
+        fitting: Iterator[Offer] = (o for o in _ranked(job, free.values(), view) if view.admits(o))
         cheapest = next(fitting, None)
         if cheapest is None:
             unmet.add(demand)  # What is free only shrinks, so nobody who asks for the same can have it.
             continue
+        if job.spec.start is not None:
+            fitting = chain([cheapest], fitting)
+            first = list(islice(fitting, OPTIONS_MAX))
+            if view.verdict(first, prices=prices).wait_seconds:
+                continue
+            cheapest, fitting = first[0], chain(first[1:], fitting)
         left = job.available - spent[job.project]
         chosen = next((o for o in chain([cheapest], fitting) if _to_add(job, o, left=left) <= left), None)
         if chosen is not None:
@@ -95,6 +108,9 @@ def instant_match(
             free[chosen.id] = _taken(chosen, assignments[-1])
     return Plan(assignments=tuple(assignments))
 
+
+OPTIONS_MAX = 16
+"""Offers that a deferrable job's start is weighed at, those that it likes best now first."""
 
 Demand = tuple[Hashable, ...]
 """All of a job that decides whether an offer fits it."""
@@ -134,16 +150,58 @@ class View:
         """What the job costs its renter there, carbon and delay included; the least is best."""
         return price if self._by_price else self._judged(offer)[0]
 
+    def verdict(self, offers: Sequence[Offer], *, prices: PriceProfile | None) -> Verdict:
+        """Whether a deferrable job starts now at one of the offers that it may have."""
+        options: dict[Hashable, Option] = {}
+        for offer in offers:
+            price = price_for(self._job.spec, offer)
+            assert price is not None, "only offers with a price are judged"
+            model = class_model(offer, devices_for(self._job.spec, offer) or ())
+            options.setdefault((model, offer.ask.region, price), self._option(offer, model, price))
+        since = self._job.submitted_at or self._now
+        return decide(
+            self._job.spec,
+            list(options.values()),
+            now=self._now,
+            submitted_at=since,
+            prices=prices,
+            grid=self._grid,
+        )
+
+    def _option(self, offer: Offer, model: str, price: int) -> Option:
+        return Option(
+            offer=offer.id,
+            model=model,
+            region=offer.ask.region,
+            price=price,
+            expected=expect(
+                self._job.spec,
+                offer,
+                past=self._job.past,
+                grid=self._grid,
+                start=self._now.timestamp(),
+                price=price,
+            ),
+            where=offer.where,
+        )
+
     def _judged(self, offer: Offer) -> tuple[float, bool]:
         spec = self._job.spec
         price = price_for(spec, offer)
         assert price is not None, "only offers with a price are judged"
         devices = devices_for(spec, offer)
         place = place_of(spec, offer, devices or ())
-        key = (place, offer.ask.region, price, devices is None or len(devices))
+        key = (place, offer.ask.region, offer.where, price, devices is None or len(devices))
         if key not in self._known:
             at = self._now.timestamp()
-            expected = expect(spec, offer, past=self._job.past, grid=self._grid, start=at, price=price)
+            expected = expect(
+                spec,
+                offer,
+                past=self._job.past,
+                grid=self._grid,
+                start=at,
+                price=price,
+            )
             burdened = burden(spec.preference, outlook(spec, expected, price=price))
             since = self._job.submitted_at or self._now
             waited = (self._now - since).total_seconds()

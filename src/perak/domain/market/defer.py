@@ -1,0 +1,169 @@
+"""Start a deferrable job now, or wait for a better price or cleaner power: decided anew at each look.
+
+Whoever waits is bound by the job's own window: it never waits beyond `start.within`, nor so long that what is
+expected of it would end after its deadline. Forecasts err, so that a little to be gained is not waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from perak.domain.carbon.placement import STEP_SECONDS, YEARLY_GRID, Grid
+from perak.domain.job import JobSpec
+from perak.domain.market.expect import Expectation
+from perak.domain.units import SECONDS_PER_HOUR, format_money
+from perak.domain.whereabouts import CLAIMED, Whereabouts
+
+GAIN_MIN = 0.02
+"""Of what the job costs its renter now: less is within the forecasts' error, and not worth a wait."""
+HOURS_A_DAY = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceProfile:
+    """What was paid by hour of the day (UTC), as a share of the day's mean; by model, from the price history.
+
+    A class that is not in it is expected to stay at its price.
+    """
+
+    shares: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def ratio(self, model: str, *, now: datetime, wait_seconds: float) -> float:
+        """The price then over the price now."""
+        shares = self.shares.get(model)
+        if shares is None:
+            return 1.0
+        then = now + timedelta(seconds=wait_seconds)
+        return shares[then.hour] / shares[now.hour] if shares[now.hour] > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A place where the job could start now, its price in micro-units per device-hour, and what to expect."""
+
+    offer: str
+    model: str
+    region: str
+    price: int
+    expected: Expectation
+    where: Whereabouts = CLAIMED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`wait_seconds` 0: start now at `offer`. `gain`: micro-units, carbon and delay counted, that waiting is
+    expected to bring; `why` in words."""
+
+    offer: str
+    wait_seconds: int
+    gain: float = 0.0
+    why: str = "no later start is expected to be better"
+
+
+def latest_wait(spec: JobSpec, *, now: datetime, submitted_at: datetime, needs_seconds: float | None) -> int:
+    """Seconds that the job may still wait; 0 where it is not deferrable, or must start now.
+
+    `needs_seconds`: the upper end of what it is expected to take; None: not known, so max_duration counts.
+    """
+    if spec.start is None:
+        return 0
+    waited = (now - submitted_at).total_seconds()
+    left = spec.start.within_seconds - waited
+    if spec.start.deadline_seconds is not None:
+        needs = spec.limits.duration_seconds if needs_seconds is None else needs_seconds
+        left = min(left, spec.start.deadline_seconds - waited - needs)
+    return max(0, int(left))
+
+
+def decide(
+    spec: JobSpec,
+    options: Sequence[Option],
+    *,
+    now: datetime,
+    submitted_at: datetime,
+    prices: PriceProfile | None = None,
+    grid: Grid = YEARLY_GRID,
+) -> Verdict:
+    """The best start of all options: now, or at a later step of STEP_SECONDS; of equal ones the earliest."""
+    assert options, "where nothing fits there is nothing to decide"
+    prices = prices or PriceProfile()
+    found = [
+        each
+        for option in options
+        for each in _starts(spec, option, now=now, submitted_at=submitted_at, prices=prices, grid=grid)
+    ]
+    at_once = min((each for each in found if each[1] == 0), key=lambda each: each[0])
+    best = min(found, key=lambda each: (each[0], each[1]))
+    gain = at_once[0] - best[0]
+    if best[1] == 0 or gain < GAIN_MIN * abs(at_once[0]):
+        return Verdict(offer=at_once[2], wait_seconds=0)
+    at = now + timedelta(seconds=best[1])
+    return Verdict(
+        offer=best[2],
+        wait_seconds=best[1],
+        gain=gain,
+        why=f"it waits until about {at:%a %H:%M} UTC: {best[3]}, worth {format_money(round(gain))}",
+    )
+
+
+Start = tuple[float, int, str, str]
+"""(cost, carbon and delay in micro-units; seconds to wait; offer; what is better then)."""
+
+
+def _starts(
+    spec: JobSpec,
+    option: Option,
+    *,
+    now: datetime,
+    submitted_at: datetime,
+    prices: PriceProfile,
+    grid: Grid,
+) -> list[Start]:
+    expected, wants = option.expected, spec.preference
+    hours = expected.seconds / SECONDS_PER_HOUR if expected.seconds is not None else 1.0
+    cost = option.price * spec.resources.devices_milli / 1000 * hours
+    latest = latest_wait(spec, now=now, submitted_at=submitted_at, needs_seconds=expected.high_seconds)
+    grams = _grams(option, hours, now=now, latest=latest, grid=grid)
+    found: list[Start] = []
+    for index, wait in enumerate(range(0, latest + 1, STEP_SECONDS)):
+        paid = cost * prices.ratio(option.model, now=now, wait_seconds=wait)
+        carbon = grams[index] / 1000 * wants.carbon_price_per_kg
+        delay = (wait / SECONDS_PER_HOUR + hours) * wants.delay_cost_per_hour
+        cheaper = cost - paid > (grams[0] - grams[index]) / 1000 * wants.carbon_price_per_kg
+        why = "a better price is usual then" if cheaper else "power is expected to be cleaner then"
+        found.append((paid + carbon + delay, wait, option.offer, why))
+    return found
+
+
+def _grams(option: Option, hours: float, *, now: datetime, latest: int, grid: Grid) -> list[float]:
+    """Counted grams of the run at each start; zeros where its power is not known."""
+    steps = latest // STEP_SECONDS + 1
+    if option.expected.watts is None:
+        return [0.0] * steps
+    starts = grid.starts(
+        region=option.region,
+        watts=option.expected.watts,
+        seconds=hours * SECONDS_PER_HOUR,
+        now=now.timestamp(),
+        latest_wait_seconds=latest,
+        where=option.where,
+    )
+    return [each.carbon.counted_grams for each in starts]
+
+
+def profile(paid: Mapping[str, Mapping[int, tuple[float, int]]], *, trades_min: int = 20) -> PriceProfile:
+    """From (mean price, trades) by model and hour of the day: hours without trades count as the mean.
+
+    A model with fewer than `trades_min` trades has no profile: it would be noise.
+    """
+    shares = {}
+    for model, hours in paid.items():
+        total = sum(trades for _, trades in hours.values())
+        mean = sum(price * trades for price, trades in hours.values()) / total if total else 0.0
+        if total >= trades_min and mean > 0:
+            shares[model] = tuple(
+                hours[hour][0] / mean if hour in hours else 1.0 for hour in range(HOURS_A_DAY)
+            )
+    return PriceProfile(shares=shares)
