@@ -20,6 +20,7 @@ GROUPS = (
     "sandbox",
     "gaia",
     "eurosys24",
+    "inspect",
 )
 """Each is a module here with a function `measure() -> Iterator[(metric, value, unit)]`."""
 

@@ -29,6 +29,7 @@ from perak.wire.session import (
     Dial,
     FromExchange,
     Hello,
+    Prove,
     Refused,
     ReportFrame,
     Welcome,
@@ -75,6 +76,8 @@ class Peer(Protocol):
     def on_certificate(self, chain_pem: str) -> None: ...
 
     def on_dial(self, dial: Dial) -> None: ...
+
+    def on_prove(self, prove: Prove) -> None: ...
 
     def on_closed(self) -> None: ...
 
@@ -199,6 +202,8 @@ class Link:
                 self.peer.on_certificate(chain)
             case Dial():
                 self.peer.on_dial(frame)
+            case Prove():
+                self.peer.on_prove(frame)
             case Refused():
                 _raise_refused(frame)
             case _:

@@ -20,6 +20,7 @@ from perak.agent import core
 from perak.agent.core import Core, Event, Instruction
 from perak.agent.health import HealthWatch
 from perak.agent.identity import Identity
+from perak.agent.inspect.care import Care
 from perak.agent.journal import Journal, RunRecord
 from perak.agent.link import Link
 from perak.agent.meter.energy import EnergyMeter, MeterState
@@ -47,7 +48,7 @@ from perak.domain.report import (
     RunRefused,
     RunStarted,
 )
-from perak.wire.session import LOG_CHUNK_BYTES_MAX, Desired, Dial, LeaseOrder, Welcome
+from perak.wire.session import LOG_CHUNK_BYTES_MAX, Desired, Dial, LeaseOrder, Prove, Welcome
 
 _T = TypeVar("_T")
 
@@ -94,6 +95,9 @@ class Node:
     ask: Callable[[], OfferAsk]
     network: NetworkProxy
     tunnels: Keeper
+    make_care: Callable[[Callable[[Body], int], Callable[[], set[str]]], Care] | None = None
+    """Who looks after the devices, given how to report and which ones runs have; None: nobody."""
+    _care: Care | None = field(init=False, default=None)
     _core: Core = field(init=False)
     _link: Link = field(init=False)
     _tails: dict[str, LogTail] = field(default_factory=dict)
@@ -114,6 +118,8 @@ class Node:
         self._core = Core(self.limits.meter_interval_seconds)
         self._quick = ThreadPoolExecutor(QUICK_THREADS, "quick")
         self._slow = ThreadPoolExecutor(self.limits.slow_threads_max, "slow")
+        if self.make_care is not None:
+            self._care = self.make_care(self._report, self._busy_devices)
         self._link = Link(
             url=self.identity.url,
             tls=self.identity.tls,
@@ -140,6 +146,8 @@ class Node:
         self._spawn(self._tick())
         self._spawn(self._watch_offer())
         self._spawn(self._watch_health())
+        if self._care is not None:
+            self._spawn(self._care.watch())
         self._on_ready = on_ready
         try:
             await self._until(stop)
@@ -235,6 +243,10 @@ class Node:
         else:
             self._spawn(self.tunnels.dial(dial))
 
+    def on_prove(self, prove: Prove) -> None:
+        if self._care is not None:
+            self._spawn(self._care.challenged(prove.challenge))
+
     def on_closed(self) -> None:
         self._core.meter_interval_seconds = self.limits.meter_interval_offline_seconds
 
@@ -302,6 +314,8 @@ class Node:
 
     async def _start(self, run: str, order: LeaseOrder) -> None:
         try:
+            if self._care is not None:
+                await self._care.before_run(order.devices)
             pool = self._slow if order.secrets else self._quick
             await self._in_thread(pool, lambda: self.work.start(order))
         except WorkFailed as error:
@@ -591,6 +605,8 @@ class Node:
                 energy_modelled=energy.modelled,
             )
         )
+        if self._care is not None and started_at is not None:
+            self._care.after_run(order.lease, order.devices, faulty=last.cause == "device_fault")
         log.info("run %s ended: %s", order.run, last.cause)
         self._feed(core.ExitJournalled(run=order.run))
 
@@ -600,6 +616,15 @@ class Node:
         )
         log.warning("run %s refused, %s: %s", order.run, cause, detail)
         self._feed(core.ExitJournalled(run=order.run))
+
+    def _busy_devices(self) -> set[str]:
+        """Those that a run has, or is about to have."""
+        return {
+            uuid
+            for facts in self._core.runs.values()
+            if facts.exit is core.Exit.NONE and not facts.has_ended
+            for uuid in facts.order.devices
+        }
 
     # The offer
 

@@ -64,6 +64,18 @@ class Limits:
     """They are reported when a part turns hot or cool, and this often: 2,000 nodes say 7 of them a second."""
     health_report_hot_seconds: float = 60.0
     """While a part is hot."""
+    device_check_seconds: float = 5.0
+    """How often it is asked whether a device is due to be inspected, or wiped."""
+    inspect_every_seconds: float = 7 * 86_400.0
+    """A full inspection takes some minutes of an idle device: a thousandth of its week."""
+    soak_every_seconds: float = 30 * 86_400.0
+    """A grade wants a soak; this one is ended, and comes again, when a lease wants the device."""
+    soak_seconds: float = 1_800.0
+    """Until a card's temperature stands still (the grade's rule)."""
+    inspect_idle_seconds: float = 600.0
+    """How long a device has had no lease before anything but the first, quick inspection: not between two."""
+    inspect_cpu: bool = False
+    """Whether a machine's processor is inspected as a device too; tests have no other."""
     slow_threads_max: int = 4
     """Environments, transfers and packing; more at once would only share two cores and one disk."""
 

@@ -26,6 +26,8 @@ from perak.agent.blobs import Blobs
 from perak.agent.brought import Brought
 from perak.agent.fetch.download import Downloads
 from perak.agent.identity import Identity
+from perak.agent.inspect.care import FILE_NAME as DEVICES_FILE_NAME
+from perak.agent.inspect.care import Care
 from perak.agent.journal import FILE_NAME, Journal
 from perak.agent.link import SessionRefused
 from perak.agent.loop import Node
@@ -144,6 +146,13 @@ async def _agent(settings: AgentSettings) -> int:
         ask=offer.ask,
         network=NetworkProxy(RunBook(sandbox)),
         tunnels=Keeper(state_dir=settings.state_dir, url=node_id.url),
+        make_care=lambda report, busy: Care(
+            path=settings.state_dir / DEVICES_FILE_NAME,
+            limits=limits,
+            report=report,
+            devices=offer.uuids,
+            busy=busy,
+        ),
     )
     try:
         await node.run(
@@ -258,6 +267,10 @@ class Offer:
                 self._file = (changed, providers.read(path))
             found = self._file[1]
         return _with_flags(found, self.settings)
+
+    def uuids(self) -> tuple[str, ...]:
+        """Every device there is, fit or not."""
+        return () if self.nvidia is None else tuple(each.device.uuid for each in self.nvidia.devices)
 
     def tell(self) -> None:
         """Say what the machine has and does not offer."""

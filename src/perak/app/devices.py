@@ -11,7 +11,7 @@ from perak.app.ports import Transaction
 from perak.app.records import DeviceHistory, NewInspection, NodeRecord
 from perak.app.refusals import tell_refusal
 from perak.domain.hardware import inspection as names
-from perak.domain.hardware.grade import Assessment, assess
+from perak.domain.hardware.grade import REJECTED, Assessment, assess
 from perak.domain.hardware.hazard import device_failures_per_hour, host_departures_per_hour
 from perak.domain.hardware.inspection import DeviceInspection
 from perak.domain.hardware.passport import (
@@ -63,6 +63,9 @@ async def take_inspection(
         return [MarketChanged()] if changed else []
     history = await tx.devices.history(device, node=node.id, project=node.project, model=new.model, now=now)
     assessment = assess(history.inspections, reference=history.reference, before=history.grade)
+    if unmet := await tx.challenges.unmet(device, node=node.id):
+        reasons = tuple(f"rejected because {each}" for each in unmet)
+        assessment = replace(assessment, grade=REJECTED, reasons=reasons)
     standing = _standing(inspection, assessment, history)
     place = await _place(tx, device, node, context, now)
     values = inspected_entry(

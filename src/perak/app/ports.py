@@ -22,6 +22,8 @@ from perak.app.records import (
     NewInspection,
     NewLease,
     NodeRecord,
+    OpenChallenge,
+    Provable,
     SessionHold,
     SettledRun,
     SettlementFacts,
@@ -29,6 +31,7 @@ from perak.app.records import (
 )
 from perak.domain.carbon.signal import GridReading
 from perak.domain.checklist import Checklist
+from perak.domain.hardware.challenge import Answer, Challenge
 from perak.domain.hardware.passport import Place
 from perak.domain.hardware.standing import Standing
 from perak.domain.hardware.wipe import WipeRecord
@@ -295,6 +298,30 @@ class DeviceStore(Protocol):
         ...
 
 
+class ChallengeStore(Protocol):
+    async def provable(self, nodes: Sequence[str]) -> list[Provable]:
+        """Those of the nodes that are online and whose devices, of which there is one at least, are free."""
+        ...
+
+    async def ask(
+        self, challenge: Challenge, *, node: str, allowed_seconds: float | None, now: datetime
+    ) -> None: ...
+    async def answer(self, answer: Answer, *, node: str, now: datetime) -> None:
+        """Add a part of the answer; with the last one it is complete. What comes later is passed over."""
+
+    async def open(self, *, asked_before: datetime) -> OpenChallenge | None:
+        """One that is answered, or was asked before that time, and is not judged."""
+        ...
+
+    async def judge(self, id: str, *, problems: Sequence[str], unmet: bool, now: datetime) -> bool:
+        """Write down what came of it; False: another replica has."""
+        ...
+
+    async def unmet(self, device: str, *, node: str) -> tuple[str, ...]:
+        """Why the last challenge of the device was not met; empty: it was, or there was none."""
+        ...
+
+
 class SecretStore(Protocol):
     async def missing(self, names: Sequence[str], *, project: str) -> list[str]:
         """Those of the names that the project has no secret of."""
@@ -387,6 +414,8 @@ class Transaction(Protocol):
     def checklists(self) -> ChecklistStore: ...
     @property
     def devices(self) -> DeviceStore: ...
+    @property
+    def challenges(self) -> ChallengeStore: ...
     @property
     def secrets(self) -> SecretStore: ...
     @property

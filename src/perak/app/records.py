@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from perak.domain.hardware.challenge import Answer, Challenge
 from perak.domain.hardware.inspection import DeviceInspection
 from perak.domain.hardware.passport import Use
 from perak.domain.hardware.reference import Reference
@@ -225,6 +226,26 @@ class NewInspection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Provable:
+    """A node whose devices are all free. `steps_per_second`: of each alone; None: it was never measured."""
+
+    node: str
+    devices: tuple[str, ...]
+    steps_per_second: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenChallenge:
+    """A challenge that waits to be judged. `elapsed_seconds`: by our clock; None: no answer came."""
+
+    node: str
+    challenge: Challenge
+    allowed_seconds: float | None
+    answer: Answer
+    elapsed_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceHistory:
     """What is known of a device, its model and its host, when it is graded; inspections oldest first.
 
@@ -244,10 +265,11 @@ class DeviceHistory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedReceipt:
-    """A receipt as it is stored: its payload for people and the exchange's signature over it."""
+    """A receipt as it is stored: the exchange's signature over all of it, and its figures to search by."""
 
     id: str
     payload: dict[str, object]
+    """What is signed, without `evidence`: that is most of it, and the token has it already."""
     jws: str
     energy_joules: float | None
     carbon_grams: float | None

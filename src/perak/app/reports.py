@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from perak.app.budget import watch_carbon
+from perak.app.challenges import take_answer
 from perak.app.context import Context
 from perak.app.devices import take_inspection, take_wipe
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
@@ -33,6 +34,7 @@ from perak.domain.report import (
     Metered,
     NodeBody,
     OfferPosted,
+    Proved,
     Report,
     RunExited,
     RunPreparing,
@@ -214,6 +216,8 @@ async def _apply(
         )
     if isinstance(body, Wiped):
         return await take_wipe(tx, node=node, record=body.record, jws=report.jws, context=context, now=now)
+    if isinstance(body, Proved):
+        return await take_answer(tx, node=node, answer=body.answer, now=now)
     engagement = await runs.get(body.run)
     if engagement is None or not _is_current(engagement, node, body.lease, body.epoch):
         return []

@@ -14,6 +14,7 @@ from dataclasses import fields
 from perak.domain.checklist import Checklist
 from perak.domain.errors import InvalidInput
 from perak.domain.footprint import HOURS_ON_RECEIPT_MAX
+from perak.domain.hardware.challenge import BLOCK_LEAVES, LEAVES_MOST, OPENED, Answer
 from perak.domain.hardware.inspection import (
     MISMATCHES_KEPT_MAX,
     SAMPLES_KEPT_MAX,
@@ -33,6 +34,7 @@ from perak.domain.report import (
     NodeBody,
     OfferPosted,
     OutputBlob,
+    Proved,
     Report,
     RunExited,
     RunPreparing,
@@ -89,6 +91,7 @@ _REGION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _PYTHON = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
 _CAPABILITY = _PYTHON
 _TORCH_VARIANT = re.compile(r"cu[0-9]{2,4}")
+_HASH = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -116,6 +119,8 @@ def check_report(report: Report, *, now_ms: int) -> None:
             _check_inspection(inspection, latest=latest)
         case Wiped(record=record):
             _check_wipe(record, latest=latest)
+        case Proved(answer=answer):
+            _check_answer(answer)
         case RunPreparing():
             pass  # Its detail is for people: `shown` bounds it.
         case RunStarted() as body:
@@ -311,6 +316,22 @@ def _check_wipe(record: WipeRecord, *, latest: int) -> None:
     ):  # fmt: skip
         if number is not None:
             _number("wipe", number, 0, BYTES_MAX)
+
+
+def _check_answer(answer: Answer) -> None:
+    """What is opened is compared in full, so only sizes are bounded here."""
+    _name("answer.challenge", answer.challenge)
+    _text("answer.problem", answer.problem, REASON_CHARACTERS_MAX)
+    _count("answer.proofs", answer.proofs, DEVICES_MAX)
+    for proof in answer.proofs:
+        _name("proofs.device", proof.device)
+        _pattern("proofs.root", proof.root, _HASH)
+        _number("proofs.seconds", proof.seconds, 0, SOAK_SECONDS_MAX)
+        _count("proofs.openings", proof.openings, OPENED)
+        for opening in proof.openings:
+            _number("openings.block", opening.block, 0, LEAVES_MOST)
+            _count("openings.leaves", opening.leaves, BLOCK_LEAVES)
+            _names("openings.path", opening.path, LIMITS_NAMED_MAX)
 
 
 def _check_health(health: Health) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from perak.domain.checklist import Checklist
+from perak.domain.hardware.challenge import Answer
 from perak.domain.hardware.inspection import DeviceInspection
 from perak.domain.hardware.wipe import WipeRecord
 from perak.domain.offer import OfferAsk
@@ -189,9 +190,16 @@ class Wiped:
     record: WipeRecord
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proved:
+    """A device's answer to a challenge of the exchange's; a node with several sends one report for each."""
+
+    answer: Answer
+
+
 RunBody = RunPreparing | RunStarted | LogChunk | Metered | RunExited | RunRefused
 """What a node says of one run."""
-NodeBody = OfferPosted | Health | ChecklistPosted | Inspected | Wiped
+NodeBody = OfferPosted | Health | ChecklistPosted | Inspected | Wiped | Proved
 """What it says of itself and its devices."""
 Body = NodeBody | RunBody
 Evidence = Metered | RunExited | ChecklistPosted | Inspected | Wiped
@@ -203,6 +211,7 @@ REPORT_TYPES: dict[str, type[Body]] = {
     "checklist_posted": ChecklistPosted,
     "inspected": Inspected,
     "wiped": Wiped,
+    "proved": Proved,
     "run_preparing": RunPreparing,
     "run_started": RunStarted,
     "log_chunk": LogChunk,

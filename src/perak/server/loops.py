@@ -17,6 +17,7 @@ from perak.app import market, watch
 from perak.app.effects import Effect
 from perak.domain.market.defer import PriceProfile
 from perak.server import clock
+from perak.server.challenging import challenge_devices
 from perak.server.grid import keep_grid
 from perak.server.keeping import evict
 from perak.server.logging import get_logger
@@ -59,6 +60,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "sweep": sweep,
         "grid": lambda each: keep_grid(each.grid, each.db),
         "sightings": note_sightings,
+        "challenge": challenge_devices,
         "marketkeeping": keep_market,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]

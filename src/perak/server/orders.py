@@ -12,6 +12,7 @@ import asyncpg
 from perak.adapters.db.database import Database
 from perak.adapters.db.views.market import LiveLease
 from perak.adapters.db.views.orders import Mark, leases_of, mark, marks, revoked
+from perak.domain.hardware.challenge import Challenge
 from perak.server.hub import DialHint
 from perak.server.logging import get_logger
 from perak.wire.session import InputOrder, LeaseOrder, SecretOrder
@@ -34,6 +35,8 @@ class Ordered(Protocol):
     def on_revoked(self) -> None: ...
 
     def on_dial(self, hint: DialHint) -> None: ...
+
+    def on_prove(self, challenge: Challenge) -> None: ...
 
 
 class Orders:
@@ -66,6 +69,15 @@ class Orders:
         """A tunnel waits for the node, if its session is here."""
         if (session := self._sessions.get(hint.node)) is not None:
             session.on_dial(hint)
+
+    def nodes(self) -> list[str]:
+        """Those in session here."""
+        return list(self._sessions)
+
+    def prove(self, node: str, challenge: Challenge) -> None:
+        """Give a node its challenge, if it is still here."""
+        if (session := self._sessions.get(node)) is not None:
+            session.on_prove(challenge)
 
     async def look(self) -> None:
         """Compare what every node here was told with what is true, as hints may be lost."""

@@ -17,6 +17,7 @@ from perak.adapters.db.views.orders import Mark
 from perak.app.records import NodeRecord
 from perak.app.sessions import SECOND_AGENT, WAIT, Greeting
 from perak.domain.errors import Conflict, DomainError, InvalidInput, NotAuthenticated
+from perak.domain.hardware.challenge import Challenge
 from perak.server import clock
 from perak.server.certificates import NodeCertificate, certified, node_certificate
 from perak.server.evidence import EvidenceCheck
@@ -127,6 +128,9 @@ class NodeSession:
             url=None if here else hint.url,
         )
         self._socket.send(dial)
+
+    def on_prove(self, challenge: Challenge) -> None:
+        self._socket.send(wire.Prove(challenge=challenge))
 
     def hang_up(self) -> None:
         """End it without a word: the agent is silent, or has dialled again."""

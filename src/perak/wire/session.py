@@ -12,6 +12,7 @@
        | <- Beat ------------------------------- |      every 5 s
        | -- Beat ------------------------------> |      its answer
        | -- Dial(tunnel) ----------------------> |      a renter waits for a terminal: see `perak.wire.tunnel`
+       | -- Prove(challenge) ------------------> |      show that these devices are several, now
        | -- Certificate(chain) ----------------> |      a fresh one, when half of the old one's life is over
 
 Frames are JSON texts. A lost, repeated or reordered frame is harmless: reports are numbered, and `Desired`
@@ -25,6 +26,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from perak.domain.errors import InvalidInput
+from perak.domain.hardware import challenge as devices
 from perak.domain.report import REPORT_TYPES, Body, Report
 from perak.wire.signing import REPORT_TYP
 
@@ -194,7 +196,16 @@ class Dial(msgspec.Struct, tag="dial", frozen=True, kw_only=True):
     url: str | None = None
 
 
-FromExchange = Challenge | Welcome | Refused | Beat | Ack | Desired | Certificate | Dial
+class Prove(msgspec.Struct, tag="prove", frozen=True, kw_only=True):
+    """Put these devices to work at once, seeded by this nonce, and report a `Proved` of each.
+
+    Sent only to a node that has reported inspections: an older agent would not know the frame.
+    """
+
+    challenge: devices.Challenge
+
+
+FromExchange = Challenge | Welcome | Refused | Beat | Ack | Desired | Certificate | Dial | Prove
 FromAgent = Hello | Beat | ReportFrame
 
 _encoder = msgspec.json.Encoder()

@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 
 from perak.adapters.db.blobs import PgBlobs
+from perak.adapters.db.challenges import PgChallenges
 from perak.adapters.db.checklists import PgChecklists
 from perak.adapters.db.devices import PgDevices
 from perak.adapters.db.idempotency import PgIdempotency
@@ -48,6 +49,7 @@ class PgTransaction:
         self.offers = PgOffers(connection)
         self.checklists = PgChecklists(connection)
         self.devices = PgDevices(connection)
+        self.challenges = PgChallenges(connection)
         self.secrets = PgSecrets(connection)
         self.sessions = PgSessions(connection)
         self.settlements = PgSettlements(connection)

@@ -1,0 +1,35 @@
+"""Inspections: how near the memory tests come to the device's own copy, and what a quick one takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from perak.agent.inspect import talk
+from perak.agent.inspect.runner import CannotInspect, Runner
+from perak.domain.hardware import inspection as i
+
+ROUNDS = 3
+
+
+def measure() -> Iterator[tuple[str, float, str]]:
+    """Of every device here: through the very process that `perak node inspect --quick` starts."""
+    for number in range(ROUNDS):
+        began = time.perf_counter()
+        try:
+            found = Runner().inspect(talk.Inspect(kind="quick"))
+        except CannotInspect as error:
+            raise SystemExit(f"nothing to measure: {error.detail}") from None
+        yield f"inspect.quick.{number}", time.perf_counter() - began, "s"
+        for each in found:
+            name = f"{each.identity.kind}{each.identity.index}"
+            for check, metric in (
+                (i.MEMORY_SPEED, "memory_kernels_of_copy"),
+                (i.COPY, "copy"),
+                (i.FP32, "fp32"),
+                (i.PROOF_RATE, "proof"),
+            ):
+                value = each.value(check)
+                if value is not None:
+                    yield f"inspect.{name}.{metric}.{number}", value, i.BY_NAME[check].unit
+            yield f"inspect.{name}.coverage.{number}", each.coverage, "share"
