@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from perak.cli.render import of_footprint
 from perak.cli.render.parts import (
     at_time,
     block,
@@ -65,8 +66,7 @@ def receipts(found: Iterable[api.ReceiptSummary]) -> RenderableType:
 def receipt(said: Mapping[str, Any]) -> RenderableType:
     """The whole receipt, one line per figure."""
     currency = str(said.get("currency", ""))
-    device, sandbox, energy = (block(said, name) for name in ("device", "sandbox", "energy"))
-    carbon, logs = block(said, "carbon"), block(said, "logs")
+    device, sandbox, logs = (block(said, name) for name in ("device", "sandbox", "logs"))
     devices_milli = said.get("devices_milli")
     rows: list[tuple[str, str | Text | None]] = [
         *((name, optional(said.get(name))) for name in ("id", "issued_at", "exchange", "job", "project")),
@@ -95,11 +95,7 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("payout", f"{in_money(said, 'payout_micros', currency)} of it to the provider"),
         ("held", in_money(said, "held_micros", currency)),
         ("refunded", in_money(said, "refunded_micros", currency)),
-        ("energy", energy_of(said)),
-        ("measured by", optional(energy.get("method"))),
-        ("carbon", carbon_of(said)),
-        ("carbon factor", _factor(carbon)),
-        ("carbon source", _source(carbon)),
+        *of_footprint.rows(said),
         ("log", format_bytes(int(logs.get("size_bytes") or 0))),
         ("outputs", optional(said.get("outputs_digest")) or "none"),
         ("network", _traffic(block(said, "network"))),
@@ -141,16 +137,6 @@ def carbon_of(said: Mapping[str, Any]) -> str:
     if not carbon:
         return "not known"
     return f"{in_grams(float(carbon['grams']))} ({carbon.get('method', '')}, {carbon.get('region', '')})"
-
-
-def _factor(carbon: Mapping[str, Any]) -> str | None:
-    if not carbon:
-        return None
-    return f"{carbon.get('grams_per_kwh'):g} g/kWh x PUE {carbon.get('pue'):g}"
-
-
-def _source(carbon: Mapping[str, Any]) -> str | None:
-    return f"{carbon.get('source')} ({carbon.get('year')})" if carbon else None
 
 
 def earnings(found: api.Earnings) -> RenderableType:

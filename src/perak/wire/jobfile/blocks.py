@@ -248,6 +248,9 @@ class Job(Block):
         default=None,
         description="How much work the job is, where its renter knows; other devices' times follow from it.",
     )
+    functional_unit: wishes.FunctionalUnit | None = Field(
+        default=None, description="What the receipt counts carbon per (SCI's R); per run by default."
+    )
 
 
 BLOCKS: dict[KeyPath, type[Block]] = {
@@ -262,6 +265,7 @@ BLOCKS: dict[KeyPath, type[Block]] = {
     ("prefer",): wishes.Prefer,
     ("start",): wishes.Start,
     ("work",): wishes.Work,
+    ("functional_unit",): wishes.FunctionalUnit,
 }
 EXAMPLE = "`name: hello` and `run: echo hello`"
 
@@ -295,6 +299,7 @@ def spec_of(model: Job, workdir_digest: str | None) -> domain.JobSpec:
         work=wishes.work(model.work),
         regions=model.placement.regions,
         min_grade=model.placement.min_grade,
+        functional_unit=wishes.functional_unit(model.functional_unit),
     )
 
 

@@ -58,6 +58,8 @@ def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
             "deadline": _optional(spec.start.deadline_seconds, _duration_text),
         },
         "work": spec.work and {"device": spec.work.device, "hours": spec.work.hours},
+        "functional_unit": spec.functional_unit
+        and {"name": spec.functional_unit.name, "count": spec.functional_unit.count},
     }
     if not resources.gpu_count:
         for key in ("gpu", "gpu_count", "gpu_memory"):

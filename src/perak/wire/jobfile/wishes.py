@@ -22,6 +22,8 @@ WORK_HOURS_MAX = 24 * 366.0
 """As long as a job may run."""
 DELAY_SECONDS_MAX = 30 * 86400
 """Longer than any forecast reaches; what waits longer is submitted later."""
+UNITS_MAX = 1e15
+"""Of a functional unit; tokens and samples come in trillions."""
 CPU_DEVICE = "cpu"
 """The reference device of a job without GPUs: the cores that it asks for."""
 
@@ -116,6 +118,12 @@ def preset_name(value: object) -> str:
     return value
 
 
+def unit_count(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= UNITS_MAX:
+        raise refuse(f"must be a number above 0 and up to {UNITS_MAX:g}, such as 10")
+    return float(value)
+
+
 class Prefer(Block):
     preset: Annotated[str, BeforeValidator(preset_name, json_schema_input_type=str)] | None = Field(
         default=None, description=f"One of {', '.join(PRESETS)}."
@@ -151,6 +159,15 @@ class Work(Block):
     )
 
 
+class FunctionalUnit(Block):
+    name: Annotated[str, Field(min_length=1, max_length=40)] = Field(
+        description="What carbon is counted per.", examples=["epoch"]
+    )
+    count: Annotated[float, BeforeValidator(unit_count, json_schema_input_type=float)] = Field(
+        description="How many of it the finished job did.", examples=[10]
+    )
+
+
 MaxCarbon = Annotated[float, BeforeValidator(grams, json_schema_input_type=str)]
 Regions = Annotated[
     tuple[Annotated[str, BeforeValidator(region, json_schema_input_type=str)], ...],
@@ -178,6 +195,10 @@ def start(block: Start | None) -> domain.Start | None:
     return (
         None if block is None else domain.Start(within_seconds=block.within, deadline_seconds=block.deadline)
     )
+
+
+def functional_unit(block: FunctionalUnit | None) -> domain.FunctionalUnit | None:
+    return None if block is None else domain.FunctionalUnit(name=block.name, count=block.count)
 
 
 def work(block: Work | None) -> domain.Work | None:

@@ -1,0 +1,96 @@
+"""What the commands of energy and carbon print, and that advice needs no exchange."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from perak.cli.main import cli
+from perak.cli.render import of_footprint
+from perak.domain.carbon.counting import hardware, operational
+from perak.domain.carbon.intensity import yearly_intensity
+from perak.domain.carbon.placement import Grid, ZoneOutlook
+from perak.domain.carbon.signal import AverageHours
+from perak.domain.footprint import Energy, sci
+from perak.domain.job import FunctionalUnit
+from perak.domain.receipt import _plain
+from perak.wire.jobfile import JobFileError, parse_job, spec_to_tree
+
+HOUR = 490_000
+FEED = AverageHours(zone="DE", first_hour=HOUR, grams_per_kwh=(200, 300), source="a feed")
+GRID = Grid({"DE": ZoneOutlook(yearly=yearly_intensity("DE"), measured=FEED)})
+
+
+def printed(*args: str) -> str:
+    result = CliRunner().invoke(cli, list(args))
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def test_advice_of_a_card_and_a_measured_workload() -> None:
+    old = printed("advise", "--device", "V100", "--workload", "ResNet-50", "--region", "DE")
+    assert "The used card is the greener choice here." in old
+    new = printed("advise", "--device", "P100", "--workload", "DeepSpeech2", "--region", "DE")
+    assert "A new card would be the greener choice here" in new
+    assert "here it is 344" in new
+    assert "/ ((kWh used - kWh new) x PUE)" in new
+
+
+def test_advice_of_a_job_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("name: t\nrun: 'true'\nresources: {gpu: T4}\n")
+    told = json.loads(printed("--json", "advise", str(file), "--intensity", "50"))
+    assert (told["pair"]["used"], told["pair"]["new"], told["here"]) == ("T4", "L4", 50)
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        ((), "Which card?"),
+        (("--device", "H200"), "Nothing to compare with"),
+        (("--device", "V100", "--workload", "tetris"), "was not measured"),
+        (("--device", "V100", "--new", "Voodoo"), "no GPU that is known"),
+        (("missing.json",), "can't be read"),
+    ],
+)
+def test_what_can_not_be_advised_says_why(args: tuple[str, ...], complaint: str) -> None:
+    result = CliRunner().invoke(cli, ["advise", *args])
+    assert result.exit_code != 0
+    assert complaint in " ".join(result.output.split())
+
+
+def test_each_number_of_a_receipt_is_a_sentence() -> None:
+    energy = Energy(
+        joules=3.6e6, method="NVML energy counter", uncertainty_percent=5.0, samples=720, modelled=("cpu",)
+    )
+    carbon = operational(3.6e6, start=HOUR * 3600.0 + 1800, seconds=3600, region="DE", grid=GRID, pue=1.5)
+    embodied, avoided = hardware(gpus=[("Tesla T4", 16 * 2**30)], host_share=0.5, seconds=3600)
+    score = sci(energy, carbon, embodied, unit="epoch", count=10)
+    parts = {"energy": energy, "carbon": carbon, "embodied": embodied, "avoided": avoided, "sci": score}
+    told = {name: _plain(value) for name, value in parts.items()}
+    lines = dict(of_footprint.rows(told))
+    assert lines["energy"] == "1,000.0 Wh was drawn by the run, ± 5 %, from 720 readings"
+    assert lines["carbon"] is not None
+    assert lines["carbon"].startswith("375.0 g CO2e came from making that electricity")
+    assert lines["modelled"] == "cpu: nothing could be read of it all the time"
+    assert lines["hours"] == "it ran in 2 hours of 200 to 300 g/kWh, weighed by energy"
+    assert "it lowers no other number" in (lines["avoided"] or "")
+    assert "per epoch (10 of them)" in (lines["SCI"] or "")
+    assert "nothing supports it" in (lines["region"] or "")
+
+
+def test_an_older_receipt_shows_what_it_says() -> None:
+    lines = dict(of_footprint.rows({"energy": None, "carbon": None}))
+    assert lines == {"energy": "not known", "carbon": "not known"}
+
+
+def test_a_functional_unit_comes_from_the_job_file_and_back() -> None:
+    tree = {"name": "t", "run": "true", "functional_unit": {"name": "epoch", "count": 10}}
+    spec = parse_job(tree, workdir_digest=None)
+    assert spec.functional_unit == FunctionalUnit(name="epoch", count=10.0)
+    assert parse_job(spec_to_tree(spec), workdir_digest=None) == spec
+    with pytest.raises(JobFileError, match="above 0"):
+        parse_job({**tree, "functional_unit": {"name": "epoch", "count": 0}}, workdir_digest=None)
