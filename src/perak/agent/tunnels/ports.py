@@ -30,8 +30,8 @@ async def connect_inside(run_folder: Path, port: int) -> socket.socket:
     spec = spec_from_json((run_folder / "run.json").read_text())
     if spec.tier == ASKED and not spec.network_allow:
         raise CantEnter(
-            f"the job runs in {ASKED} without a network, so that its ports are in there alone; submit it with "
-            "a `network` that it may use, or another `isolation`"
+            f"the job runs in {ASKED} without a network, so that its ports are in there alone; submit it "
+            "with a `network` that it may use, or another `isolation`"
         )
     loop = asyncio.get_running_loop()
     made: asyncio.Future[socket.socket] = loop.create_future()
