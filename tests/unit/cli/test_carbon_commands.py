@@ -74,7 +74,7 @@ def test_each_number_of_a_receipt_is_a_sentence() -> None:
     lines = dict(of_footprint.rows(told))
     assert lines["energy"] == "1,000.0 Wh was drawn by the run, ± 5 %, from 720 readings"
     assert lines["carbon"] is not None
-    assert lines["carbon"].startswith("375.0 g CO2e came from making that electricity")
+    assert lines["carbon"].startswith("375 g CO2e came from making that electricity")
     assert lines["modelled"] == "cpu: nothing could be read of it all the time"
     assert lines["hours"] == "it ran in 2 hours of 200 to 300 g/kWh, weighed by energy"
     assert "it lowers no other number" in (lines["avoided"] or "")

@@ -46,7 +46,7 @@ def _operational(carbon: Mapping[str, Any]) -> Iterator[Row]:
         return
     factor = f"{carbon['grams_per_kwh']:g} g/kWh x PUE {carbon['pue']:g}"
     grams = in_grams(float(carbon["grams"]))
-    yield "carbon", f"{grams} CO2e came from making that electricity: energy x {factor} (location-based)"
+    yield "carbon", f"{grams} came from making that electricity: energy x {factor} (location-based)"
     yield (
         "carbon source",
         f"{carbon.get('method')}, {carbon.get('region')}: {carbon.get('source')} ({carbon.get('year')})",
@@ -66,7 +66,7 @@ def _operational(carbon: Mapping[str, Any]) -> Iterator[Row]:
 def _embodied(embodied: Mapping[str, Any]) -> str:
     low, high = in_grams(float(embodied["low_grams"])), in_grams(float(embodied["high_grams"]))
     return (
-        f"{low} to {high} CO2e is the run's share of making the hardware: its time over a life of "
+        f"{low} to {high} is the run's share of making the hardware: its time over a life of "
         f"{embodied['life_years_long']:g} or {embodied['life_years_short']:g} years"
     )
 
@@ -80,7 +80,7 @@ def _part(part: Mapping[str, Any]) -> str:
 def _avoided(avoided: Mapping[str, Any]) -> str:
     low, high = in_grams(float(avoided["low_grams"])), in_grams(float(avoided["high_grams"]))
     return (
-        f"{low} to {high} CO2e of making a new {avoided['instead_of']} for the same work may have been "
+        f"{low} to {high} of making a new {avoided['instead_of']} for the same work may have been "
         f"avoided, the used card's own share taken off ({avoided['basis']}); it lowers no other number"
     )
 
