@@ -2,9 +2,10 @@
 
 Columns: model (as job files name it), variant, names that NVML or AMD's driver gives it, memory in GiB per
 GPU, board power (TDP) in watts per GPU, compute capability (AMD: LLVM's target, ``gfx906``), architecture,
-year of launch, source. A card with several GPUs counts per GPU; how fast they are is in `gpu_speeds`. Compute
-capabilities: developer.nvidia.com/cuda-gpus and its page of legacy GPUs; targets: llvm.org/docs/AMDGPUUsage.
-Table of 2026-11; the powers that Green Algorithms' TDP_gpu.csv also has were compared with it.
+year of launch, source. A card with several GPUs counts per GPU. A variant without names shares another's, and
+is told by its memory. How fast they are is in `gpu_speeds`. Compute capabilities:
+developer.nvidia.com/cuda-gpus and its page of legacy GPUs; targets: llvm.org/docs/AMDGPUUsage. Table of 2026-11; the powers that Green
+Algorithms' TDP_gpu.csv also has were compared with it.
 """
 
 _GEFORCE_10 = "NVIDIA GeForce GTX 10 series specifications, 2016 to 2017"
@@ -24,7 +25,8 @@ GPUS: tuple[Row, ...] = (
      "NVIDIA Tesla K40 board specification BD-06902"),
     ("K80", "K80 12GB (one of two GPUs)", ("Tesla K80",), 12, 150, "3.7", "Kepler", 2014,
      "NVIDIA Tesla K80 board specification BD-07317, 300 W for two GPUs"),
-    ("M40", "M40 24GB", ("Tesla M40 24GB", "Tesla M40"), 24, 250, "5.2", "Maxwell", 2015,
+    ("M40", "M40 12GB", ("Tesla M40",), 12, 250, "5.2", "Maxwell", 2015, "NVIDIA Tesla M40 data sheet"),
+    ("M40", "M40 24GB", ("Tesla M40 24GB",), 24, 250, "5.2", "Maxwell", 2015,
      "NVIDIA Tesla M40 data sheet"),
     ("M60", "M60 8GB (one of two GPUs)", ("Tesla M60",), 8, 150, "5.2", "Maxwell", 2015,
      "NVIDIA Tesla M60 product brief, 300 W for two GPUs"),
@@ -81,6 +83,7 @@ GPUS: tuple[Row, ...] = (
     ("GTX 1660 Ti", "GTX 1660 Ti 6GB", ("NVIDIA GeForce GTX 1660 Ti",), 6, 120, "7.5", "Turing", 2019,
      "NVIDIA GeForce GTX 1660 Ti specifications"),
     ("RTX 2060", "RTX 2060 6GB", ("NVIDIA GeForce RTX 2060",), 6, 160, "7.5", "Turing", 2019, _GEFORCE_20),
+    ("RTX 2060", "RTX 2060 12GB", (), 12, 184, "7.5", "Turing", 2021, _GEFORCE_20),
     ("RTX 2060 Super", "RTX 2060 Super 8GB", ("NVIDIA GeForce RTX 2060 SUPER",),
      8, 175, "7.5", "Turing", 2019, _GEFORCE_20),
     ("RTX 2070", "RTX 2070 8GB", ("NVIDIA GeForce RTX 2070",), 8, 175, "7.5", "Turing", 2018, _GEFORCE_20),
@@ -104,12 +107,14 @@ GPUS: tuple[Row, ...] = (
     ("CMP 40HX", "CMP 40HX 8GB", ("NVIDIA CMP 40HX",), 8, 185, "7.5", "Turing", 2021, _CMP),
     ("CMP 50HX", "CMP 50HX 10GB", ("NVIDIA CMP 50HX",), 10, 250, "7.5", "Turing", 2021, _CMP),
     ("RTX 3060", "RTX 3060 12GB", ("NVIDIA GeForce RTX 3060",), 12, 170, "8.6", "Ampere", 2021, _GEFORCE_30),
+    ("RTX 3060", "RTX 3060 8GB", (), 8, 170, "8.6", "Ampere", 2022, _GEFORCE_30),
     ("RTX 3060 Ti", "RTX 3060 Ti 8GB", ("NVIDIA GeForce RTX 3060 Ti",), 8, 200, "8.6", "Ampere", 2020,
      _GEFORCE_30),
     ("RTX 3070", "RTX 3070 8GB", ("NVIDIA GeForce RTX 3070",), 8, 220, "8.6", "Ampere", 2020, _GEFORCE_30),
     ("RTX 3070 Ti", "RTX 3070 Ti 8GB", ("NVIDIA GeForce RTX 3070 Ti",), 8, 290, "8.6", "Ampere", 2021,
      _GEFORCE_30),
     ("RTX 3080", "RTX 3080 10GB", ("NVIDIA GeForce RTX 3080",), 10, 320, "8.6", "Ampere", 2020, _GEFORCE_30),
+    ("RTX 3080", "RTX 3080 12GB", (), 12, 350, "8.6", "Ampere", 2022, _GEFORCE_30),
     ("RTX 3080 Ti", "RTX 3080 Ti 12GB", ("NVIDIA GeForce RTX 3080 Ti",), 12, 350, "8.6", "Ampere", 2021,
      _GEFORCE_30),
     ("RTX 3090", "RTX 3090 24GB", ("NVIDIA GeForce RTX 3090",), 24, 350, "8.6", "Ampere", 2020, _GEFORCE_30),

@@ -56,12 +56,18 @@ class GpuSpec:
 def find_gpu(name: str, *, memory_bytes: int | None = None) -> GpuSpec | None:
     """The GPU that its driver, a person or a price list calls `name`; None if it is not in the table.
 
-    A bare model (``V100``) that has variants is the one whose memory is nearest to `memory_bytes`; of several
-    alike, or without it, the one that draws most, so that energy is not understated.
+    Of variants that share a driver's name (``GeForce RTX 3080``, of 10 and 12 GB) the one whose memory is
+    nearest to `memory_bytes`. A bare model (``V100``) is so, too; of several alike, or without it, the one
+    that draws most, so that energy is not understated.
     """
     key = _key(name)
     if key in _BY_NAME:
-        return _BY_NAME[key]
+        named = _BY_NAME[key]
+        alike = [spec for spec in _BY_MODEL[_key(named.model)] if not spec.names]
+        if memory_bytes is None or name == named.variant or not named.names or not alike:
+            return named
+        gib = memory_bytes / 2**30
+        return min((named, *alike), key=lambda spec: abs(spec.memory_gib - gib))
     variants = _BY_MODEL.get(key, ())
     if memory_bytes is None:
         return max(variants, key=lambda spec: spec.tdp_watts, default=None)

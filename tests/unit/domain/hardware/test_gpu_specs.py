@@ -22,6 +22,11 @@ from perak.domain.hardware.specs import SPECS, find_gpu
         ("Quadro RTX 6000", None, "Quadro RTX 6000 24GB"),
         ("NVIDIA RTX 6000 Ada Generation", None, "RTX 6000 Ada 48GB"),
         ("Radeon VII", None, "Radeon VII 16GB"),
+        ("NVIDIA GeForce RTX 3080", None, "RTX 3080 10GB"),
+        ("NVIDIA GeForce RTX 3080", 9.99, "RTX 3080 10GB"),
+        ("NVIDIA GeForce RTX 3080", 11.99, "RTX 3080 12GB"),
+        ("RTX 3080 12GB", None, "RTX 3080 12GB"),
+        ("Tesla M40", 11.2, "M40 12GB"),
         ("AMD Instinct MI50", 31.9, "MI50 32GB"),
     ],
 )
