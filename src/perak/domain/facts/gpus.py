@@ -4,8 +4,8 @@ Columns: model (as job files name it), variant, names that NVML or AMD's driver 
 GPU, board power (TDP) in watts per GPU, compute capability (AMD: LLVM's target, ``gfx906``), architecture,
 year of launch, source. A card with several GPUs counts per GPU. A variant without names shares another's, and
 is told by its memory. How fast they are is in `gpu_speeds`. Compute capabilities:
-developer.nvidia.com/cuda-gpus and its page of legacy GPUs; targets: llvm.org/docs/AMDGPUUsage. Table of 2026-11; the powers that Green
-Algorithms' TDP_gpu.csv also has were compared with it.
+developer.nvidia.com/cuda-gpus and its page of legacy GPUs; targets: llvm.org/docs/AMDGPUUsage. Table of
+2026-11; the powers that Green Algorithms' TDP_gpu.csv also has were compared with it.
 """
 
 _GEFORCE_10 = "NVIDIA GeForce GTX 10 series specifications, 2016 to 2017"
