@@ -18,6 +18,7 @@ GROUPS = (
     "ledger",
     "fleet",
     "sandbox",
+    "meter",
     "gaia",
     "eurosys24",
     "inspect",
