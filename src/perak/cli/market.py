@@ -234,6 +234,24 @@ def offer_checks(app: App, digest: str) -> None:
     app.emit(found, lambda: render.checklist(found, proven=word))
 
 
+@offer.command("suggest", example="perak offer suggest attic-1 --electricity 0.30")
+@click.argument("offer", metavar="OFFER")
+@click.option("--electricity", required=True, metavar="PRICE", help="What a kWh costs you, e.g. 0.30.")
+@click.option("--monthly-cost", default="0", metavar="AMOUNT", help="What it costs you a month, used or not.")
+@click.pass_obj
+def offer_suggest(app: App, offer: str, electricity: str, monthly_cost: str) -> None:
+    """Suggest a price for the GPUs of an offer.
+
+    The floor is what its electricity costs, by measured watts where receipts have them; then what is paid
+    here for the class, and from what share of its time in use it breaks even.
+    """
+    from perak.cli.suggesting import suggest_for
+
+    with app.client() as client:
+        found = find(offer, client.offers(), kind="offer", names=lambda each: (each.node_name,))
+        suggest_for(app, client, found, electricity=electricity, monthly_cost=monthly_cost)
+
+
 @offer.command("set", example="perak offer set attic-1 --price-gpu 0.35")
 @click.argument("offer", metavar="OFFER")
 @click.option("--price-gpu", metavar="PRICE", help="Price of a GPU-hour, or `default`.")

@@ -95,6 +95,7 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("payout", f"{in_money(said, 'payout_micros', currency)} of it to the provider"),
         ("held", in_money(said, "held_micros", currency)),
         ("refunded", in_money(said, "refunded_micros", currency)),
+        ("elsewhere", _elsewhere(said)),
         *of_footprint.rows(said),
         ("log", format_bytes(int(logs.get("size_bytes") or 0))),
         ("outputs", optional(said.get("outputs_digest")) or "none"),
@@ -103,6 +104,13 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("evidence", "signed by the node" if said.get("evidence") else "none: nothing may be billed"),
     ]
     return fact_table(*((name.replace("_", " "), value) for name, value in rows))
+
+
+def _elsewhere(said: Mapping[str, Any]) -> str | None:
+    from perak.domain.hardware.prices import compare_receipt
+
+    found = compare_receipt(said)
+    return None if found is None else str(found)
 
 
 def checks(found: Sequence[Any]) -> RenderableType:

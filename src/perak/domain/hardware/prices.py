@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from perak.domain.facts.prices import EGRESS, HYPERSCALER, PRICES, SPECIALIST, SPOT
 from perak.domain.hardware.specs import GpuSpec, find_gpu
 from perak.domain.hardware.speeds import sheet_speeds, time_ratio
-from perak.domain.units import format_money
+from perak.domain.units import SECONDS_PER_HOUR, format_money
 
 CURRENCY = "USD"
 """The currency of the table; offers in another are not compared, because rates change by the day."""
@@ -158,3 +160,20 @@ def band(gpu: str, *, memory_bytes: int | None = None) -> tuple[int, int, int] |
         if kind not in (HYPERSCALER, SPOT) and variant == spec.variant
     ]
     return (min(prices), max(prices), len(prices)) if prices else None
+
+
+def compare_receipt(said: Mapping[str, Any]) -> Comparison | None:
+    """What the run of a receipt would have cost elsewhere, by the table of today; None: nothing to compare.
+
+    It is no part of what is signed: anyone who has the receipt and the table can say it again.
+    """
+    device, seconds = said.get("device"), said.get("billed_seconds")
+    if not isinstance(device, Mapping) or not device.get("uuids") or not seconds:
+        return None
+    return compare(
+        str(device.get("model", "")),
+        count=len(device["uuids"]),
+        bill=int(said.get("cost_micros") or 0),
+        currency=str(said.get("currency", "")),
+        hours=seconds / SECONDS_PER_HOUR,
+    )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perak.domain.facts.prices import HYPERSCALER, PRICES, SPECIALIST, SPOT
-from perak.domain.hardware.prices import Alternative, Comparison, band, compare
+from perak.domain.hardware.prices import Alternative, Comparison, band, compare, compare_receipt
 
 
 def of(found: Comparison | None, kind: str) -> Alternative:
@@ -80,3 +80,19 @@ def test_nothing_is_compared_with_nothing(gpu: str, currency: str) -> None:
 def test_the_band_is_of_the_very_card() -> None:
     assert band("NVIDIA GeForce RTX 3090") == (180_000, 180_000, 1)
     assert band("Tesla K80") is None
+
+
+def test_a_receipt_is_compared_as_it_was_billed() -> None:
+    said = {
+        "device": {"model": "Tesla V100-SXM2-16GB", "uuids": ["GPU-1", "GPU-2"]},
+        "billed_seconds": 7200,
+        "cost_micros": 720_000,
+        "currency": "USD",
+    }
+
+    found = compare_receipt(said)
+
+    assert found is not None
+    assert (found.hours, found.per_hour) == (2.0, False)
+    assert of(found, HYPERSCALER).bill == 4 * 3_060_000
+    assert compare_receipt({**said, "device": {"model": "CPU", "uuids": []}}) is None
