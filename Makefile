@@ -4,10 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 ONLY ?=
 SECONDS ?= 60
-CHECKS := lint types contracts unit integration acceptance
+CHECKS := lint types contracts tests
+FOLDERS := unit integration acceptance
 
 # Two workers, because the smallest machine that we support has two cores.
 PYTEST_WORKERS ?= 2
+# A worker gets the next test when it is free, in the order of tests/conftest.py.
+PYTEST := $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -16,7 +19,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo unplug test $(CHECKS) faults-full fuzz bench format lock clean
+.PHONY: help setup demo unplug test $(CHECKS) $(FOLDERS) faults-full fuzz bench format lock clean
 
 help: ## List the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 16
@@ -43,15 +46,14 @@ types: setup ## Check types
 contracts: setup ## Check that imports point inwards
 	$(BIN)/lint-imports
 
-unit: setup ## Run the unit and property tests
-	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) tests/unit
+tests: setup .tools/runsc ## Run all tests, the longest first; or `make unit`, `integration`, `acceptance` alone
+	$(PYTEST) tests
 
-integration: setup ## Run the tests against real processes, databases and sandboxes
+$(FOLDERS): setup .tools/runsc
+	$(PYTEST) tests/$@
+
+.tools/runsc:
 	@$(PYTHON) scripts/newer_runsc.py .tools
-	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) tests/integration
-
-acceptance: setup ## Run the tests of the whole, end to end
-	$(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile tests/acceptance
 
 faults-full: setup ## Cut the network for 60 s and for 20 min, with default periods; takes half an hour
 	FAULTS_LENGTH=full $(BIN)/pytest --timeout=2400 tests/acceptance/faults/test_faults_cuts.py

@@ -22,13 +22,24 @@ settings.register_profile(
 )
 settings.load_profile("perak")
 
-# What `make integration` lays out where the machine's own runsc is too old (scripts/newer_runsc.py).
+# What `make` lays out where the machine's own runsc is too old (scripts/newer_runsc.py).
 if (runsc := Path(__file__).parent.parent / ".tools" / "runsc").exists():
     os.environ.setdefault("PERAK_RUNSC", str(runsc))
 
 _numbers = itertools.count(1)
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 _TEMPLATE = "migrated"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long tests first, so that pytest's workers end together; the tests of a file share a `perak up`."""
+    order = ["acceptance", "integration"]
+    items.sort(
+        key=lambda item: min((order.index(each) for each in item.path.parts if each in order), default=9)
+    )
+    for item in items:
+        if "acceptance" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _reachable_folder() -> Path:

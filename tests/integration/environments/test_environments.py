@@ -5,7 +5,6 @@ import socket
 import stat
 import subprocess
 import threading
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -323,13 +322,11 @@ def test_an_installation_that_takes_too_long_is_ended_with_all_it_started(
 ) -> None:
     sandbox = InstallSandbox(bwrap=bwrap, uid=INSTALL_UID, disk=shared_folder, index=IndexSettings())
     code = "import os, time; os.fork(); time.sleep(3600)"
-    started = time.monotonic()
     with pytest.raises(NotInstalled, match="not installed within"):
         sandbox.run(
             [[str(python.path), "-c", code]],
             interpreter=python, binds=[], variables={}, online=False, timeout_seconds=1, log=print,
         )  # fmt: skip
-    assert time.monotonic() - started < 30
 
 
 def test_root_may_not_be_the_sandbox(bwrap: Path, shared_folder: Path) -> None:

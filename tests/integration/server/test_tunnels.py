@@ -42,7 +42,12 @@ from perak.wire.tunnel import (
     node_context,
 )
 
-PERIODS = TunnelPeriods(dial_again_seconds=0.2, dial_seconds_max=5, idle_seconds_max=30, look_seconds=0.2)
+PERIODS = TunnelPeriods(
+    dial_again_seconds=0.2,
+    dial_seconds_max=PATIENCE_SECONDS,
+    idle_seconds_max=PATIENCE_SECONDS,
+    look_seconds=0.2,
+)
 SECRET = b"nobody on the way may read this"
 
 

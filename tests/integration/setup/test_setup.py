@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -59,15 +58,15 @@ def test_no_accelerator_framework_comes_in() -> None:
     assert not {"torch", "tensorflow", "jax"} & pins().keys()
 
 
-def test_setup_again_is_quick_and_says_nothing() -> None:
+def test_setup_again_does_nothing_and_says_nothing() -> None:
     if not (ROOT / ".venv" / ".setup-digest").exists():
         pytest.skip("this environment was not made by `make setup`")
     command = [sys.executable, str(ROOT / "scripts" / "setup.py")]
-    started = time.monotonic()
-    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    # Seconds would mean that it installed something; the figure itself is not under test.
-    assert time.monotonic() - started < 10
+    digest = ROOT / ".venv" / ".setup-digest"
+    written = digest.stat().st_mtime_ns
+    again = subprocess.run(command, capture_output=True, text=True, check=True, timeout=100)
     assert again.stdout == ""
+    assert digest.stat().st_mtime_ns == written, "it installed something"
     assert os.access(ROOT / ".venv" / "bin" / "perak", os.X_OK)
 
 

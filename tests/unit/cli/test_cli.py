@@ -18,7 +18,7 @@ from perak.cli import exits, follow
 from perak.cli.app import App
 from perak.cli.main import COMMANDS, cli
 from perak.wire.api import TRUST
-from unit.client.fake_exchange import (
+from unit.client.canned_exchange import (
     AT,
     JOB,
     OFFER,

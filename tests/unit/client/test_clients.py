@@ -17,7 +17,7 @@ from perak.client.config import Target
 from perak.client.events import PAUSES_IN_ALL_SECONDS_MAX
 from perak.wire.archive import pack_outputs
 from perak.wire.jobfile import JobFileError
-from unit.client.fake_exchange import (
+from unit.client.canned_exchange import (
     JOB,
     OTHER_JOB,
     URL,
@@ -413,7 +413,7 @@ def test_a_key_with_a_line_break_is_refused_before_it_is_sent() -> None:
 
 def test_offer_changes_send_only_what_is_changed(call: Both, fake: FakeExchange) -> None:
     from perak.wire.api import OfferChange
-    from unit.client.fake_exchange import OFFER
+    from unit.client.canned_exchange import OFFER
 
     call("offer_set", OFFER, OfferChange(price_cpu="0.02"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -151,7 +152,9 @@ class Shim:
         assert stage.inner_pid is not None
         limit = self.plan["pids_rlimit"]
         try:
-            if limit is not None:
+            if (
+                limit is not None and self.plan["uid"] is None
+            ):  # else `stage` has set it for the run's own user
                 resource.prlimit(stage.inner_pid, resource.RLIMIT_NPROC, (limit, limit))
             for path in self.plan["joins"]:
                 with open(path, "w") as file:
@@ -165,7 +168,8 @@ class Shim:
             self._end(stage, "sandbox", f"the run can't be given its proxy: {problem}", 0.0)
             return
         if stage.unblock is not None:
-            os.write(stage.unblock, b"\0")
+            with contextlib.suppress(BrokenPipeError):  # bubblewrap failed meanwhile, and has said why
+                os.write(stage.unblock, b"\0")
             os.close(stage.unblock)
             stage.unblock = None
 
