@@ -322,6 +322,24 @@ def test_a_terminal_enters_a_container_or_the_tier_says_why_not(runs: Runs, star
     assert entered(folder, gone) == ("gone\n", 0)
 
 
+def test_what_a_terminal_uses_counts_where_memory_is_only_watched(probed: tuple[Sandbox, TierReport]) -> None:
+    missing = dict.fromkeys(("memory", "cpu", "pids"), "none")
+    sandbox = Sandbox(probed[0].state_dir, replace(probed[0].host, groups=None, missing_groups=missing))
+    runs = Runs(sandbox)
+    try:
+        run_id = runs.start("echo up; sleep 30", memory_bytes=64 * MIB)
+        runs.until_logged(run_id, "up")
+        hog = f"/usr/bin/python3 -I -S -c 'x = bytes(range(256)) * {1 << 19}; input()'"
+        said, _ = entered(runs.sandbox.folder(run_id), f"echo ready; {hog}", size=inside.Size(24, 80))
+        status = runs.until(run_id, lambda status: status.state == "exited")
+    finally:
+        runs.poke.close()
+        for each in sandbox.find():
+            sandbox.clear(each.run_id)
+        sandbox.close()
+    assert (status.cause, "of memory" in str(status.detail)) == ("oom", True), (status, said)
+
+
 def test_a_port_is_reached_or_the_tier_says_why_not(runs: Runs, start: Start, tier: str) -> None:
     serve = "import socket; s = socket.create_server(('127.0.0.1', 9000)); print('up', flush=True)"
     command = f"/usr/bin/python3 -I -S -c \"{serve}; s.accept()[0].sendall(b'hello'); s.accept()\""

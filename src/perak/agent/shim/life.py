@@ -152,9 +152,7 @@ class Shim:
         assert stage.inner_pid is not None
         limit = self.plan["pids_rlimit"]
         try:
-            if (
-                limit is not None and self.plan["uid"] is None
-            ):  # else `stage` has set it for the run's own user
+            if limit is not None and self.plan["uid"] is None:  # else `stage` has set it already
                 resource.prlimit(stage.inner_pid, resource.RLIMIT_NPROC, (limit, limit))
             for path in self.plan["joins"]:
                 with open(path, "w") as file:

@@ -29,7 +29,10 @@ class Watch:
         limit = self.plan["memory_watch_bytes"]
         if limit is None:
             return None
-        resident = sum(proc.resident_bytes(pid) for pid in proc.below(first))
+        pids = set(proc.below(first))
+        if (uid := self.plan["uid"]) is not None:
+            pids |= set(proc.owned_by(uid))  # whoever entered by a terminal is below another process
+        resident = sum(proc.resident_bytes(pid) for pid in pids)
         self.memory_seen = max(self.memory_seen, resident)
         if resident > limit:
             return "oom", f"used {resident} bytes of memory, its limit is {limit}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from perak.agent.sandbox.launch import Launch
     from perak.agent.shim.secret_files import Secrets
 
+OWN_PROCESSES = 4  # of bubblewrap's, beside the job's, where a limit counts all that a user has
+
 
 class Stage:
     """One script of the run in its sandbox: bubblewrap's process and the pipes from it."""
@@ -91,6 +93,10 @@ def _become(
     os.chdir("/")
     os.umask(0o022)
     if plan["uid"] is not None:
+        if plan["pids_rlimit"] is not None:
+            # Before we are the run's user: on another's process only root with CAP_SYS_RESOURCE sets it.
+            most = plan["pids_rlimit"] + OWN_PROCESSES
+            resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
         os.setgroups([])
         os.setresgid(plan["uid"], plan["uid"], plan["uid"])
         os.setresuid(plan["uid"], plan["uid"], plan["uid"])
