@@ -64,7 +64,13 @@ def home() -> Iterator[Path]:
         pytest.skip("needs a system Python of 3.11 or later, which every user can run")
     home = Path(tempfile.mkdtemp(prefix="perak-userns-"))
     source = Path(perak.__file__).parent
-    names = ("__init__.py", "agent/__init__.py", "domain/__init__.py", "domain/checklist.py")
+    names = (
+        "__init__.py",
+        "agent/__init__.py",
+        "domain/__init__.py",
+        "domain/checklist.py",
+        "domain/isolation.py",
+    )
     for name in names:
         (home / "src/perak" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, home / "src/perak" / name)
