@@ -71,14 +71,12 @@ MULTIPLY = f"""
 insert into job (id, project_id, key_id, name, state, spec, file, hold_mode, created_at, epoch, attempts)
     select 'job-' || n, 'p' || 1 + n % {PROJECTS}, 'key', 'job', 'running', spec, file, 'full', now(), 1, 1
     from job, generate_series(0, {NODES * RUNS - 1}) n;
-delete from job_event where job_id = 'first';
-delete from job where id = 'first';
 insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,
     state, price, devices_milli, cpu_milli, memory_bytes, disk_bytes, max_duration_seconds,
     duration_limited_by, granted_at)
     select 'lease-' || id, id, project_id, 'offer-' || n, 1, 'node-' || n, 'p0', 1, 'active', {PRICE}, 1000,
         1000, 1000, 1000, 3600, 'max_duration', now() - interval '1 hour'
-    from job, lateral (select substr(id, 5)::int % {NODES} as n);
+    from job, lateral (select substr(id, 5)::int % {NODES} as n) node where job.state = 'running';
 update offer set used_cpu_milli = {RUNS * 1000}, used_memory_bytes = {RUNS * 1000},
     used_disk_bytes = {RUNS * 1000};
 insert into run (id, lease_id, job_id, project_id, node_id, epoch, attempt, state, created_at, started_at)
@@ -87,7 +85,8 @@ insert into run (id, lease_id, job_id, project_id, node_id, epoch, attempt, stat
 insert into transfer (at, phase, kind, debit, credit, amount, job_id)
     select now(), 'pending', 'hold', wallet.id, escrow.id, {HELD}, job.id
     from job join account wallet on wallet.kind = 'wallet' and wallet.project_id = job.project_id
-        join account escrow on escrow.kind = 'escrow';
+        join account escrow on escrow.kind = 'escrow'
+    where job.state = 'running';
 """
 
 

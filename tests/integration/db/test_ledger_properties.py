@@ -46,7 +46,8 @@ insert into offer (id, project_id, node_id, state, ask, region, cpu_milli, memor
 JOB = """
 with job as (
     insert into job (id, project_id, key_id, name, state, spec, file, hold_mode, created_at)
-    values ($1, $2, 'key', 'job', 'queued', '{"name": "job", "run": "true"}', '{}', 'full', now())
+    values ($1, $2, 'key', 'job', 'queued',
+        '{"name": "job", "run": "true", "resources": {"cpu_milli": 1000}}', '{}', 'full', now())
     returning id, project_id
 ), lease as (
     insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,

@@ -73,7 +73,7 @@ async def test_one_wrong_transfer_refuses_all_of_its_statement(db: Any) -> None:
     for wrong, said in (
         (("a", CAPTURE, 301, second), "301 of the 300 reserved"),
         (("a", CAPTURE, 10, others), "does not match"),
-        (("a", CAPTURE, 10, 10**9), "pending_id"),
+        (("a", CAPTURE, 10, 10**9), "does not match"),
         (("b", CAPTURE, 10, first), "does not match"),
     ):
         with pytest.raises(asyncpg.IntegrityConstraintViolationError, match=said):
@@ -110,3 +110,29 @@ async def test_wallets_are_locked_in_the_order_of_their_projects(db: Any, databa
         await other.close()
         await watcher.close()
     assert await _wallets(db) == {"a": (1000, 2), "b": (1000, 1)}
+
+
+async def test_a_transfer_refers_to_what_is_there_and_stays(db: Any) -> None:
+    insert = """insert into transfer (at, phase, kind, debit, credit, amount, job_id, run_id)
+        values (now(), 'single', {})"""
+    for missing, said in (
+        ("'payout', 1, 10001, 5, null, null", "account 10001"),
+        ("'payout', 10002, 1, 5, null, null", "account 10002"),
+        ("'payout', 1, 2, 5, 'none', null", "job none"),
+        ("'payout', 1, 2, 5, null, 'neither'", "run neither"),
+    ):
+        with pytest.raises(asyncpg.ForeignKeyViolationError, match=said):
+            await db.execute(insert.format(missing))
+    for statement in (
+        "truncate account cascade",
+        "delete from account",
+        "update account set id = default",
+        "delete from job",
+        "truncate job cascade",
+        "update job set id = 'another'",
+        "delete from run",
+        "truncate run cascade",
+        "update run set id = 'another'",
+    ):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            await db.execute(statement)
