@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ ROUNDS = 3
 
 def measure() -> Iterator[tuple[str, float, str]]:
     """Of every device here: through the very process that `perak node inspect --quick` starts."""
+    cpu_seconds = 0.0
     for number in range(ROUNDS):
         began = time.perf_counter()
         try:
@@ -21,6 +23,9 @@ def measure() -> Iterator[tuple[str, float, str]]:
         except CannotInspect as error:
             raise SystemExit(f"nothing to measure: {error.detail}") from None
         yield f"inspect.quick.{number}", time.perf_counter() - began, "s"
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        yield f"inspect.quick_cpu.{number}", used.ru_utime + used.ru_stime - cpu_seconds, "s"
+        cpu_seconds = used.ru_utime + used.ru_stime
         for each in found:
             name = f"{each.identity.kind}{each.identity.index}"
             for check, metric in (

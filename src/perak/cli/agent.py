@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["agent"]
 
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd")
+"""Nodes that NVIDIA's and AMD's drivers make."""
+
 _state = click.option(
     "--state-dir", type=click.Path(path_type=Path), help="Keys, journal and runs live here."
 )
@@ -128,13 +131,19 @@ def _drain(ctx: click.Context, places: Places) -> None:
 def _requirement(given: str | None, *, this: bool) -> str:
     from importlib.metadata import version
 
+    name = f"perak[{_extras()}]"
     if given is None:
-        return f"perak[agent]=={version('perak')}" if this else "perak[agent]"
+        return f"{name}=={version('perak')}" if this else name
     if given[:1].isdigit():
-        return f"perak[agent]=={given}"
+        return f"{name}=={given}"
     if Path(given).exists():
-        return f"perak[agent] @ {Path(given).resolve().as_uri()}"
+        return f"{name} @ {Path(given).resolve().as_uri()}"
     return given
+
+
+def _extras() -> str:
+    """With what inspects and wipes GPUs, 190 MB, where there is a driver of one."""
+    return "agent,inspect" if any(Path(each).exists() for each in GPU_DRIVERS) else "agent"
 
 
 def _places(state_dir: Path | None) -> Places:
