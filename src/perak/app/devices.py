@@ -62,7 +62,8 @@ async def take_inspection(
         await _tell(tx, node, device, why, now=now)
         return [MarketChanged()] if changed else []
     history = await tx.devices.history(device, node=node.id, project=node.project, model=new.model, now=now)
-    assessment = assess(history.inspections, reference=history.reference, before=history.grade)
+    seen = history.inspections or (inspection,)  # One that comes late may itself be too old to count.
+    assessment = assess(seen, reference=history.reference, before=history.grade)
     if unmet := await tx.challenges.unmet(device, node=node.id):
         reasons = tuple(f"rejected because {each}" for each in unmet)
         assessment = replace(assessment, grade=REJECTED, reasons=reasons)

@@ -36,7 +36,12 @@ def show(app: App, ref: str) -> None:
     if app.as_json:
         click.echo(json.dumps([entry.values for entry in found.entries], indent=2, ensure_ascii=False))
         return
-    print_rich(summary(found))
+    try:
+        print_rich(summary(found))
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError):
+        raise click.ClickException("This passport says things in a form that is not known here.") from None
+    if not found.valid:
+        raise click.ClickException("This passport is NOT valid: perak passport verify says why.")
 
 
 @passport.command("verify", example="perak passport verify card.json --fingerprint sha256:9f2c…")

@@ -51,12 +51,14 @@ class Entry:
 
     @property
     def event(self) -> dict[str, Any]:
-        found = self.subject.get("traceabilityInformation") or [{}]
-        return found[0] if isinstance(found, list) and isinstance(found[0], dict) else {}
+        found = self.subject.get("traceabilityInformation")
+        first = found[0] if isinstance(found, list) and found else {}
+        return first if isinstance(first, dict) else {}
 
     @property
     def seq(self) -> int:
-        return int(self._perak.get("seq") or 0)
+        found = self._perak.get("seq")
+        return found if isinstance(found, int) else 0
 
     @property
     def previous(self) -> str | None:

@@ -119,6 +119,12 @@ async def test_the_same_inspection_again_changes_nothing(fleet: World) -> None:
     assert len(await entries(fleet)) == 1
 
 
+async def test_an_inspection_that_comes_months_late_is_taken_all_the_same(fleet: World) -> None:
+    await fleet.report(Inspected(inspection=inspection(at=fleet.now_ms - 200 * 86_400_000)))
+    assert len(await entries(fleet)) == 1
+    assert (await offer_of(fleet)).standing_of(CARDS[0]).grade == "A"
+
+
 async def test_entries_form_a_chain_and_wipes_are_in_it(fleet: World) -> None:
     await fleet.report(Inspected(inspection=seen(fleet)))
     fleet.wait(60)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perak.cli.main import cli
-from perak.wire.passports import PassportError, entry_digest, verify_passport
+from perak.wire.passports import PassportError, entry_digest, sign_entry, verify_passport
 from perak.wire.signing import peek_header
 from unit.cli.passports import Issuer, lived
 
+lived_once = functools.cache(lived)
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture
 def issuer() -> Issuer:
-    return lived()
+    return lived_once()
 
 
 def test_a_whole_passport_is_genuine(issuer: Issuer) -> None:
@@ -106,6 +112,36 @@ def test_what_did_not_come_along_is_said_and_not_taken_for_a_pass(issuer: Issuer
 def test_what_is_no_passport_is_refused_with_a_word(text: str) -> None:
     with pytest.raises(PassportError, match="passport"):
         verify_passport(text)
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_PARTS = (
+    "perak",
+    "credentialSubject",
+    "issuer",
+    "validFrom",
+    "traceabilityInformation",
+    "seq",
+    "id",
+    "evidence",
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from(_PARTS), st.dictionaries(st.sampled_from(_PARTS), _JSON) | _JSON))
+def test_whatever_an_entry_says_the_answer_is_a_check(values: dict[str, Any]) -> None:
+    issuer = lived_once()
+    token = sign_entry(values, key=issuer.key, chain=issuer.chain)
+    found = verify_passport(json.dumps({"device": "GPU-1", "entries": [token], "evidence": issuer.evidence}))
+    assert not found.valid
 
 
 def test_the_commands_verify_show_and_export_a_file(issuer: Issuer, tmp_path: Path) -> None:
