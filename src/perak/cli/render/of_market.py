@@ -12,6 +12,7 @@ from rich.text import Text
 from perak.cli.render.of_passports import standing_rows
 from perak.cli.render.parts import ago, at_time, fact_table, new_table, plain, short_id, state_text
 from perak.domain.units import format_bytes
+from perak.domain.whereabouts import EVIDENCE_WORDS
 
 if TYPE_CHECKING:
     from perak.wire import api
@@ -106,7 +107,8 @@ def offer(found: api.Offer) -> RenderableType:
         ("offer", found.id),
         ("node", found.node_name),
         ("state", state_text(found.state)),
-        ("region", found.region),
+        ("region", f"{found.region} ({EVIDENCE_WORDS.get(found.region_evidence, found.region_evidence)})"),
+        ("region refused", Text(found.region_refused, style="red") if found.region_refused else None),
         ("devices", _devices(found)),
         *(("left out", f"{what}: {why}") for what, why in found.left_out.items()),
         ("cores", f"{found.free_cpu_milli / 1000:g} free of {found.cpu_milli / 1000:g}"),

@@ -13,10 +13,11 @@ none of it. A data sheet's peak flatters the new card: few jobs fill it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from statistics import geometric_mean
 
-from perak.domain.carbon.embodied import gpu_range
+from perak.domain.carbon.embodied import CARDS_MAX, gpu_range
 from perak.domain.errors import InvalidInput
 from perak.domain.facts.embodied import LIFE_YEARS_LONG, LIFE_YEARS_SHORT
 from perak.domain.facts.epochs import EPOCHS, SOURCE
@@ -97,6 +98,7 @@ def measured_pair(used: str, new: str, workload: str) -> Pair:
     )
 
 
+@lru_cache(maxsize=CARDS_MAX)
 def sheet_pair(
     used: str, new: str, *, used_watts: float | None = None, memory_bytes: int | None = None
 ) -> Pair:
@@ -117,6 +119,7 @@ def sheet_pair(
     )
 
 
+@lru_cache(maxsize=CARDS_MAX)
 def new_card_for(used: str, *, memory_bytes: int | None = None) -> str | None:
     """The smallest of NEW_CARDS that has the used card's memory and peak rate, and is younger; else None."""
     old = find_gpu(used, memory_bytes=memory_bytes)

@@ -9,6 +9,7 @@ its range: a single figure would look surer than it is. Grams CO2e; kg for whole
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from perak.domain.facts.embodied import (
     ANY_GPU_KG,
@@ -20,7 +21,11 @@ from perak.domain.facts.embodied import (
 from perak.domain.footprint import SERVER, Embodied, EmbodiedPart, embodied_grams
 from perak.domain.hardware.specs import GpuSpec, find_gpu
 
+CARDS_MAX = 1024
+"""Names whose figures are remembered: a market has a hundred, a stranger any number."""
 
+
+@lru_cache(maxsize=CARDS_MAX)
 def gpu_range(name: str, *, memory_bytes: int | None = None) -> tuple[float, float, tuple[str, ...]]:
     """(low kg, high kg, source ids) of one card; of one that nobody knows, what calculators take for any."""
     spec = find_gpu(name, memory_bytes=memory_bytes)
