@@ -16,6 +16,8 @@ GROUPS = (
     "cli",
     "crash",
     "ledger",
+    "market",
+    "openb",
     "fleet",
     "sandbox",
     "meter",

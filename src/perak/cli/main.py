@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
         "node": ("perak.cli.market:node", "Machines of a provider."),
+        "market": ("perak.cli.clear:market", "The market's own code, on files."),
         "prices": ("perak.cli.prices:prices", "What was paid: by class and hour, public."),
         "grid": ("perak.cli.carbon:grid", "How much carbon electricity carries, by zone and hour."),
         "report": ("perak.cli.carbon:report", "Sums of receipts for a company's own report."),
