@@ -11,6 +11,9 @@
     private_hosts: ["registry.lan:5000"]          # of your own network; images and inputs may come from there
     s3: {endpoint: https://s3.example.org, region: eu-1}   # where s3:// inputs are read; default: Amazon's
     forbid: [network]                             # what no job gets here; default: nothing
+    min_duration: 30m                             # jobs that may not run as long are not taken; default: any
+    available_until: 2027-03-31T18:00Z            # every lease ends by then; default: no end
+    reclaim_notice: 24h                           # how long before an end renters are told; default: none
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +30,7 @@ import yaml
 
 from perak.domain.errors import InvalidInput
 from perak.domain.offer import GRANTS, Hours
-from perak.domain.units import parse_bytes, parse_cpu, parse_price
+from perak.domain.units import parse_bytes, parse_cpu, parse_duration, parse_price
 
 _T = TypeVar("_T")
 
@@ -35,7 +39,7 @@ FILE_BYTES_MAX = 64 * 1024
 HOURS_MAX = 50
 HOSTS_MAX = 100
 """Of the provider's own network; more would be the network."""
-MORE_KEYS = ("cache", "private_hosts", "s3")
+MORE_KEYS = ("cache", "private_hosts", "s3", "min_duration", "available_until", "reclaim_notice")
 
 _REGION = re.compile(r"[A-Z][A-Z0-9-]{1,15}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -72,6 +76,9 @@ class Provider:
     s3_region: str | None = None
     forbid: tuple[str, ...] = ()
     """Of `perak.domain.offer.GRANTS`."""
+    min_duration_seconds: int = 0
+    available_until_ms: int | None = None
+    reclaim_notice_seconds: int = 0
 
 
 def granted(provider: Provider) -> tuple[str, ...]:
@@ -122,6 +129,9 @@ def parse(text: str | bytes, *, name: str) -> Provider:
         s3_endpoint=file.value(s3, "endpoint", _endpoint, None, "s3."),
         s3_region=file.value(s3, "region", _s3_region, None, "s3."),
         forbid=file.words(found.get("forbid"), "forbid", GRANTS),
+        min_duration_seconds=file.value(found, "min_duration", parse_duration, 0),
+        available_until_ms=file.value(found, "available_until", moment, None),
+        reclaim_notice_seconds=file.value(found, "reclaim_notice", parse_duration, 0),
     )
 
 
@@ -131,6 +141,16 @@ def region(text: str) -> str:
     if not _REGION.fullmatch(word):
         raise InvalidInput(f"{text!r} is not a region; write a country's two letters, like DE, or WORLD")
     return word
+
+
+def moment(text: str) -> int:
+    """Unix milliseconds of ``2027-03-31T18:00Z`` or ``2027-03-31``, in UTC. Raises InvalidInput."""
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise InvalidInput(f"{text[:40]!r} is not a moment; write it like 2027-03-31T18:00Z") from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return int(at.timestamp() * 1000)
 
 
 def parse_hours(text: str) -> Hours:

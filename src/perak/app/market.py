@@ -155,6 +155,8 @@ async def _grant(
 ) -> str | None:
     """Grant the funded lease; None where the offer has changed since the snapshot: the job waits on."""
     duration, limited_by, mode = funding
+    left = ask.seconds_left(now=now)
+    duration = duration if left is None else max(1, min(duration, left))
     tier = ask.tier_for(job.spec.isolation, with_devices=bool(part.devices))
     lease = LeaseRecord(
         id=new_id("lease"),

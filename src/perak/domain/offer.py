@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from perak.domain.hardware.standing import UNGRADED, Standing
 from perak.domain.isolation import choose_tier, suffices
@@ -106,6 +107,18 @@ class OfferAsk:
     from an agent that knows only one."""
     grants: tuple[str, ...] = ()
     """What jobs may have here beyond their resources, of GRANTS; what the provider forbids isn't among it."""
+    min_duration_seconds: int = 0
+    """Jobs that may not run for as long (their max_duration) are not taken."""
+    available_until_ms: int | None = None
+    """When the provider takes it back, in Unix milliseconds; every lease ends by then. None: never."""
+    reclaim_notice_seconds: int = 0
+    """How long before that, or before an earlier end, the provider tells renters; 0: it promises none."""
+
+    def seconds_left(self, *, now: datetime) -> int | None:
+        """Until the offer ends; None: it has no end."""
+        if self.available_until_ms is None:
+            return None
+        return max(0, (self.available_until_ms - int(now.timestamp() * 1000)) // 1000)
 
     def sandboxes(self) -> tuple[SandboxTier, ...]:
         """The tiers, the default one first; never empty."""

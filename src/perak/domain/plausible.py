@@ -42,7 +42,7 @@ from perak.domain.report import (
     RunStarted,
     Wiped,
 )
-from perak.domain.units import BYTES_MAX, MONEY_MAX_MICROS
+from perak.domain.units import BYTES_MAX, DURATION_SECONDS_MAX, MONEY_MAX_MICROS
 
 CLOCK_SKEW_SECONDS_MAX = 300
 """How far a node's clock may be ahead of or behind the exchange's; certificates begin as much in the past."""
@@ -149,6 +149,10 @@ def shown(detail: str) -> str:
     return detail[:DETAIL_CHARACTERS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
+END_MS_MAX = 253_402_300_799_000
+"""The end of the year 9999."""
+
+
 def check_offer(ask: OfferAsk) -> None:
     """Raises Implausible where no machine could be as the offer says."""
     _pattern("region", ask.region, _REGION)
@@ -159,6 +163,10 @@ def check_offer(ask: OfferAsk) -> None:
     for name, price in (("price_gpu", ask.price_gpu), ("price_cpu", ask.price_cpu)):
         if price is not None:
             _number(name, price, 0, MONEY_MAX_MICROS)
+    _number("min_duration_seconds", ask.min_duration_seconds, 0, DURATION_SECONDS_MAX)
+    _number("reclaim_notice_seconds", ask.reclaim_notice_seconds, 0, DURATION_SECONDS_MAX)
+    if ask.available_until_ms is not None:
+        _number("available_until_ms", ask.available_until_ms, 0, END_MS_MAX)
     _count("devices", ask.devices, DEVICES_MAX)
     for device in ask.devices:
         _check_device(device)

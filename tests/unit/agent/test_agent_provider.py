@@ -108,3 +108,15 @@ def test_room_and_places_for_what_jobs_bring_along() -> None:
 def test_what_is_no_place_is_refused(text: str, said: str) -> None:
     with pytest.raises(ProviderFileError, match=said):
         parse(text, name="p.yaml")
+
+
+def test_how_long_and_until_when_the_machine_is_offered() -> None:
+    text = "min_duration: 30m\navailable_until: 2027-03-31T18:00Z\nreclaim_notice: 1d\n"
+
+    found = parse(text, name="f")
+
+    assert (found.min_duration_seconds, found.reclaim_notice_seconds) == (1800, 86400)
+    assert found.available_until_ms == 1_806_516_000_000
+    assert parse("available_until: 2027-03-31", name="f").available_until_ms == 1_806_451_200_000
+    with pytest.raises(ProviderFileError, match="line 1, available_until: 'soon' is not a moment"):
+        parse("available_until: soon", name="f")

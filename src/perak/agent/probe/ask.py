@@ -74,6 +74,9 @@ def build_ask(
         tiers=tiers,
         # Only root may put a process into another user's sandbox.
         grants=tuple(each for each in granted(provider) if each != "terminals" or os.geteuid() == 0),
+        min_duration_seconds=provider.min_duration_seconds,
+        available_until_ms=provider.available_until_ms,
+        reclaim_notice_seconds=provider.reclaim_notice_seconds,
     )
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from perak.cli.render.of_passports import standing_rows
 from perak.cli.render.parts import ago, at_time, fact_table, new_table, plain, short_id, state_text
-from perak.domain.units import format_bytes
+from perak.domain.units import format_bytes, format_duration
 from perak.domain.whereabouts import EVIDENCE_WORDS
 
 if TYPE_CHECKING:
@@ -118,6 +118,12 @@ def offer(found: api.Offer) -> RenderableType:
         ("price per core-hour", found.price_cpu or "not offered"),
         ("jobs may have", ", ".join(found.grants) or "no network, no terminals"),
         ("jobs may bring", ", ".join(found.takes) or "their work folder alone"),
+        ("shortest job", format_duration(found.min_duration_seconds) if found.min_duration_seconds else None),
+        ("until", at_time(found.available_until) if found.available_until else None),
+        (
+            "notice before an end",
+            format_duration(found.reclaim_notice_seconds) if found.reclaim_notice_seconds else None,
+        ),
         *_sandboxes(found),
     )
 

@@ -18,8 +18,8 @@ and a measured card is compared with one that is known by its sheet alone."""
 
 
 OTHER_CARD_SPREAD = 2.0
-"""How far a job's own ratio lies beyond the rates', each way, for four in five of the trainings that Gavel (OSDI
-2020) measured on K80, P100 and V100: input pipelines, batch sizes and kernels differ more than cards do."""
+"""How far a job's own ratio lies beyond the rates', each way, for four in five of the trainings that Gavel
+(OSDI 2020) measured on K80, P100 and V100: input pipelines and batch sizes differ more than cards do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -145,10 +145,13 @@ def rank(
     return burden(spec.preference, outlook(spec, expected, price=price))
 
 
-def unacceptable(spec: JobSpec, expected: Expectation, *, waited_seconds: float = 0.0) -> tuple[Misfit, ...]:
+def unacceptable(
+    spec: JobSpec, expected: Expectation, *, waited_seconds: float = 0.0, seconds_left: int | None = None
+) -> tuple[Misfit, ...]:
     """Where what is expected breaks a limit of the renter's: carbon, deadline, or the job's own value.
 
-    Only what is known is held against an offer. `waited_seconds`: since the job was submitted.
+    Only what is known is held against an offer. `waited_seconds`: since the job was submitted;
+    `seconds_left`: until the offer ends.
     """
     found: list[Misfit] = []
     most, grams = spec.limits.max_carbon_grams, expected.carbon_grams
@@ -166,6 +169,14 @@ def unacceptable(spec: JobSpec, expected: Expectation, *, waited_seconds: float 
                     available=format_duration(expected.seconds),
                 )
             )
+    if seconds_left is not None and expected.seconds is not None and expected.seconds > seconds_left:
+        found.append(
+            Misfit(
+                dimension="available_until",
+                needed=format_duration(expected.seconds),
+                available=f"{format_duration(seconds_left)} until the provider takes it back",
+            )
+        )
     value, gain = spec.preference.value, worth(spec, expected)
     if value is not None and gain is not None and gain < 0:
         found.append(

@@ -16,7 +16,7 @@ from perak.domain.isolation import LACKS, MEMORY_BYTES_MIN
 from perak.domain.job import JobSpec
 from perak.domain.offer import Device, Offer
 from perak.domain.regions import lies_in
-from perak.domain.units import format_bytes, format_money
+from perak.domain.units import format_bytes, format_duration, format_money
 
 NAMES_MAX = 4096
 """Pairs of names (wanted, offered) whose comparison is remembered: a market sees few, a stranger many."""
@@ -138,6 +138,7 @@ def misfits(spec: JobSpec, offer: Offer, *, now: datetime) -> tuple[Misfit, ...]
         *_vector_misfits(spec, offer),
         *_python_misfits(spec, offer),
         *_region_misfits(spec, offer),
+        *_term_misfits(spec, offer, now),
         *_bring_misfits(spec, offer),
         *_grant_misfits(spec, offer),
         *_isolation_misfits(spec, offer),
@@ -242,6 +243,31 @@ def _region_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
         return ()
     wanted = " or ".join(spec.regions)
     return (Misfit(dimension="region", needed=wanted, available=offer.ask.region),)
+
+
+def _term_misfits(spec: JobSpec, offer: Offer, now: datetime) -> tuple[Misfit, ...]:
+    """How short a job the provider takes, and until when there is a machine at all."""
+    found = []
+    least, longest = offer.ask.min_duration_seconds, spec.limits.duration_seconds
+    if longest < least:
+        found.append(
+            Misfit(
+                dimension="min_duration",
+                needed=f"an offer for {format_duration(longest)}",
+                available=f"{format_duration(least)} or more",
+            )
+        )
+    left = offer.ask.seconds_left(now=now)
+    asked = spec.limits.max_duration_seconds or max(1, least)
+    if left is not None and left < asked:
+        found.append(
+            Misfit(
+                dimension="available_until",
+                needed=f"{format_duration(asked)}",
+                available=f"{format_duration(left)} until the provider takes it back",
+            )
+        )
+    return tuple(found)
 
 
 def _grant_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:

@@ -121,9 +121,10 @@ def _demand(job: PendingJob) -> Demand:
     brings = frozenset(each.url.partition(":")[0] for each in spec.inputs), spec.image is not None
     placement = spec.regions, spec.min_grade, spec.isolation, bool(spec.secrets), bool(spec.network_allow)
     limits = spec.limits.max_price, spec.limits.max_carbon_grams, spec.preference.value
+    length = spec.limits.max_duration_seconds
     # What is expected of a job is its own affair where a limit of its hangs on it.
-    own = job.id if spec.start or limits[1:] != (None, None) else None
-    return spec.resources, spec.python, brings, placement, limits, own
+    own = job.id if spec.start or job.past or limits[1:] != (None, None) else None
+    return spec.resources, spec.python, brings, placement, limits, length, spec.work, own
 
 
 class View:
@@ -144,7 +145,8 @@ class View:
         """Whether the offer fits and what is to be expected there breaks no limit."""
         if misfits(self._job.spec, offer, now=self._now):
             return False
-        return not self._bounded or self._judged(offer)[1]
+        bounded = self._bounded or offer.ask.available_until_ms is not None
+        return not bounded or self._judged(offer)[1]
 
     def burden(self, offer: Offer, price: int) -> float:
         """What the job costs its renter there, carbon and delay included; the least is best."""
@@ -191,7 +193,14 @@ class View:
         assert price is not None, "only offers with a price are judged"
         devices = devices_for(spec, offer)
         place = place_of(spec, offer, devices or ())
-        key = (place, offer.ask.region, offer.where, price, devices is None or len(devices))
+        key = (
+            place,
+            offer.ask.region,
+            offer.where,
+            offer.ask.available_until_ms,
+            price,
+            devices is None or len(devices),
+        )
         if key not in self._known:
             at = self._now.timestamp()
             expected = expect(
@@ -205,7 +214,13 @@ class View:
             burdened = burden(spec.preference, outlook(spec, expected, price=price))
             since = self._job.submitted_at or self._now
             waited = (self._now - since).total_seconds()
-            self._known[key] = burdened, not unacceptable(spec, expected, waited_seconds=waited)
+            wrong = unacceptable(
+                spec,
+                expected,
+                waited_seconds=waited,
+                seconds_left=offer.ask.seconds_left(now=self._now),
+            )
+            self._known[key] = burdened, not wrong
         return self._known[key]
 
 

@@ -173,7 +173,8 @@ def _on_offer(
         ),
         device=_device_text(offer, devices),
         market_class=class_of(offer, devices),
-        misfits=misfits(spec, offer, now=now) + unacceptable(spec, expected),
+        misfits=misfits(spec, offer, now=now)
+        + unacceptable(spec, expected, seconds_left=offer.ask.seconds_left(now=now)),
         price=price,
         per_hour=per_hour,
         cost_max=None if price is None else _cost(price, milli, spec.limits.duration_seconds),

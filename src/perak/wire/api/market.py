@@ -197,6 +197,12 @@ class Offer(Model):
     enforced: list[str]
     unenforced: dict[str, str]
     tiers: list[TierView] = []
+    min_duration_seconds: int = 0
+    """Jobs that may not run for as long are not taken."""
+    available_until: datetime | None = None
+    """Every lease ends by then."""
+    reclaim_notice_seconds: int = 0
+    """How long before an end renters are told; 0: no promise."""
 
 
 class OfferChange(Request):

@@ -176,3 +176,12 @@ def test_a_job_that_asks_for_more_isolation_holds_no_other_up() -> None:
     ]
 
     assert [each.job for each in instant_match(jobs, [offer("v")], now=NOW).assignments] == ["job-1"]
+
+
+def test_a_job_that_would_outlast_the_offer_goes_elsewhere() -> None:
+    ends = int(NOW.timestamp() * 1000) + 5 * 3600 * 1000
+    soon = offer("soon", price=1)
+    soon = replace(soon, ask=replace(soon.ask, available_until_ms=ends))
+
+    assert matched(job(), soon, offer("long")) == "long"
+    assert matched(job(work=Work(device="V100 SXM2 16GB", hours=2)), soon, offer("long")) == "soon"

@@ -310,3 +310,20 @@ def test_a_job_runs_only_in_its_regions() -> None:
     assert misfits(in_union, offer(region="DE"), now=NOW) == ()
     (misfit,) = misfits(in_union, offer(region="CH"), now=NOW)
     assert str(misfit) == "region: needs EU or US-CA, has CH"
+
+
+def test_a_provider_sets_the_shortest_job_and_its_end() -> None:
+    ends = int(NOW.timestamp() * 1000) + 2 * 3600 * 1000
+    terms = offer(min_duration_seconds=1800, available_until_ms=ends)
+    short, fits, long = (
+        replace(job(), limits=Limits(max_duration_seconds=seconds)) for seconds in (600, 3600, 10_800)
+    )
+
+    assert [str(each) for each in misfits(short, terms, now=NOW)] == [
+        "min_duration: needs an offer for 10m 00s, has 30m 00s or more"
+    ]
+    assert misfits(fits, terms, now=NOW) == ()
+    assert [each.dimension for each in misfits(long, terms, now=NOW)] == ["available_until"]
+    assert misfits(job(), terms, now=NOW) == ()  # It names no length; its lease ends with the offer.
+    after = datetime(2026, 11, 2, 15, 0, tzinfo=UTC)
+    assert [each.dimension for each in misfits(job(), terms, now=after)] == ["available_until"]

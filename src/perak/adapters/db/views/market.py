@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -229,6 +230,11 @@ def _offer(offer: MarketOffer) -> Offer:
         runtime=ask.runtime,
         enforced=list(ask.enforced),
         unenforced=ask.unenforced,
+        min_duration_seconds=ask.min_duration_seconds,
+        available_until=None
+        if ask.available_until_ms is None
+        else datetime.fromtimestamp(ask.available_until_ms / 1000, UTC),
+        reclaim_notice_seconds=ask.reclaim_notice_seconds,
         tiers=[
             TierView(
                 tier=each.tier,
