@@ -18,7 +18,7 @@ scripts/escape_checklist.py`, and a test fails where it is not current.
   for as long as kernel, runtime, filter, control groups, scratch and Perak's own code are the same. On
   demand: `perak node doctor`.
 - **How**: runs like any other, of two small programs of the standard library
-  ([`inside.py`](../src/perak/agent/sandbox/escape/inside.py),
+  ([`inside`](../src/perak/agent/sandbox/escape/inside),
   [`bombs.py`](../src/perak/agent/sandbox/escape/bombs.py)). System calls are made by number, so that a
   missing tool never reads as a refusal. Outside lie bait (files, ports, sockets), a process under the run's
   own user, and a run that opens all it has to everybody; what happened to them counts more than what the

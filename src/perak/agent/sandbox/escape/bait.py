@@ -84,7 +84,7 @@ class Bait:
         return self._canary is not None and self._canary.poll() is None
 
     def found_by_confinement(self, *, victim: dict[str, Any], own_devices: list[str]) -> dict[str, Any]:
-        """bait.json of the run that tries inside.py's attacks."""
+        """bait.json of the run that tries the attacks of `inside`."""
         assert self._canary is not None
         return {
             "nonce": self.mark,

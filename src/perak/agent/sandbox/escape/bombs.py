@@ -1,7 +1,7 @@
 """Jobs that take all they can get, or leave something behind: one for each limit, run inside the sandbox.
 
 ``python3 -I -S bombs.py NAME`` in the work folder, beside bait.json. Each writes one JSON line of what it
-got; whether that was too much is judged outside. Standard library only, like inside.py.
+got; whether that was too much is judged outside. Standard library only, like `inside`.
 """
 
 # ruff: noqa: S103, S108, PERF401 - the paths are the sandbox's own, and open to everybody on purpose

@@ -75,7 +75,7 @@ class Lab:
     def prepare(
         self, name: str, program: str, *arguments: str, add: tuple[Mount, ...] = (), **limits: Any
     ) -> str:
-        """A run of one of our programs, prepared; its id. `add`: mounts. Raises CannotTry."""
+        """A run of our program (a file, or a package), prepared; its id. `add`: mounts. Raises CannotTry."""
         fields: dict[str, Any] = {
             "cpu_milli": 2000,
             "memory_bytes": (256 if self.own_kernel else 96) * MIB,
@@ -102,8 +102,7 @@ class Lab:
             self.sandbox.clear(spec.run_id)
             folder = self.sandbox.prepare(spec)
             self._runs.append(spec.run_id)
-            text = resources.files("perak.agent.sandbox.escape").joinpath(program).read_text()
-            (folder.work / program).write_text(text)
+            _lay_out(program, folder.work)
         except (OSError, RuntimeError, ValueError, LookupError) as error:
             raise CannotTry(f"a run can't be prepared: {error}") from None
         return spec.run_id
@@ -156,3 +155,17 @@ class Lab:
         """Clear every run away."""
         for run_id in self._runs:
             self.sandbox.clear(run_id)
+
+
+def _lay_out(program: str, work: Path) -> None:
+    """Write it into the work folder; a package so that Python runs it, and finds its modules by name."""
+    ours = resources.files("perak.agent.sandbox.escape").joinpath(program)
+    if ours.is_file():
+        (work / program).write_text(ours.read_text())
+        return
+    package = work.joinpath(program, *f"perak.agent.sandbox.escape.{program}".split("."))
+    package.mkdir(parents=True)
+    for source in ours.iterdir():
+        if source.name.endswith(".py"):
+            folder = work / program if source.name == "__main__.py" else package
+            (folder / source.name).write_text(source.read_text())

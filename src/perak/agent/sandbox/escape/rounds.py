@@ -35,7 +35,7 @@ _JUDGED_HERE = (
 _INSIDE = tuple(
     check.name for check in CHECKS if check.name not in _JUDGED_HERE and check.name not in limits.JUDGES
 )
-"""The checks of inside.py."""
+"""The checks of `inside`."""
 
 _WITH_A_WAY_OUT = frozenset(
     {"loopback", "abstract-sockets", "host-sockets", "metadata", "network", "raw-sockets", "packet-sockets"}
@@ -132,7 +132,7 @@ def _limit(lab: Lab, name: str) -> Results:
 
 
 def _confinement(lab: Lab, names: list[str], *, network_allow: tuple[str, ...] = ()) -> Results:
-    """The attacks of inside.py, beside a run that is their victim, with bait laid out on the node."""
+    """The attacks of `inside`, beside a run that is their victim, with bait laid out on the node."""
     try:
         bait = Bait(lab.sandbox.state_dir)
     except OSError as error:
@@ -168,7 +168,7 @@ def _attack_beside(
     lab: Lab, bait: Bait, victim: dict[str, Any], names: list[str], network_allow: tuple[str, ...]
 ) -> Results:
     name = "allowed" if network_allow else "confined"
-    run_id = lab.prepare(name, "inside.py", network_allow=network_allow)
+    run_id = lab.prepare(name, "inside", network_allow=network_allow)
     own_uid = lab.sandbox.work_folder(run_id).stat().st_uid
     bait.set_out_canary(own_uid if lab.sandbox.host.own_uids else None)
     victim = {"victim_folder": "/nowhere", "victim_port": 0} | victim
