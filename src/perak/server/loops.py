@@ -190,7 +190,7 @@ async def _end_stuck(
 
 
 async def forget_old(services: Services) -> None:
-    """Now and then: throw away replies that nobody asks for again."""
+    """Now and then: throw away replies that nobody asks for again, secrets of ended jobs, and old grades."""
     while True:
         forgotten = REPLIES_PER_ROUND
         while forgotten == REPLIES_PER_ROUND:
@@ -198,6 +198,7 @@ async def forget_old(services: Services) -> None:
                 before = clock.now() - REPLIES_KEPT
                 forgotten = await forget_replies(tx.connection, before=before, limit=REPLIES_PER_ROUND)
                 await tx.secrets.forget_of_ended(limit=REPLIES_PER_ROUND)
+                await tx.devices.expire(now=clock.now(), limit=REPLIES_PER_ROUND)
         await asyncio.sleep(FORGET_EVERY_SECONDS)
 
 

@@ -125,6 +125,18 @@ async def test_an_inspection_that_comes_months_late_is_taken_all_the_same(fleet:
     assert (await offer_of(fleet)).standing_of(CARDS[0]).grade == "A"
 
 
+async def test_a_grade_ends_where_nobody_inspects_again(fleet: World) -> None:
+    await fleet.report(Inspected(inspection=seen(fleet)))
+    for days, grade in ((89, "A"), (2, None)):
+        fleet.wait(days * 86_400)
+        async with fleet.db.transaction() as tx:
+            await tx.devices.expire(now=fleet.now, limit=10)
+        assert (await offer_of(fleet)).standing_of(CARDS[0]).grade == grade
+    assert "90 days" in (await offer_of(fleet)).standing_of(CARDS[0]).reasons[0]
+    await fleet.report(Inspected(inspection=seen(fleet)))
+    assert (await offer_of(fleet)).standing_of(CARDS[0]).grade == "A"
+
+
 async def test_entries_form_a_chain_and_wipes_are_in_it(fleet: World) -> None:
     await fleet.report(Inspected(inspection=seen(fleet)))
     fleet.wait(60)

@@ -70,6 +70,19 @@ where offer.node_id = $1
 """Copy a node's standings to its offer; a changed grade makes a new version of it. Why a device has its grade
 is left out, which the market doesn't ask: it would be most of what a match reads."""
 
+EXPIRE = """
+update standing set updated_at = $2, document = document || jsonb_build_object(
+    'grade', null, 'score', null, 'reasons', jsonb_build_array($4::text))
+from (
+    select node_id, device from standing
+    where document ->> 'grade' is not null and (document ->> 'inspected_at_ms')::bigint < $1
+    order by node_id, device limit $3 for no key update skip locked
+) old
+where standing.node_id = old.node_id and standing.device = old.device
+returning standing.node_id
+"""
+EXPIRED = f"ungraded because its last inspection is more than {EVIDENCE_DAYS_MAX} days ago"
+
 _inspection_decoder = msgspec.json.Decoder(DeviceInspection)
 _throughputs_decoder = msgspec.json.Decoder(dict[str, float])
 
@@ -191,6 +204,14 @@ class PgDevices:
             wipes=wipes,
             owners=max(1, owners),
         )
+
+    async def expire(self, *, now: datetime, limit: int) -> int:
+        """Take the grades of devices that nobody inspected for EVIDENCE_DAYS_MAX, some at once; how many."""
+        before = int((now - timedelta(days=EVIDENCE_DAYS_MAX)).timestamp() * 1000)
+        rows = await self._db.fetch(EXPIRE, before, now, limit, EXPIRED)
+        for node in sorted({row["node_id"] for row in rows}):
+            await self._db.execute(SHOW, node, True)
+        return len(rows)
 
     async def last_entry(self, device: str) -> tuple[int, str] | None:
         row = await self._db.fetchrow(
