@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from perak.cli.main import cli
-from perak.cli.render import of_footprint
+from perak.cli.render import of_footprint, of_grid
 from perak.domain.carbon.counting import hardware, operational
 from perak.domain.carbon.intensity import yearly_intensity
 from perak.domain.carbon.placement import Grid, ZoneOutlook
@@ -17,6 +20,7 @@ from perak.domain.carbon.signal import AverageHours
 from perak.domain.footprint import Energy, sci
 from perak.domain.job import FunctionalUnit
 from perak.domain.receipt import _plain
+from perak.wire.api.grid import GridHour, GridZone, MarginalHour
 from perak.wire.jobfile import JobFileError, parse_job, spec_to_tree
 
 HOUR = 490_000
@@ -94,3 +98,44 @@ def test_a_functional_unit_comes_from_the_job_file_and_back() -> None:
     assert parse_job(spec_to_tree(spec), workdir_digest=None) == spec
     with pytest.raises(JobFileError, match="above 0"):
         parse_job({**tree, "functional_unit": {"name": "epoch", "count": 0}}, workdir_digest=None)
+
+
+def shown(renderable: object) -> str:
+    console = Console(width=160, file=io.StringIO())
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_zone_is_shown_with_its_source_kinds_and_a_chart() -> None:
+    at = datetime(2026, 11, 23, 11, tzinfo=UTC)
+    kinds = [(200.0, "measured"), (100.0, "forecast")]
+    hours = [
+        GridHour(at=at + timedelta(hours=i), grams_per_kwh=grams, kind=kind)
+        for i, (grams, kind) in enumerate(kinds)
+    ]
+    zone = GridZone(
+        region="GB",
+        feed="gb",
+        feed_zone="GB",
+        tried_live=False,
+        now=hours[0],
+        source="GB Carbon Intensity API",
+        forecast_source="GB Carbon Intensity API",
+        factor="direct",
+        note="gb: it limits the rate (429)",
+        read_at=at,
+        yearly_grams_per_kwh=210.9,
+        yearly_source="GB 2024: Ember",
+        hours=hours,
+        marginal=[MarginalHour(at=at, grams_per_kwh=500.0)],
+        marginal_source="WattTime MOER",
+    )
+    text = shown(of_grid.zone(zone))
+    assert "gb GB (not tried live)" in text
+    assert "it limits the rate" in text
+    assert "shown, never counted" in text
+    longer, shorter = (line.count("█") for line in text.splitlines() if "█" in line)
+    assert longer == 2 * shorter
+    assert "measured < now" in text
+    assert "not tried live" in shown(of_grid.zones([zone]))
