@@ -425,7 +425,9 @@ async def test_a_key_that_only_reads_changes_nothing(world: World) -> None:
             answer = await world.ask(name, secret)
             assert (answer.status_code, answer.json()["code"]) == (403, "scope"), (scope, name, answer.text)
     assert (await world.ask("POST /v1/quotes", scoped["read"])).status_code == 200
-    assert await world.snapshot() == before
+    after = await world.snapshot()
+    tried = {name for name in after if name.startswith("GET /v1/trail ")}
+    assert {name for name in after if after[name] != before[name]} <= tried, "what was tried is written down"
     assert SCOPES["read"] == {"POST /v1/quotes"}
     assert (await world.ask("POST /v1/jobs", scoped["submit"])).status_code == 201
 
