@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from perak.client.tunnels import TunnelRefused, Tunnels, join
+from perak.client.tunnels import TunnelRefused, Tunnels
 from perak.wire.tunnel import (
     DATA,
     EOF,
@@ -26,6 +26,7 @@ from perak.wire.tunnel import (
     SIGNAL,
     Channel,
     TunnelClosed,
+    join_socket,
     json_of,
     keep_buffers,
 )
@@ -198,7 +199,7 @@ async def _lead(tunnels: Tunnels, link: socket.socket, port: int) -> None:
     with link:
         try:
             async with tunnels.open({"do": "forward", "port": port}) as channel:
-                await join(channel, link)
+                await join_socket(channel, link)
         except PerakError as error:
             click.echo(f"perak: {error.detail}", err=True)
         except (OSError, TunnelClosed, ExceptionGroup):

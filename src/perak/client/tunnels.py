@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,9 +13,6 @@ from perak.client.transport import ssl_context
 from perak.domain.errors import DomainError
 from perak.wire.tunnel import (
     ANSWER,
-    CHUNK_BYTES,
-    DATA,
-    EOF,
     MESSAGE_BYTES_MAX,
     REQUEST,
     Channel,
@@ -141,26 +137,3 @@ class _Messages:
 
 def _closed(error: Any) -> TunnelClosed:
     return TunnelClosed((error.rcvd.reason if error.rcvd else "") or "the connection was cut")
-
-
-async def join(channel: Channel, link: socket.socket) -> None:
-    """Copy between a channel and a socket (not blocking); each way may end before the other."""
-    loop = asyncio.get_running_loop()
-
-    async def out() -> None:
-        while data := await loop.sock_recv(link, CHUNK_BYTES):
-            await channel.send(DATA, data)
-        await channel.send(EOF)
-
-    async def back() -> None:
-        while True:
-            kind, data = await channel.receive()
-            if kind == EOF:
-                link.shutdown(socket.SHUT_WR)
-                return
-            if kind == DATA:
-                await loop.sock_sendall(link, data)
-
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(out())
-        tasks.create_task(back())

@@ -20,6 +20,7 @@ import asyncio
 import ctypes
 import json
 import os
+import socket
 import ssl
 import struct
 import tempfile
@@ -189,6 +190,30 @@ class Channel:
     async def _flush(self) -> None:
         if self._outgoing.pending:
             await self._messages.send(self._outgoing.read())
+
+
+async def join_socket(channel: Channel, link: socket.socket) -> None:
+    """Copy between a channel and a socket (not blocking); each way may end before the other."""
+    loop = asyncio.get_running_loop()
+
+    async def out() -> None:
+        with suppress(ConnectionError):
+            while data := await loop.sock_recv(link, CHUNK_BYTES):
+                await channel.send(DATA, data)
+        await channel.send(EOF)
+
+    async def back() -> None:
+        while True:
+            kind, data = await channel.receive()
+            if kind == EOF:
+                link.shutdown(socket.SHUT_WR)
+                return
+            if kind == DATA:
+                await loop.sock_sendall(link, data)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(out())
+        tasks.create_task(back())
 
 
 def json_of(data: bytes) -> dict[str, Any]:

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 from perak.agent.tunnels.inside import Inside, Size, plan, start
 from perak.agent.tunnels.ports import connect_inside
 from perak.domain.errors import InvalidInput
-from perak.wire.tunnel import ANSWER, CHUNK_BYTES, DATA, EOF, ERRORS, EXIT, RESIZE, SIGNAL, Channel, json_of
+from perak.wire.tunnel import (
+    ANSWER,
+    CHUNK_BYTES,
+    DATA,
+    EOF,
+    ERRORS,
+    EXIT,
+    RESIZE,
+    SIGNAL,
+    Channel,
+    join_socket,
+    json_of,
+)
 
 LINGER_SECONDS = 0.5
 """For output that the command left behind; what it put into the background may hold its streams for ever."""
@@ -138,31 +148,6 @@ async def _forward(channel: Channel, request: dict[str, Any], run_folder: Path) 
     with await connect_inside(run_folder, port) as link:
         await channel.send_json(ANSWER, {})
         await join_socket(channel, link)
-
-
-async def join_socket(channel: Channel, link: socket.socket) -> None:
-    """Copy both ways; each way may end before the other."""
-    loop = asyncio.get_running_loop()
-
-    async def out() -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await loop.sock_recv(link, CHUNK_BYTES):
-                await channel.send(DATA, data)
-        await channel.send(EOF)
-
-    async def back() -> None:
-        while True:
-            kind, data = await channel.receive()
-            if kind == EOF:
-                link.shutdown(socket.SHUT_WR)
-                return
-            if kind == DATA:
-                await loop.sock_sendall(link, data)
-
-    with contextlib.suppress(ConnectionError, OSError):
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(out())
-            tasks.create_task(back())
 
 
 def _size(value: object) -> Size | None:

@@ -18,8 +18,8 @@ import asyncssh
 
 from perak.agent.tunnels.inside import CantEnter, Inside, Size, plan, start
 from perak.agent.tunnels.ports import connect_inside
-from perak.agent.tunnels.services import LINGER_SECONDS, join_socket, read_some, write_all
-from perak.wire.tunnel import ANSWER, CHUNK_BYTES, Channel
+from perak.agent.tunnels.services import LINGER_SECONDS, read_some, write_all
+from perak.wire.tunnel import ANSWER, CHUNK_BYTES, Channel, join_socket
 
 SHELL = "if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l"
 SFTP = (
