@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Jobs": {
         "run": ("perak.cli.jobs:run", "Run a job and follow it to its end."),
-        "quote": ("perak.cli.jobs:quote", "Show what a job would cost on each offer."),
-        "why": ("perak.cli.jobs:why", "Say why a job is where it is, or why it waits."),
+        "quote": ("perak.cli.jobs:quote", "Show what a job would cost, take, draw and emit on each offer."),
+        "why": (
+            "perak.cli.jobs:why",
+            "Say why a job was placed where it is and not elsewhere, or why it waits.",
+        ),
         "ps": ("perak.cli.jobs:ps", "List jobs, newest first."),
         "show": ("perak.cli.jobs:show", "Show a job, its runs and the steps of its life."),
         "logs": ("perak.cli.jobs:logs", "Print the log of a job as it is."),
@@ -29,16 +32,25 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "tunnel": ("perak.cli.terminal:tunnel", "Carry ssh's own bytes; its ProxyCommand."),
         "download": ("perak.cli.jobs:download", "Download the outputs of a job."),
         "schema": ("perak.cli.tools:schema", "Print the JSON Schema of the job file."),
-        "advise": ("perak.cli.carbon:advise", "Say whether a used card is greener than a new one."),
+        "advise": (
+            "perak.cli.carbon:advise",
+            "Say whether a used card is greener than the new one that would do the same work.",
+        ),
         "sim": ("perak.cli.sim:sim", "What would have been: policies tried on traces."),
     },
     "Market and money": {
         "offer": ("perak.cli.market:offer", "What providers offer."),
         "node": ("perak.cli.market:node", "Machines of a provider."),
         "market": ("perak.cli.clear:market", "The market's own code, on files."),
-        "prices": ("perak.cli.prices:prices", "What was paid: by class and hour, public."),
-        "grid": ("perak.cli.carbon:grid", "How much carbon electricity carries, by zone and hour."),
-        "report": ("perak.cli.carbon:report", "Sums of receipts for a company's own report."),
+        "prices": (
+            "perak.cli.prices:prices",
+            "Show what was offered, bid, cancelled and paid, by class and hour.",
+        ),
+        "grid": (
+            "perak.cli.carbon:grid",
+            "Show how much carbon electricity carries, now and in the hours ahead.",
+        ),
+        "report": ("perak.cli.carbon:report", "Sums of a project's receipts, for a company's own report."),
         "earnings": ("perak.cli.earnings:earnings", "What a provider's nodes earned."),
         "wallet": ("perak.cli.money:wallet", "What a project has, and what moved."),
         "webhook": (
