@@ -41,7 +41,7 @@ EPSILON = 0.01
 BIASES = (0.0, 0.15, 0.3, 0.6, 1.0)
 """Powers of a group's size by which it may be packed before others: the search finds what suits a class."""
 SEARCH_MAX = 60_000
-SEARCH_WORK = 7_000_000
+SEARCH_WORK = 12_000_000
 """Trials of the search: this many job-offer pairs' worth, as one costs about as much as its class is
 large; the
 half second that a clearing should take is mostly theirs."""
@@ -143,7 +143,7 @@ def auction(jobs: Jobs, offers: Offers, *, epsilon: float | None = None, seed: i
         edges.steps,
     )
     pairs = 1 + offers.count * jobs.count // max(1, offers.classes) ** 2
-    trials_max = min(SEARCH_MAX, SEARCH_WORK // (pairs + 1000))
+    trials_max = min(SEARCH_MAX, SEARCH_WORK // (pairs + 600))
     boost = index.size.astype(np.float64)[None, :] ** np.array(BIASES)[:, None]
     rows, _, trials, _ = kernels.search(
         edges.start, edges.kind, edges.worth, edges.hours, guess, jobs.devices, jobs.per_node, level,

@@ -16,7 +16,7 @@ from perak.domain.market import kernels
 from perak.domain.market.auction import Edges, Index, edges_of, index_of, levels_of
 from perak.domain.market.clearing import Floats, Ints, Jobs, Offers, Plan, welfare
 
-ROUNDS_MAX = 40
+ROUNDS_MAX = 24
 STEPS = 30
 """Steps of a round, with the NEAR best edges of each job; after it all edges are looked at, which makes a
 bound."""

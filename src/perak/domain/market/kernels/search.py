@@ -92,6 +92,28 @@ def search(
     biases = np.zeros(3, np.int64)
     candidate = np.full((classes, CANDIDATES), -1, np.int32)
     promise = np.full((classes, CANDIDATES), -np.inf)
+    for c in range(classes):  # Which sizes of groups go first suits classes differently.
+        for b in range(1, len(boost)):
+            n = members[c]
+            for x in range(n):
+                kept_in[0, x] = member[member_start[c] + x]
+            _sort_by_hours(kept_in, 0, n, won, hours, level, boost, b)
+            slack_of(c, kept_in[0], 0, n, k, level, capacity, slack)
+            pack(
+                offer_start[c], offer_start[c + 1], kept_in[0], 0, n, won, hours, k, per_node, level,
+                slack, table,
+                on, op, by_size, free, nxt, load, moved, parts, new_cost,
+            )  # fmt: skip
+            sums[0], sound = 0.0, True
+            for x in range(n):
+                j = kept_in[0, x]
+                sound = sound and new_cost[j] <= worth[won[j]]
+                sums[0] += worth[won[j]] - new_cost[j]
+            if sound and sums[0] > total[c]:
+                total[c], bias[c] = sums[0], b
+                for x in range(n):
+                    member[member_start[c] + x] = kept_in[0, x]
+                    cost[kept_in[0, x]] = new_cost[kept_in[0, x]]
     trials, gains = 0, 0
     while trials < trials_max:
         if trials % (2 * classes) == 0:  # Who is left out, and hopes most of each class.
