@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from perak.adapters.db.prices import price_profile
 from perak.adapters.db.views.market import offers_to_quote
 from perak.adapters.db.views.why import JobPlace, job_place
@@ -28,7 +30,9 @@ async def quoted(services: Services, spec: JobSpec, caller: Caller) -> Quote:
         offers = await offers_to_quote(tx.connection)
         available = await tx.ledger.wallet_available(caller.project)
         past = await PgWorkloads(tx.connection).past([print_of], project=caller.project)
-    return quote(
+    # A thousand offers take a fifth of a second, in which others want to be answered.
+    return await asyncio.to_thread(
+        quote,
         spec,
         offers,
         available=available,

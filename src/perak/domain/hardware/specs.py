@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from perak.domain.facts.gpu_speeds import GPU_SPEEDS
 from perak.domain.facts.gpus import GPUS
 
 AMD_TARGET = "gfx"
 """What the names of LLVM's targets for AMD's GPUs begin with."""
+
+
+NAMES_MAX = 4096
+"""Names whose GPU is remembered: a market asks for few, a stranger for many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class GpuSpec:
         )
 
 
+@lru_cache(maxsize=NAMES_MAX)
 def find_gpu(name: str, *, memory_bytes: int | None = None) -> GpuSpec | None:
     """The GPU that its driver, a person or a price list calls `name`; None if it is not in the table.
 
