@@ -63,7 +63,7 @@ for card in found:
         card.begin()
         told["sample"] = {"celsius": card.sample(0.0).celsius}
         xids = card.xids()
-        checks = [*card.checks(0), nvml.xid_check(xids)]
+        checks = [*card.checks(), nvml.xid_check(xids)]
         checks += link_checks(identity, generations=card.generations, widths=card.widths)
         told["name"] = identity.nvml_name
         told["identity"] = [identity.serial, identity.vbios, identity.nvml_pci_ids, identity.ecc_enabled]

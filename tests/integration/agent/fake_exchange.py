@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from perak.domain.hardware.challenge import Challenge as DeviceChallenge
 from perak.domain.report import Body, LogChunk, Report
 from perak.wire.identity import Authority, issue_node_certificate, to_pem
 from perak.wire.invite import Invite
@@ -39,6 +40,7 @@ from perak.wire.session import (
     Desired,
     Hello,
     LeaseOrder,
+    Prove,
     Refused,
     ReportFrame,
     Welcome,
@@ -179,6 +181,10 @@ class FakeExchange:
     async def send_certificate(self, chain_pem: str) -> None:
         assert self._socket is not None
         await self._send(self._socket, Certificate(chain=chain_pem))
+
+    async def prove(self, challenge: DeviceChallenge) -> None:
+        assert self._socket is not None
+        await self._send(self._socket, Prove(challenge=challenge))
 
     def certificate(self) -> str:
         der = issue_node_certificate(

@@ -95,9 +95,8 @@ class Card:
     def new_uncorrected(self) -> int | None:
         return None
 
-    def checks(self, own_pid: int) -> Iterator[Check]:
+    def checks(self) -> Iterator[Check]:
         """Errors and pages, as far as the card counts them."""
-        del own_pid
         ecc = self._call("amdsmi_get_gpu_total_ecc_count")
         pages = self._call("amdsmi_get_gpu_bad_page_info")
         for name, value, most in (

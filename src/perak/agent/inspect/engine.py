@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -65,8 +64,6 @@ class Inspection:
     _samples: list[Sample] = field(default_factory=list)
     _xids: tuple[int, ...] = ()
     _tested_bytes: int | None = None
-    _first_free: int | None = None
-    """Of the memory, before we took any."""
     _bus_generations: list[int] = field(default_factory=list)
     _bus_widths: list[int] = field(default_factory=list)
     _gone: str | None = None
@@ -89,7 +86,7 @@ class Inspection:
             self._try(_LINK, self._links)
         if card is not None:
             self._try((i.XID,), self._events)
-            self._try(_DRIVER, lambda: card.checks(os.getpid()))
+            self._try(_DRIVER, lambda: card.checks())
         self._take(self._identity())
         why = self._gone or self.target.why_no_card or "the driver does not tell"
         if self.request.kind == "quick":
@@ -112,8 +109,6 @@ class Inspection:
 
     def _over_opencl(self) -> None:
         assert self.target.shown is not None
-        free_bytes = self._first_free = self._free_bytes()
-        session: Session | None = None
         try:
             session = Session(self.target.shown)
             if self.hooks.session is not None:
@@ -121,6 +116,7 @@ class Inspection:
         except (DeviceGone, MemoryError) as error:
             self._leave(_OPENCL, f"the device could not be set to work: {error}"[:REASON_CHARACTERS_MAX])
             return
+        free_bytes = self._free_bytes()  # With our own context there: it takes some hundred MiB.
         quick = self.request.kind == "quick"
         self._try(
             _THROUGHPUT,
@@ -232,10 +228,8 @@ class Inspection:
         identity = self.target.identity
         known = self.request.earlier_uuids
         earlier = (*known.get(self.target.place, ()), *known.get(identity.serial or "", ()))
-        held = self._tested_bytes
-        if held is not None and identity.nvml_memory_bytes and self.target.card is not None:
-            free = self._first_free
-            held += max(0, identity.nvml_memory_bytes - free) if free is not None else 0
+        # Where others hold a part of it, what is left says nothing; and what is said to be held is no proof.
+        held = None if self._value(i.PROCESSES) else self._tested_bytes
         return judge_identity(
             identity,
             Measured(

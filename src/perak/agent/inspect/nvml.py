@@ -54,12 +54,16 @@ class Card:
     _replays: int | None = None
     _energy: int | None = None
     _uncorrected: int | None = None
+    _others: int | None = None
+    """Processes that computed on it before we did: within a container ours has another number there."""
 
     def begin(self) -> None:
         """Note what is counted from here on, and ask to be told of Xid events."""
         self._replays = self.read("nvmlDeviceGetPcieReplayCounter")
         self._energy = self.read("nvmlDeviceGetTotalEnergyConsumption")
         self._uncorrected = self._ecc(uncorrected=True, aggregate=False)
+        running = self.read("nvmlDeviceGetComputeRunningProcesses")
+        self._others = None if running is None else len(running)
         with contextlib.suppress(self.nvml.NVMLError):
             events = self.nvml.nvmlEventSetCreate()
             self.nvml.nvmlDeviceRegisterEvents(self.handle, self.nvml.nvmlEventTypeXidCriticalError, events)
@@ -151,11 +155,11 @@ class Card:
 
     # Checks
 
-    def checks(self, own_pid: int) -> Iterator[Check]:
-        """What the driver says at the end of an inspection; `own_pid` computes on it too."""
+    def checks(self) -> Iterator[Check]:
+        """What the driver says at the end of an inspection."""
         yield from self._memory_errors()
         yield from self._spare_rows()
-        yield from self._driver_checks(own_pid)
+        yield from self._driver_checks()
         yield from self._nvlink()
 
     def _memory_errors(self) -> Iterator[Check]:
@@ -197,18 +201,11 @@ class Card:
         told += "" if banks is None else f"{banks.partial} some, {banks.low} few, {exhausted} none"
         yield _counted(i.REMAP_EXHAUSTED_BANKS, exhausted, most=EXHAUSTED_MOST, why=told or why)
 
-    def _driver_checks(self, own_pid: int) -> Iterator[Check]:
+    def _driver_checks(self) -> Iterator[Check]:
         throttled = float(bool(self.throttle & HARDWARE_SLOWDOWN)) if self.looked else None
         names = [name for bit, name in THROTTLE_NAMES.items() if self.throttle & bit]
         yield _counted(i.THROTTLE, throttled, most=0, why=", ".join(names) or "nothing tells")
-        running = self.read("nvmlDeviceGetComputeRunningProcesses")
-        others = None if running is None else [each.pid for each in running if each.pid != own_pid]
-        yield _counted(
-            i.PROCESSES,
-            None if others is None else len(others),
-            most=None,
-            why="the driver tells no processes" if others is None else ", ".join(map(str, others[:20])),
-        )
+        yield _counted(i.PROCESSES, self._others, most=None, why="the driver tells no processes")
         yield self._energy_check()
         replays = self.read("nvmlDeviceGetPcieReplayCounter")
         since = None if replays is None or self._replays is None else max(0, replays - self._replays)
@@ -319,7 +316,7 @@ def _counted(name: str, count: float | None, *, most: float | None, why: str) ->
     )
 
 
-_TOLD = frozenset({i.REMAP_EXHAUSTED_BANKS, i.THROTTLE, i.PROCESSES, i.XID})
+_TOLD = frozenset({i.REMAP_EXHAUSTED_BANKS, i.THROTTLE, i.XID})
 """Whose `why` says more than why it is missing."""
 
 

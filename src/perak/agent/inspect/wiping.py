@@ -46,8 +46,7 @@ def wipe(target: Target | None, *, device: str, lease: str, cpu_bytes_max: int =
     if target.shown is None:
         return record("not_run", "no OpenCL platform shows the device, so nothing can be written to it")
     try:
-        free = target.card.free_bytes if target.card is not None else None
-        written, local = _overwrite(target, free, cpu_bytes_max)
+        written, local, free = _overwrite(target, cpu_bytes_max)
         left, read = _read_back(target, free, cpu_bytes_max)
     except (DeviceGone, CardLost, MemoryError, cl.Error) as error:
         return record("failed", f"it ended half-way: {error}")
@@ -60,10 +59,14 @@ def wipe(target: Target | None, *, device: str, lease: str, cpu_bytes_max: int =
     return record("passed", "", **figures)
 
 
-def _overwrite(target: Target, free: int | None, cpu_bytes_max: int) -> tuple[int, int]:
-    """Zeros over all that is free; then the context is gone, and its buffers with it."""
+def _overwrite(target: Target, cpu_bytes_max: int) -> tuple[int, int, int | None]:
+    """Zeros over all that is free; then the context is gone, and its buffers with it.
+
+    (bytes written, local memory of a unit, bytes that were free beside our context).
+    """
     assert target.shown is not None
     session = Session(target.shown)
+    free = target.card.free_bytes if target.card is not None else None
     buffers = memory.take(session, memory.wanted_bytes(session, free_bytes=free, cpu_bytes_max=cpu_bytes_max))
     for each in buffers:
         session.zero(each.memory, each.size_bytes)
@@ -71,7 +74,7 @@ def _overwrite(target: Target, free: int | None, cpu_bytes_max: int) -> tuple[in
     session.finish()
     for each in buffers:
         each.memory.release()
-    return sum(each.size_bytes for each in buffers), local
+    return sum(each.size_bytes for each in buffers), local, free
 
 
 def _read_back(target: Target, free: int | None, cpu_bytes_max: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from perak.domain.hardware.inspection import Check, DeviceIdentity
 from perak.domain.hardware.specs import GpuSpec, find_gpu
 
 MEMORY_LEAST = 0.86
-"""ECC on GDDR takes 1/16 or 1/8 of it, the driver some hundred MiB: the K80 with ECC shows 0.94 of 12 GiB."""
+"""ECC on GDDR takes 1/16 of it, and driver, screen and our own context some hundred MiB."""
 BANDWIDTH_LEAST, BANDWIDTH_MOST = 0.55, 1.08
 """Copies reach 70 to 93% of the data sheet's peak on healthy cards (BabelStream's published results); clocks
 that were raised by their owner add a little."""
@@ -38,7 +38,7 @@ class Measured:
     """What the inspection itself saw; None: it did not get to see it."""
 
     memory_bytes: int | None = None
-    """That held data, all at once, with what others and the driver had allotted."""
+    """That held data, all at once."""
     copy_gbs: float | None = None
     fp32_tflops: float | None = None
     slowdown: float | None = None
