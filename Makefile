@@ -56,7 +56,7 @@ $(FOLDERS): setup .tools/runsc
 	@$(PYTHON) scripts/newer_runsc.py .tools
 
 faults-full: setup ## Cut the network for 60 s and for 20 min, with default periods; takes half an hour
-	FAULTS_LENGTH=full $(BIN)/pytest --timeout=2400 tests/acceptance/faults/test_faults_cuts.py
+	FAULTS_LENGTH=full $(BIN)/pytest tests/acceptance/faults/test_faults_cuts.py
 
 fuzz: setup ## Fuzz every parser that faces a stranger (SECONDS=60 each, ONLY=receipt for one); needs atheris
 	$(BIN)/uv pip install --quiet 'atheris>=3'

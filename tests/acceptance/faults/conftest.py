@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+TEST_SECONDS_MAX = 2400 if os.environ.get("FAULTS_LENGTH") == "full" else 300
 
 
 @pytest.fixture
@@ -24,6 +27,13 @@ def state_dir() -> Iterator[Path]:
     ) as name:
         Path(name).chmod(0o711)  # as root, database and runs have users of their own, who must pass
         yield Path(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each of these waits for several things, one after the other, and a busy machine takes long for each."""
+    for item in items:
+        if "faults" in item.path.parts and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS_MAX))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

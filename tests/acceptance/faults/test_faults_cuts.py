@@ -268,7 +268,7 @@ def test_packets_that_vanish(net: Net, healed: Healed) -> None:
     healed("a new agent behind a half-open session, the log goes on", time.monotonic() - began_at)
     assert shim_pid(net.agent_dir, run) == shim
     (node,) = net.client.nodes()
-    assert net.client.node(node.id).notice is None, "its owner was told of a second agent"
+    assert "a second agent" not in str(net.client.node(node.id).notice)
     finish(net.agent_dir, run)
     done = ended(net.client, followed.job)
     assert (done.state, done.attempts) == ("succeeded", 1), done
