@@ -83,6 +83,10 @@ def read_market(offers: Path, jobs: Path) -> Market:
     region_of = {name: at for at, name in enumerate(regions)}
     named = _texts(offer_table, "region")
     facts = {name: _floats(offer_table, name, offers) for name in FACTS}
+    idle = np.flatnonzero(~(facts["performance"] > 0))
+    if len(idle):
+        offer = _texts(offer_table, "offer_id")[idle[0]]
+        raise InvalidInput(f"{offers.name}: performance of offer {offer} is not above zero.")
     for name, values in facts.items():
         differing = np.flatnonzero(~np.isclose(values, values[first][kind], rtol=1e-9, equal_nan=True))
         if len(differing):

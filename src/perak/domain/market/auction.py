@@ -253,7 +253,9 @@ def _priced(rows: Ints, jobs: Jobs, offers: Offers, index: Index, premium: Float
     room = (worth(jobs, offers, job, kind) - asked[job]) / jobs.devices[job]
     # A match that is worth less than its asks would be our own fault: nobody may pay beyond the bid.
     assert bool((room >= -1e-9 * (1 + np.abs(asked[job]))).all()), "no match costs more than its bid"
-    extra = np.minimum(premium[kind], np.maximum(0.0, room)) / hours
+    # A job without work takes no time, and pays for none.
+    extra = np.zeros(len(job))
+    np.divide(np.minimum(premium[kind], np.maximum(0.0, room)), hours, out=extra, where=hours > 0)
     plan = Plan(job=job, offer=offer, devices=count, pays=offers.price[offer] + extra)
     assert_sound(plan, jobs, offers)
     return plan
