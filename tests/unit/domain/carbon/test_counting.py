@@ -1,6 +1,10 @@
 """What a receipt counts: the hours that were, else the year; and the hardware."""
 
+from dataclasses import fields, is_dataclass, replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from perak.domain.carbon.counting import hardware, operational
 from perak.domain.carbon.intensity import yearly_intensity
@@ -68,3 +72,35 @@ def test_a_cpu_run_avoids_nothing() -> None:
     embodied, avoided = hardware(gpus=[], host_share=0.1, seconds=60)
     assert avoided is None
     assert [part.what for part in embodied.parts] == ["server"]
+
+
+@given(
+    joules=st.lists(st.floats(min_value=1e-4, max_value=1e9), min_size=1, max_size=30),
+    grams=st.lists(st.floats(min_value=0, max_value=2000), min_size=30, max_size=30),
+    pue=st.floats(min_value=1, max_value=3),
+)
+def test_what_is_counted_can_be_counted_again_from_the_rounded_receipt(
+    joules: list[float], grams: list[float], pue: float
+) -> None:
+    feed = AverageHours(zone="FR", first_hour=HOUR, grams_per_kwh=tuple(grams), source="a feed")
+    grid = Grid({"FR": ZoneOutlook(yearly=yearly_intensity("FR"), measured=feed)})
+    drawn = [(HOUR + index, each) for index, each in enumerate(joules)]
+    whole = sum(joules)
+    carbon = operational(
+        whole, hours=drawn, start=HOUR * 3600.0, seconds=3600, region="FR", grid=grid, pue=pue
+    )
+    embodied, avoided = hardware(gpus=[("Tesla T4", 16 * 2**30)], host_share=0.3, seconds=whole % 1e5 + 0.1)
+    score = sci(energy(whole), carbon, embodied, unit="token", count=3e6)
+    parts = (energy(whole), carbon, embodied, avoided, score)
+    assert carbon_miscalculations(*(rounded(each) for each in parts)) == []  # type: ignore[arg-type]
+
+
+def rounded(value: object) -> object:
+    """As a receipt writes it: six decimals."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, tuple):
+        return tuple(rounded(each) for each in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: rounded(getattr(value, f.name)) for f in fields(value)})
+    return value
