@@ -1,6 +1,7 @@
 """Train a classifier of handwritten digits, print its progress, and keep the model and its figures.
 
-Reads EPOCHS and WIDTH (of the hidden layer). Writes out/model.joblib and out/metrics.json. Fails below ACCURACY_MIN on the test set.
+Reads EPOCHS and WIDTH (of the hidden layer). Writes out/model.joblib and out/metrics.json. Fails below
+ACCURACY_MIN on the test set.
 """
 
 import json

@@ -1,7 +1,7 @@
 """What a device must show for which grade: rows of thresholds with their sources.
 
-Columns of GRADE_RULES: name, what is said of a value, whether more is better, thresholds of A, B and C (None: C has
-none, everything beneath B is C), margin by which a card that has a grade already must pass or miss a
+Columns of GRADE_RULES: name, what is said of a value, whether more is better, thresholds of A, B and C (None: C
+has none, everything beneath B is C), margin by which a card that has a grade already must pass or miss a
 threshold (so that noise doesn't change grades), source. Beneath C there is no grade. Table of 2026-11.
 """
 
@@ -15,7 +15,8 @@ THROUGHPUT_REJECTED = 0.67
 much again is no variation any more."""
 
 GRADE_RULES: tuple[Row, ...] = (
-    ("throughput", "the throughput is {} of the median of its model", True, 0.95, 0.90, 0.78, 0.01, _VARIATION),
+    ("throughput", "the throughput is {} of the median of its model", True, 0.95, 0.90, 0.78, 0.01,
+     _VARIATION),
     ("power", "the sustained power reached {} of its limit", True, 0.90, 0.80, 0.75, 0.01,
      "DCGM target_power_min_ratio, 0.75, for C"),
     ("clock_drift", "the clock lost {} MHz in the soak", False, 30, 75, None, 3, _META),
