@@ -1,8 +1,9 @@
 """What a device must show for which grade: rows of thresholds with their sources.
 
-Columns of GRADE_RULES: name, what is said of a value, whether more is better, thresholds of A, B and C (None: C
-has none, everything beneath B is C), margin by which a card that has a grade already must pass or miss a
-threshold (so that noise doesn't change grades), source. Beneath C there is no grade. Table of 2026-11.
+Columns of GRADE_RULES: name, what is said of a value, whether more is better, thresholds of A, B and C
+(None: C has none, everything beneath B is C), margin by which a card that has a grade already must pass or
+miss a threshold (so that noise doesn't change grades), source. Beneath C there is no grade. Table of
+2026-11.
 """
 
 _VARIATION = "arXiv 2208.11035: 8% mean, 22% most variation between healthy cards of a model"

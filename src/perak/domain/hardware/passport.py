@@ -2,8 +2,8 @@
 
 Each entry is a W3C Verifiable Credential (data model 2.0), shaped after the UN Transparency Protocol's
 Digital Product Passport: the product, what was claimed of it and on what evidence, where it has been. The
-exchange signs the bytes (`perak.wire.passports`); nothing here proves anything by itself. Owners are pseudonyms
-that hold for one device alone, so that passports don't tell whose cards belong together.
+exchange signs the bytes (`perak.wire.passports`); nothing here proves anything by itself. Owners are
+pseudonyms that hold for one device alone, so that passports don't tell whose cards belong together.
 """
 
 from __future__ import annotations
