@@ -105,9 +105,7 @@ async def clear_market(services: Services) -> None:
             await wakeup.wait(MARKET_LOOK_SECONDS)
 
 
-async def _clear(
-    services: Services, tx: PgTransaction, prices: PriceProfile
-) -> tuple[None, list[Effect]]:
+async def _clear(services: Services, tx: PgTransaction, prices: PriceProfile) -> tuple[None, list[Effect]]:
     return None, await market.clear(
         tx,
         new_id=services.context.new_id,
