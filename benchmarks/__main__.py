@@ -18,6 +18,7 @@ GROUPS = (
     "ledger",
     "market",
     "openb",
+    "replay",
     "fleet",
     "sandbox",
     "meter",

@@ -8,6 +8,7 @@ from pathlib import Path
 FOLDER = Path(os.environ.get("PERAK_DATA") or Path(__file__).parents[2] / "shared" / "data")
 """Beside the project, unless PERAK_DATA says where."""
 INTENSITY_2022 = FOLDER / "carbon" / "ci_hourly" / "electricitymaps_2022_123zones.csv.gz"
+PHILLY_JOBS = FOLDER / "market" / "sia" / "philly.csv.gz"
 GAIA_JOBS = FOLDER / "jobs" / "gaia_pai_1k.csv"
 
 

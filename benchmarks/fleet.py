@@ -41,7 +41,7 @@ GIVE_UP_SECONDS = 120.0
 
 
 def measure() -> Iterator[tuple[str, float, str]]:
-    with _parts() as parts:
+    with running_parts() as parts:
         bare_mib = parts.exchange_mib()
         with _agents(parts, asyncio.run(_enrol(parts))) as seen:
             _wait("all agents are there", seen, lambda tally: tally.offered == AGENTS)
@@ -147,7 +147,8 @@ def _core_shares(parts: Parts) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def _parts() -> Iterator[Parts]:
+def running_parts() -> Iterator[Parts]:
+    """PostgreSQL and an exchange, started anew and thrown away in the end."""
     from perak.adapters.postgres import EmbeddedPostgres
 
     state_dir = Path(tempfile.mkdtemp(prefix="perak-fleet-", dir="/var/tmp"))

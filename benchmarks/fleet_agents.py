@@ -78,8 +78,8 @@ class Tally(msgspec.Struct):
 class Agent(asyncio.Protocol):
     """One agent: the protocol of its connection, dialled again and again."""
 
-    def __init__(self, member: Member, host: str, port: int) -> None:
-        self.node = member.node
+    def __init__(self, member: Member, host: str, port: int, *, offer: OfferAsk = OFFER) -> None:
+        self.node, self.offer = member.node, offer
         self.key = SigningKey.from_seed(base64.b64decode(member.seed))
         self.chain = tuple(base64.b64decode(der) for der in member.chain)
         self.agent_id = os.urandom(8).hex()
@@ -195,7 +195,7 @@ class Agent(asyncio.Protocol):
         for jws in self.kept.values():
             self._send(wire.ReportFrame(jws=jws))
         if not self.seq:
-            self._report(OfferPosted(offer=OFFER))
+            self._report(OfferPosted(offer=self.offer))
         self._beat(beat_seconds, len(self._timers))
         self._meter()
 
