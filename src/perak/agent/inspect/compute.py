@@ -12,7 +12,8 @@ from perak.agent.inspect.opencl import WORD_BYTES, Session
 from perak.domain.hardware import inspection as i
 from perak.domain.hardware.inspection import Check
 
-TILE = 16
+TILES = {True: 4, False: 16}
+"""On a processor and on a GPU: `TILE` of the kernels."""
 Hook = Callable[[Session, Any, int], None]
 """Called with each product (its buffer, which one it is) before it is looked at; tests spoil it here."""
 
@@ -83,10 +84,11 @@ def _product(
     for buffer, array in zip(on_device, (a, b), strict=False):
         session.copy(buffer, array)
     first, again = on_device[2:]
+    tile = TILES[session.shown.is_cpu]
     different = 0
     for number in range(repeats):
         into = again if number else first
-        session.run(f"product_{precision.kernel}", (n, n), (TILE, TILE), *on_device[:2], into, n)
+        session.run(f"product_{precision.kernel}", (n, n), (tile, tile), *on_device[:2], into, n)
         if hook is not None:
             session.finish()
             hook(session, into, number)

@@ -23,7 +23,7 @@ from perak.domain.hardware.inspection import Check, DeviceInspection, Mismatch, 
 
 SAMPLE_SECONDS = 0.2
 """How often link and clocks are looked at while the device works; a launch takes as long."""
-PRODUCT_SIZES = {True: 256, False: 1024}
+PRODUCT_SIZES = {True: 128, False: 1024}
 """Of matrices, on a processor and on a GPU: a product takes some 10 ms on either."""
 PRODUCTS_QUICK, PRODUCTS_FULL = 5, 50
 LEFT_OUT = "left out of --quick"
@@ -121,7 +121,7 @@ class Inspection:
         self._try(
             _THROUGHPUT,
             lambda: throughput.rates(
-                session, run_seconds=self.request.run_seconds, cpu_bytes_max=self.request.cpu_memory_bytes
+                session, run_seconds=self.request.timed_seconds, cpu_bytes_max=self.request.cpu_bytes_max
             ),
         )
         self._try((i.PROOF_RATE,), lambda: self._proof_rate(session))
@@ -139,13 +139,12 @@ class Inspection:
             return None
 
     def _proof_rate(self, session: Session) -> Iterator[Check]:
-        found = [prove.rate(session, seconds=self.request.run_seconds * 2) / 1e9 for _ in range(3)]
+        found = [prove.rate(session, seconds=self.request.timed_seconds * 2) / 1e9 for _ in range(3)]
         yield throughput.measured(i.PROOF_RATE, found)
 
     def _memory(self, session: Session, free_bytes: int | None) -> Iterator[Check]:
-        wanted = memory.wanted_bytes(
-            session, free_bytes=free_bytes, cpu_bytes_max=self.request.cpu_memory_bytes
-        )
+        most = self.request.cpu_bytes_max
+        wanted = memory.wanted_bytes(session, free_bytes=free_bytes, cpu_bytes_max=most)
         buffers = memory.take(session, wanted)
         self._tested_bytes = sum(each.size_bytes for each in buffers)
         effort = memory.QUICK if self.request.kind == "quick" else memory.FULL

@@ -13,7 +13,11 @@ from perak.domain.hardware.wipe import WipeRecord
 _T = TypeVar("_T")
 
 CPU_MEMORY_BYTES = 256 * 2**20
-"""Of a machine's own memory, which others need too: twice to eight times any cache."""
+CPU_MEMORY_BYTES_QUICK = 64 * 2**20
+"""Of a machine's own memory, which others need too: more than nearly any cache holds."""
+RUN_SECONDS = 0.05
+RUN_SECONDS_QUICK = 0.02
+"""Of one timed run: long beside a launch (some 10 us), short before any watchdog."""
 
 
 class Inspect(msgspec.Struct, tag="inspect", frozen=True, kw_only=True):
@@ -31,11 +35,22 @@ class Inspect(msgspec.Struct, tag="inspect", frozen=True, kw_only=True):
     """In the place of `devices`, where the vendor's are known."""
     skip: tuple[str, ...] = ()
     cpu: bool = True
-    cpu_memory_bytes: int = CPU_MEMORY_BYTES
+    cpu_memory_bytes: int | None = None
+    """Here and below, None: what suits `kind`."""
     fade_seconds: float | None = None
-    run_seconds: float = 0.05
+    run_seconds: float | None = None
     product_size: int | None = None
     earlier_uuids: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def cpu_bytes_max(self) -> int:
+        """How much of a machine's own memory is tested and copied."""
+        return self.cpu_memory_bytes or (CPU_MEMORY_BYTES_QUICK if self.kind == "quick" else CPU_MEMORY_BYTES)
+
+    @property
+    def timed_seconds(self) -> float:
+        """How long one timed run takes."""
+        return self.run_seconds or (RUN_SECONDS_QUICK if self.kind == "quick" else RUN_SECONDS)
 
 
 class Wipe(msgspec.Struct, tag="wipe", frozen=True, kw_only=True):

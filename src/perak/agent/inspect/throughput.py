@@ -13,8 +13,6 @@ from perak.domain.hardware import inspection as i
 from perak.domain.hardware.inspection import Check
 
 RUNS = 5
-RUN_SECONDS = 0.05
-"""Of one timed run: long beside a launch (some 10 us), short before any watchdog."""
 COPY_BYTES_MAX = 2**30
 COPY_BYTES_CPU = 128 * 2**20
 """Several times any processor's cache, at which a copy would be measured otherwise."""
@@ -24,7 +22,7 @@ CONTENDED = 0.25
 """A spread above it is told: something else is at work on the device."""
 
 
-def rates(session: Session, *, run_seconds: float = RUN_SECONDS, cpu_bytes_max: int) -> Iterator[Check]:
+def rates(session: Session, *, run_seconds: float, cpu_bytes_max: int) -> Iterator[Check]:
     """The checks of throughput that OpenCL can make; `cpu_bytes_max` bounds what a processor copies."""
     yield measured(i.COPY, copy_rates(session, cpu_bytes_max=cpu_bytes_max))
     for name, kernel, there in (
