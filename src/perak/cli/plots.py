@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from perak.cli.render.parts import short_device
 
 if TYPE_CHECKING:
     from perak.wire import api
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 120
 SIZE_INCHES = (9.0, 6.0)
 ENDINGS = ("png", "svg", "pdf")
+TIME_UNITS = (("hours", 3600), ("minutes", 60), ("seconds", 1))
 CLASSES_MAX = 10
 """More lines than a person can tell apart."""
 
@@ -28,10 +32,12 @@ def plot_quote(path: Path, quoted: api.Quote) -> None:
     figure = _figure(path)
     axes = figure.subplots()
     if known:
-        across = [(offer.expected_seconds or 0.0) / 3600 for offer in known]
+        longest = max(offer.expected_seconds or 0.0 for offer in known)
+        unit, seconds = next((each for each in TIME_UNITS if longest >= 2 * each[1]), TIME_UNITS[-1])
+        across = [(offer.expected_seconds or 0.0) / seconds for offer in known]
         up = [float(offer.expected_cost or 0) for offer in known]
         grams = [offer.carbon_grams or 0.0 for offer in known]
-        axes.set(xlabel="expected hours", ylabel=f"expected cost, {quoted.currency}", title="The job")
+        axes.set(xlabel=f"expected {unit}", ylabel=f"expected cost, {quoted.currency}", title="The job")
     else:
         known = fitting
         across = [offer.energy_watts or 0.0 for offer in known]
@@ -47,7 +53,9 @@ def plot_quote(path: Path, quoted: api.Quote) -> None:
     for index, offer in enumerate(known):
         axes.annotate(offer.node_name, (across[index], up[index]), xytext=(6, 4), textcoords="offset points")
     figure.colorbar(dots, label="g CO2e")
-    axes.set_ylim(bottom=0)
+    # Room above for the names and the legend.
+    axes.set_xlim(left=0, right=max(across) * 1.25 or None)
+    axes.set_ylim(bottom=0, top=max(up) * 1.25 or None)
     axes.legend()
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
@@ -55,8 +63,11 @@ def plot_quote(path: Path, quoted: api.Quote) -> None:
 def plot_prices(path: Path, found: api.Prices) -> None:
     """Medians over time with the band from P10 to P90, and utilisation below, of the busiest classes."""
     classes: defaultdict[str, list[api.PriceCell]] = defaultdict(list)
-    for cell in reversed(found.cells):
-        classes[f"{cell.model}, {cell.region}, {cell.grade}"].append(cell)
+    drawn = [cell for cell in found.cells if cell.median is not None or cell.utilisation is not None]
+    for cell in reversed(drawn):
+        graded = f", {cell.grade}" if cell.gpu else ""
+        name = f"{short_device(cell.model)}, {cell.region}{graded}"
+        classes[name].append(cell)
     busiest = sorted(classes, key=lambda name: -sum(cell.trades for cell in classes[name]))[:CLASSES_MAX]
     if not busiest:
         raise click.ClickException("Nothing happened on the market in that time: there is nothing to draw.")
@@ -66,6 +77,9 @@ def plot_prices(path: Path, found: api.Prices) -> None:
         _draw_class(above, below, name, classes[name])
     above.set(ylabel=f"{found.currency} per device-hour", ylim=(0, None), title="Median, P10 to P90; o: thin")
     above.legend(fontsize="small")
+    # Without limits a single hour is drawn as a span of years.
+    hours = [cell.hour for name in busiest for cell in classes[name]]
+    above.set_xlim(min(hours) - timedelta(minutes=30), max(hours) + timedelta(minutes=30))
     below.set(ylabel="in use", ylim=(0, 1), xlabel="hour (UTC)")
     figure.autofmt_xdate()
     figure.savefig(path, dpi=DOTS_PER_INCH)
@@ -82,7 +96,13 @@ def _draw_class(above: Any, below: Any, name: str, cells: Sequence[api.PriceCell
     thin = [cell for cell in traded if cell.thin]
     above.scatter([c.hour for c in thin], [float(c.median or 0) for c in thin], color=line.get_color(), s=18)
     used = [cell for cell in cells if cell.utilisation is not None]
-    below.plot([c.hour for c in used], [c.utilisation for c in used], color=line.get_color())
+    below.plot(
+        [c.hour for c in used],
+        [c.utilisation for c in used],
+        color=line.get_color(),
+        marker=".",
+        clip_on=False,
+    )
 
 
 def _figure(path: Path) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perak.cli.render.parts import at_time, fact_table, new_table, plain
+from perak.cli.render.parts import Fitted, amount, at_time, fact_table, new_table, plain
 
 if TYPE_CHECKING:
     from perak.wire.api.grid import CarbonReport, GridHour, GridZone
@@ -84,27 +84,36 @@ def _chart(hours: Sequence[GridHour], *, now: GridHour) -> RenderableType:
     return table
 
 
+def _between(low: float, high: float) -> str:
+    return amount(low) if low == high else f"{amount(low)} to {amount(high)}"
+
+
 def report(found: CarbonReport) -> RenderableType:
-    table = new_table(
+    columns = (
         "REGION", "EVIDENCE", "METHOD", ">RUNS", ">kWh", ">±%", ">g/kWh", ">OPERATIONAL kg", ">EMBODIED kg",
         ">AVOIDED kg",
     )  # fmt: skip
-    for row in found.rows:
-        table.add_row(
+    rows = [
+        (
             plain(row.region),
             row.region_evidence,
             row.method,
             str(row.runs),
-            f"{row.energy_kwh:.3f}",
+            amount(row.energy_kwh),
             f"{row.energy_uncertainty_percent:.0f}",
             f"{row.grams_per_kwh:.0f}",
-            f"{row.location_based_kg:.3f}",
-            f"{row.embodied_low_kg:.3f} to {row.embodied_high_kg:.3f}",
-            f"{row.avoided_low_kg:.3f} to {row.avoided_high_kg:.3f}",
+            amount(row.location_based_kg),
+            _between(row.embodied_low_kg, row.embodied_high_kg),
+            _between(row.avoided_low_kg, row.avoided_high_kg),
         )
+        for row in found.rows
+    ]
+    runs = "1 run" if found.runs == 1 else f"{found.runs} runs"
     whole = (
-        f"{found.month}, {found.runs} runs: {found.energy_kwh:.3f} kWh, {found.location_based_kg:.3f} kg "
-        f"CO2e operational (location-based, scope 3 category 1), {found.embodied_low_kg:.3f} to "
-        f"{found.embodied_high_kg:.3f} kg embodied. Avoided carbon is in no total."
+        f"{found.month}, {runs}: {amount(found.energy_kwh)} kWh, {amount(found.location_based_kg)} kg CO2e "
+        "operational (location-based, scope 3 category 1), "
+        f"{_between(found.embodied_low_kg, found.embodied_high_kg)} kg embodied. "
+        "Avoided carbon is in no total."
     )
-    return Group(table, Text(), Text(whole)) if found.rows else Text(whole)
+    table = Fitted(columns, rows, spare=("METHOD", "EVIDENCE", ">AVOIDED kg", ">±%"))
+    return Group(table, Text(), Text(whole)) if rows else Text(whole)

@@ -10,7 +10,17 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from perak.cli.render.of_passports import standing_rows
-from perak.cli.render.parts import ago, at_time, fact_table, new_table, plain, short_id, state_text
+from perak.cli.render.parts import (
+    Fitted,
+    ago,
+    at_time,
+    fact_table,
+    new_table,
+    plain,
+    short_device,
+    short_id,
+    state_text,
+)
 from perak.domain.units import format_bytes, format_duration
 from perak.domain.whereabouts import EVIDENCE_WORDS
 
@@ -73,33 +83,26 @@ def _temperature(sensor: api.TemperatureView) -> Text:
 
 
 def offers(found: Iterable[api.Offer]) -> RenderableType:
-    table = new_table(
-        "ID",
-        "NODE",
-        "STATE",
-        "REGION",
-        "DEVICES",
-        ">FREE CORES",
-        ">FREE MEMORY",
-        ">GPU/h",
-        ">CORE/h",
+    columns = (
+        "ID", "NODE", "STATE", "REGION", "DEVICES", ">FREE CORES", ">FREE MEMORY", ">GPU/h", ">CORE/h",
         "SANDBOX",
-    )
-    for offer in found:
-        state = offer.state if offer.accepting or offer.state != "open" else "waiting"
-        table.add_row(
+    )  # fmt: skip
+    rows = [
+        (
             short_id(offer.id),
             plain(offer.node_name),
-            state_text(state),
+            state_text(offer.state if offer.accepting or offer.state != "open" else "waiting"),
             plain(offer.region),
-            plain(_devices(offer)),
+            plain(short_device(_devices(offer))),
             f"{offer.free_cpu_milli / 1000:g} of {offer.cpu_milli / 1000:g}",
             format_bytes(offer.free_memory_bytes),
             offer.price_gpu or "-",
             offer.price_cpu or "-",
             plain(", ".join(each.tier for each in offer.tiers) or offer.tier),
         )
-    return table
+        for offer in found
+    ]
+    return Fitted(columns, rows, spare=("SANDBOX", ">FREE MEMORY", "ID"))
 
 
 def offer(found: api.Offer) -> RenderableType:

@@ -149,8 +149,12 @@ def carbon_of(said: Mapping[str, Any]) -> str:
 
 def earnings(found: api.Earnings) -> RenderableType:
     unit = found.currency
+    runs = "1 paid run" if found.runs == 1 else f"{found.runs} paid runs"
     whole = fact_table(
-        (f"since {found.since}", f"{found.earned} {unit} by {found.runs} paid runs"),
+        (
+            f"since {found.since}",
+            f"{found.earned} {unit} by {runs}",
+        ),
         ("fee", f"{found.fee} {unit}; it is {found.fee_percent:g}% of what renters pay"),
         ("earned in all", f"{found.earned_in_all} {unit}"),
         ("paid out", f"{found.paid_out} {unit}"),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 
 from perak.cli.render.parts import fact_table, new_table, plain
-from perak.cli.render.passport_facts import facts_of
 
 if TYPE_CHECKING:
     from perak.wire.api.devices import StandingView
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
 def summary(passport: Passport) -> RenderableType:
     """Who the device is, its grade with the reasons, its use, its software, and what happened to it."""
+    from perak.cli.render.passport_facts import facts_of
+
     facts = facts_of(passport)
     rows = [
         ("device", facts.title),

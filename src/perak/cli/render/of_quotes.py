@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from perak.cli.render.parts import at_time, fact_table, figure, in_joules, new_table, plain, short_id
+from perak.cli.render.parts import (
+    Fitted,
+    at_time,
+    fact_table,
+    figure,
+    in_grams,
+    in_joules,
+    plain,
+    short_device,
+    short_id,
+)
 from perak.domain.units import format_duration
 
 if TYPE_CHECKING:
@@ -45,14 +54,15 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
     """What the figures rest on."""
     notes: list[RenderableType] = [Text()]
     if quoted.preference is not None:
-        notes.append(plain(f"Ranked by cost and: {quoted.preference.text}. *: on the Pareto front."))
+        front = "*: no other is better in cost, time and carbon at once (the Pareto front)"
+        notes.append(plain(f"Ranked by {quoted.preference.text}. {front}."))
     sources = {offer.time_detail: None for offer in fitting if offer.time_detail}
     notes += [plain(f"Time: {detail}.") for detail in list(sources)[:NOTES_MAX]]
     if any(offer.expected_seconds is None for offer in fitting):
         notes.append(
             plain(
-                "Time unknown: say how much `work` the job is, such as {device: V100, hours: 3}, or run "
-                "it once."
+                "Time unknown: run it once, or say how much `work` it is: {device: V100, hours: 3} for "
+                "GPUs, {device: cpu, hours: 3} for cores."
             )
         )
     longest = format_duration(quoted.max_duration_seconds)
@@ -63,16 +73,15 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
     return notes + [plain(line) for line in list(compared)[:NOTES_MAX]]
 
 
-def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Table:
+def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Fitted:
     money = (">PRICE", f">{quoted.currency}/h", ">EXPECTED", ">AT MOST")
-    figures = (">TIME", ">BETWEEN", ">ENERGY", ">gCO2e", ">RISK")
-    table = new_table("", "OFFER", "NODE", "CLASS", *money, *figures, "SANDBOX", "NOT ENFORCED")
-    for offer in offers:
-        table.add_row(
+    figures = (">TIME", ">BETWEEN", ">ENERGY", ">CO2e", ">RISK")
+    rows = [
+        (
             "*" if offer.pareto else "",
             short_id(offer.offer),
             plain(offer.node_name),
-            plain(offer.market_class or f"{offer.device}, {offer.region}"),
+            plain(short_device(offer.market_class or f"{offer.device}, {offer.region}")),
             offer.price or "-",
             offer.per_hour or "-",
             offer.expected_cost or "-",
@@ -81,7 +90,10 @@ def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Table:
             plain(offer.tier),
             plain(", ".join(offer.unenforced) or "-"),
         )
-    return table
+        for offer in offers
+    ]
+    columns = ("", "OFFER", "NODE", "CLASS", *money, *figures, "SANDBOX", "NOT ENFORCED")
+    return Fitted(columns, rows, spare=("SANDBOX", ">PRICE", ">BETWEEN", "NOT ENFORCED", ">AT MOST", "OFFER"))
 
 
 def _figures(offer: api.OfferQuote) -> tuple[str, str, str, str, str]:
@@ -93,30 +105,35 @@ def _figures(offer: api.OfferQuote) -> tuple[str, str, str, str, str]:
             "-",
             "-",
             "-" if watts is None else f"{watts:.3g} W",
-            "-" if grams is None else f"{grams:.3g}/h",
+            "-" if grams is None else f"{_carbon(grams)}/h",
             risk,
         )
     low, high = offer.expected_seconds_low, offer.expected_seconds_high
     between = "-" if low is None or high is None else f"{format_duration(low)}-{format_duration(high)}"
     energy = "-" if offer.energy_joules is None else in_joules(offer.energy_joules)
-    return format_duration(offer.expected_seconds), between, energy, figure(offer.carbon_grams), risk
+    return format_duration(offer.expected_seconds), between, energy, _carbon(offer.carbon_grams), risk
 
 
-def _misfits(offers: Sequence[api.OfferQuote]) -> Table:
-    table = new_table("DOESN'T FIT", "NODE", "DEVICE", "IN", ">NEEDS", ">HAS", "")
-    for offer in offers:
-        for index, misfit in enumerate(offer.misfits):
-            first = index == 0
-            table.add_row(
-                short_id(offer.offer) if first else "",
-                plain(offer.node_name) if first else "",
-                plain(offer.device) if first else "",
-                plain(misfit.dimension),
-                plain(misfit.needed),
-                plain(misfit.available),
-                "now only: it waits for room" if misfit.now_only else "",
-            )
-    return table
+def _carbon(grams: float | None) -> str:
+    return "-" if grams is None else in_grams(grams).removesuffix(" CO2e")
+
+
+def _misfits(offers: Sequence[api.OfferQuote]) -> Fitted:
+    rows = [
+        (
+            short_id(offer.offer) if not index else "",
+            plain(offer.node_name) if not index else "",
+            plain(short_device(offer.device)) if not index else "",
+            plain(misfit.dimension),
+            plain(misfit.needed),
+            plain(misfit.available),
+            "now only: it waits for room" if misfit.now_only else "",
+        )
+        for offer in offers
+        for index, misfit in enumerate(offer.misfits)
+    ]
+    columns = ("DOESN'T FIT", "NODE", "DEVICE", "IN", "NEEDS", "HAS", "")
+    return Fitted(columns, rows, spare=("DEVICE",))
 
 
 def held_quote(held: api.HeldQuote) -> RenderableType:
@@ -141,16 +158,14 @@ def why(answer: api.Why) -> RenderableType:
 
 
 def prices(found: api.Prices) -> RenderableType:
-    table = new_table(
+    columns = (
         "HOUR (UTC)", "CLASS", ">P10", ">MEDIAN", ">P90", ">TRADES", "", ">DEVICE-H", ">IN USE", ">OFFERS",
         ">BIDS", ">CANCELLED",
     )  # fmt: skip
-    for cell in found.cells:
-        table.add_row(
+    rows = [
+        (
             f"{cell.hour:%Y-%m-%d %H:00}",
-            plain(
-                f"{cell.model}, {cell.region}, {cell.grade}" if cell.gpu else f"{cell.model}, {cell.region}"
-            ),
+            plain(_class(cell)),
             cell.p10 or "-",
             cell.median or "-",
             cell.p90 or "-",
@@ -162,6 +177,9 @@ def prices(found: api.Prices) -> RenderableType:
             str(cell.bids),
             str(cell.cancellations),
         )
+        for cell in found.cells
+    ]
+    table = Fitted(columns, rows, spare=(">CANCELLED", ">OFFERS", ">DEVICE-H", ">BIDS", ">P10", ">P90"))
     lines = [
         plain(
             f"Foretold by {each.source}, over actual: median {each.median:.2f}, P90 {each.p90:.2f}; nine in "
@@ -171,3 +189,8 @@ def prices(found: api.Prices) -> RenderableType:
         for each in found.predictions
     ]
     return Group(table, *lines)
+
+
+def _class(cell: api.PriceCell) -> str:
+    graded = f", {cell.grade}" if cell.gpu else ""
+    return f"{short_device(cell.model)}, {cell.region}{graded}"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +21,10 @@ if TYPE_CHECKING:
 
 SHORT_ID_CHARACTERS = 6
 """30 random bits: enough among the thousand jobs in which a short id is looked for."""
+
+WIDTH_UNBOUND = 10_000
+"""More characters than a row has, for measuring what it wants."""
+_PROCESSOR_NOISE = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b|@", re.IGNORECASE)
 
 _STATE_STYLES = {
     "succeeded": "green",
@@ -53,6 +61,46 @@ def new_table(*columns: str) -> Table:
     return table
 
 
+class Fitted:
+    """A table that leaves out columns rather than break words in a narrow terminal.
+
+    First go those in which no row says anything, then those of `spare`, the first of them first, until the
+    rest fits; below stands what was left out for want of room. What a program reads keeps all.
+    """
+
+    def __init__(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *, spare: Sequence[str]
+    ) -> None:
+        self._columns, self._rows, self._spare = tuple(columns), tuple(rows), tuple(spare)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        kept = list(range(len(self._columns)))
+        fits = self._width(kept, console, options) <= options.max_width
+        if not fits:
+            kept = [index for index in kept if any(str(row[index]) not in ("", "-") for row in self._rows)]
+        left_out: list[str] = []
+        for name in self._spare:
+            if self._width(kept, console, options) <= options.max_width:
+                break
+            index = self._columns.index(name)
+            if index in kept:
+                kept.remove(index)
+                left_out.append(name.removeprefix(">"))
+        yield self._table(kept)
+        if left_out:
+            yield Text(f"Too narrow here for: {', '.join(left_out)}. --json has all.", style="dim")
+
+    def _width(self, kept: Sequence[int], console: Console, options: ConsoleOptions) -> int:
+        unbound = options.update(width=WIDTH_UNBOUND)
+        return Measurement.get(console, unbound, self._table(kept)).maximum
+
+    def _table(self, kept: Sequence[int]) -> Table:
+        table = new_table(*(self._columns[index] for index in kept))
+        for row in self._rows:
+            table.add_row(*(row[index] for index in kept))
+        return table
+
+
 def fact_table(*rows: tuple[str, str | Text | None]) -> Table:
     """Names and values below each other; what is None is left out."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
@@ -67,6 +115,11 @@ def fact_table(*rows: tuple[str, str | Text | None]) -> Table:
 def plain(text: str) -> Text:
     """Text of others: no markup, no control characters."""
     return Text(printable(text))
+
+
+def short_device(name: str) -> str:
+    """A processor's name without what all of them say: ``Intel Xeon 2.50GHz``; a GPU's as it is."""
+    return " ".join(_PROCESSOR_NOISE.sub(" ", name).split()).replace(" ,", ",")
 
 
 def state_text(state: str) -> Text:
@@ -97,6 +150,13 @@ def lasted(start: datetime | None, end: datetime | None, now: datetime) -> str:
 
 def figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}"
+
+
+def amount(value: float) -> str:
+    """Three digits at least and no exponent, so that a small sum does not read as none."""
+    if value == 0 or abs(value) >= 1:
+        return f"{value:,.3f}" if value else "0"
+    return f"{value:.{2 - math.floor(math.log10(abs(value)))}f}"
 
 
 def in_joules(joules: float) -> str:

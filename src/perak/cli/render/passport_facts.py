@@ -15,7 +15,7 @@ _OUTCOMES = {True: "", False: "NOT PASSED: ", None: "not looked at: "}
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A passport for people. `grade` as they read it; pairs are (name, value)."""
+    """A passport for people. `grade` as they read it, `score` too, ``-``: none; pairs are (name, value)."""
 
     title: str
     device: str
@@ -95,7 +95,7 @@ def _use(entry: Entry, claim: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         ("wipes after leases", str(use.get("wipes", "-"))),
         (
             "expected failures",
-            "-" if rate is None else f"{rate * HOURS_PER_YEAR:.2g} a year, its host's included",
+            "-" if rate is None else f"{_few(rate * HOURS_PER_YEAR)} a year, its host's included",
         ),
     )
 
@@ -122,6 +122,10 @@ def _incident(told: dict[str, Any]) -> str:
     if told.get("kind") == "xid":
         return f"Xid {told.get('code')}"
     return f"{told.get('check')} failed: {told.get('reason')}"
+
+
+def _few(count: float) -> str:
+    return f"{count:,.0f}" if count >= 10 else f"{count:.2g}"
 
 
 def _unit(value: float | None, unit: str) -> str | None:

@@ -34,6 +34,7 @@ A4_INCHES = (8.27, 11.69)
 HISTORY_ROWS_MAX = 14
 """More do not fit a sheet; the file has them all."""
 REASON_LINES_MAX = 6
+NO_SCORE = "-"
 ROW = 0.0135
 """Height of a line of facts, of the sheet's."""
 
@@ -75,7 +76,8 @@ def _sheet(passport: Passport) -> Figure:
     _pairs(figure, "Identity", facts.identity, left=0.07, top=top)
     _pairs(figure, "In use", facts.use, left=0.53, top=top)
     below = top - (len(facts.use) + 2.2) * ROW
-    _pairs(figure, "Software that still runs on it", facts.software, left=0.53, top=below)
+    if facts.software:
+        _pairs(figure, "Software that still runs on it", facts.software, left=0.53, top=below)
     for draw, box in (
         (_load, (0.10, 0.43, 0.33, 0.12)),
         (_power, (0.57, 0.43, 0.33, 0.12)),
@@ -102,7 +104,8 @@ def _badge(figure: Figure, facts: Facts) -> None:
         va="center",
         bbox=box,
     )
-    figure.text(0.93, 0.912, f"score {facts.score}", fontsize=8, ha="right", color=FAINT)
+    if facts.score != NO_SCORE:
+        figure.text(0.93, 0.912, f"score {facts.score}", fontsize=8, ha="right", color=FAINT)
 
 
 def _pairs(
@@ -154,7 +157,7 @@ def _load(axes: Axes, passport: Passport) -> None:
     axes.set_title("Temperature and clock under load")
     found = _soaked(passport)
     if found is None:
-        _nothing(axes, "no soak's evidence came along")
+        _nothing(axes, "no soak is in this file")
         return
     minutes = [each.at_seconds / 60 for each in found.samples]
     axes.plot(minutes, [_number(each.celsius) for each in found.samples], color=HOT, lw=1.4)
@@ -173,7 +176,7 @@ def _power(axes: Axes, passport: Passport) -> None:
     axes.set_title("Power and FP32 throughput under load")
     found = _soaked(passport)
     if found is None:
-        _nothing(axes, "no soak's evidence came along")
+        _nothing(axes, "no soak is in this file")
         return
     minutes = [each.at_seconds / 60 for each in found.samples]
     axes.plot(minutes, [_number(each.watts) for each in found.samples], color=COOL, lw=1.4)
@@ -207,6 +210,10 @@ def _among(axes: Axes, passport: Passport) -> None:
             {name: [value] * 11 for name, value in expected.items()},
             "what its data sheet leads to expect",
         )
+    if not deciles:
+        axes.set_title("Among cards of its model")
+        _nothing(axes, "nothing to compare it with: no data sheet, and too few of its model")
+        return
     axes.set_title(f"Against {basis}")
     rows = [
         (label, name) for label, name in (("bandwidth", names.COPY), ("FP32", names.FP32)) if name in deciles
@@ -251,6 +258,8 @@ def _document(facts: Facts, plots: Sequence[str]) -> str:
     colour = GRADES.get(facts.grade[:1], FAINT)
     images = "".join(f'<img alt="plot" src="data:image/svg+xml;base64,{plot}">' for plot in plots)
     reasons = "".join(f"<li>{e(each)}</li>" for each in facts.reasons)
+    score = f"<small>score {e(facts.score)}</small>" if facts.score != NO_SCORE else ""
+    software = f"<h2>Software that still runs on it</h2>{_table(facts.software)}" if facts.software else ""
     reasons = reasons or "<li>No reason to grade it lower was found.</li>"
     history = "".join(
         f"<tr><td>{e(day)}</td><td>{e(what)}</td><td>{e(how)}</td></tr>" for day, what, how in facts.history
@@ -269,16 +278,16 @@ h1 {{ margin: 0; font-size: 1.8rem }} h2 {{ font-size: 1rem; margin: 1.6rem 0 .4
 table {{ border-collapse: collapse }} td, th {{ text-align: left; vertical-align: top;
   padding: .1rem 1rem .1rem 0; font-weight: normal; overflow-wrap: anywhere }}
 td:first-child {{ white-space: nowrap }}
-img {{ max-width: 100% }} .proof {{ font-size: .8rem }}
+.plots > img {{ min-width: 0; max-width: 32rem }} .proof {{ font-size: .8rem }}
 </style></head><body>
-<div class="badge">{e(facts.grade)}<small>score {e(facts.score)}</small></div>
+<div class="badge">{e(facts.grade)}{score}</div>
 <div class="device">HARDWARE PASSPORT</div><h1>{e(facts.title)}</h1>
 <div class="device">{e(facts.device)}</div>
 <ul>{reasons}</ul>
 <div class="columns"><div><h2>Identity</h2>{_table(facts.identity)}</div>
 <div><h2>In use</h2>{_table(facts.use)}
-<h2>Software that still runs on it</h2>{_table(facts.software)}</div></div>
-<h2>Measured</h2>{images}
+{software}</div></div>
+<h2>Measured</h2><div class="columns plots">{images}</div>
 <h2>What happened</h2><table>{history}</table>
 <div class="proof"><h2>Proof</h2>{_table(facts.proof)}
 <p>This page proves nothing by itself: ask for the file and run <code>perak passport verify</code>.</p></div>

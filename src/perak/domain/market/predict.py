@@ -99,10 +99,18 @@ def _from_past(past: Past) -> Prediction:
         low_seconds=min(past.low_seconds, past.median_seconds / spread),
         high_seconds=max(past.high_seconds, past.median_seconds * spread),
         source=HISTORY,
-        detail=f"{past.runs} {'run' if past.runs == 1 else 'runs'} {whose} on {past.device}",
+        detail=f"{past.runs} {'run' if past.runs == 1 else 'runs'} {whose} on {_device_text(past.device)}",
         runs=past.runs,
         joules=past.median_joules,
     )
+
+
+def _device_text(key: str) -> str:
+    """A `device_key` as a person reads it: ``2000m x Xeon`` is 2 cores of a Xeon."""
+    milli, sign, model = key.partition("m x ")
+    if not sign or not milli.isdecimal():
+        return key
+    return f"{int(milli) / 1000:g} {'core' if milli == '1000' else 'cores'} of {model}"
 
 
 def _from_declared(spec: JobSpec, place: Place) -> Prediction | None:

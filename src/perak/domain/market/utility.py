@@ -69,14 +69,16 @@ def is_cheapest(preference: Preference) -> bool:
 
 
 def weights(preference: Preference, *, currency: str = "") -> str:
-    """The preference in words and money, as it is shown: ``balanced: 0.10/kg CO2e, 0.20/h of delay``."""
+    """What offers are ranked by: ``cost + 0.10 per kg CO2e + 0.20 per hour of delay (balanced)``."""
     unit = f" {currency}" if currency else ""
-    prices = (
-        f"{format_money(preference.carbon_price_per_kg)}{unit} per kg CO2e, "
-        f"{format_money(preference.delay_cost_per_hour)}{unit} per hour of delay"
-    )
+    carbon, delay = preference.carbon_price_per_kg, preference.delay_cost_per_hour
+    parts = ["cost"]
+    if carbon:
+        parts.append(f"{format_money(carbon)}{unit} per kg CO2e")
+    if delay:
+        parts.append(f"{format_money(delay)}{unit} per hour of delay")
     name = preference.name or ("cheapest" if is_cheapest(preference) else "your prices")
-    return f"{name}: {prices}"
+    return f"{' + '.join(parts)}{' alone' if len(parts) == 1 else ''} ({name})"
 
 
 def burden_parts(preference: Preference, outlook: Outlook) -> tuple[int, int, int]:

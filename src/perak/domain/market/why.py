@@ -38,7 +38,7 @@ def why_placed(spec: JobSpec, placed: Placed, quote: Quote) -> Why:
     """Why there: judged by the offers as they are now, at the price that the lease has."""
     reasons = [
         f"it was given to {placed.node_name} at {format_money(placed.price)} per device-hour",
-        f"offers are ranked by cost and {weights(spec.preference)}; of equal ones the fullest is taken",
+        f"offers are ranked by {weights(spec.preference)}; of equal ones the fullest is taken",
     ]
     if placed.forecast_seconds is not None:
         reasons.append(

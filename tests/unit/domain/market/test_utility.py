@@ -48,8 +48,9 @@ def test_the_value_is_max_cost_unless_given() -> None:
 
 def test_the_weights_are_shown_with_their_money() -> None:
     assert weights(PRESETS["balanced"], currency="EUR") == (
-        "balanced: 0.10 EUR per kg CO2e, 0.20 EUR per hour of delay"
+        "cost + 0.10 EUR per kg CO2e + 0.20 EUR per hour of delay (balanced)"
     )
+    assert weights(Preference()) == "cost alone (cheapest)"
     assert is_cheapest(Preference())
     with pytest.raises(InvalidInput, match="cheapest, balanced"):
         preset("quickest")

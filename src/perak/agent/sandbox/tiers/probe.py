@@ -117,7 +117,8 @@ def _what_ails(sandbox: Sandbox, tier: Tier) -> str | None:
         sandbox.clear(spec.run_id)
     if (status.cause, status.exit_code, said) == ("exited", 0, "seen"):
         return None
-    said = status.detail or said or status.state
+    # The last line is why it gave up; those before it are its log.
+    said = (status.detail or said or status.state).strip().rpartition("\n")[2]
     return (
         f"an ordinary job fails in it ({said[:SAID_CHARACTERS]}). It may help to {RUNTIMES[tier].missing()}"
     )
