@@ -202,7 +202,7 @@ def _chained(device: str, entries: Sequence[Entry]) -> Check:
         if said:
             return Check("chain", False, f"entry {number} {said[0]}")
         before = entry
-    return Check("chain", True, f"{len(entries)} entries, none missing in between, none changed")
+    return Check("chain", True, f"{_entries(entries)}, none missing in between, none changed")
 
 
 def _evidence(
@@ -231,7 +231,11 @@ def _evidence(
     if absent:
         told = f"the reports of {absent} of {len(entries)} entries did not come along"
         return tuple(found), Check("evidence", None, told)
-    return tuple(found), Check("evidence", True, f"the nodes' signed reports of all {len(entries)} entries")
+    return tuple(found), Check("evidence", True, f"the nodes' signed reports of {_entries(entries)}")
+
+
+def _entries(entries: Sequence[Entry]) -> str:
+    return "its one entry" if len(entries) == 1 else f"all {len(entries)} entries"
 
 
 def _reported(jws: str) -> Inspected | Wiped:

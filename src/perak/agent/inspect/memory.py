@@ -25,6 +25,8 @@ BUFFER_BYTES_MAX = 4 * 2**30
 """One launch is then over in a second on the slowest card, before any watchdog's patience."""
 BUFFER_BYTES_LEAST = 16 * 2**20
 SPEED_ROUNDS = 5
+SPEED_TRIES = 3
+"""Another program that takes memory's time makes either side slower: what fails once is measured again."""
 KEPT_FREE_BYTES = 64 * 2**20
 """For the results, and what drivers allot of their own on the way."""
 TURNED = ("constant", "checkerboard")
@@ -130,9 +132,16 @@ class MemoryTests:
         half = buffer.size_bytes // 2 // self.session.grain_bytes * self.session.grain_bytes
         if not half:
             return _result(i.MEMORY_SPEED, "not_run", "the buffers are too small to measure a copy in")
-        session, memory = self.session, buffer.memory
+        self.session.over("fill_random", buffer.memory, 2 * half, 0, 0, 0)
+        for _ in range(SPEED_TRIES):
+            check = self._speed(buffer.memory, half)
+            if check.status == "passed":
+                break
+        return check
+
+    def _speed(self, memory: Any, half: int) -> Check:
+        session = self.session
         lower, upper = memory.get_sub_region(0, half), memory.get_sub_region(half, half)
-        session.over("fill_random", memory, 2 * half, 0, 0, 0)
         shares, found = [], []
         for _ in range(SPEED_ROUNDS):
             copied = min(

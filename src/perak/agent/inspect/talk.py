@@ -13,8 +13,8 @@ from perak.domain.hardware.wipe import WipeRecord
 _T = TypeVar("_T")
 
 CPU_MEMORY_BYTES = 256 * 2**20
-CPU_MEMORY_BYTES_QUICK = 64 * 2**20
-"""Of a machine's own memory, which others need too: more than nearly any cache holds."""
+CPU_MEMORY_BYTES_QUICK = 128 * 2**20
+"""Of a machine's own memory, which others need too: halves of it are copied, and most caches hold less."""
 RUN_SECONDS = 0.05
 RUN_SECONDS_QUICK = 0.02
 """Of one timed run: long beside a launch (some 10 us), short before any watchdog."""

@@ -159,6 +159,9 @@ def _load(axes: Axes, passport: Passport) -> None:
     if found is None:
         _nothing(axes, "no soak is in this file")
         return
+    if all(each.celsius is None and each.clock_mhz is None for each in found.samples):
+        _nothing(axes, "nothing on this machine told either during the soak")
+        return
     minutes = [each.at_seconds / 60 for each in found.samples]
     axes.plot(minutes, [_number(each.celsius) for each in found.samples], color=HOT, lw=1.4)
     axes.axhspan(80, 85, color="#f6e3de", lw=0)
@@ -183,8 +186,12 @@ def _power(axes: Axes, passport: Passport) -> None:
     if found.identity.power_limit_watts:
         axes.axhline(found.identity.power_limit_watts, color=FAINT, lw=0.8, ls=":")
     axes.set(xlabel="minutes")
-    axes.set_ylabel("W", color=COOL)
-    _from_zero(axes, 1.1)
+    if any(each.watts is not None for each in found.samples):
+        axes.set_ylabel("W", color=COOL)
+        _from_zero(axes, 1.1)
+    else:
+        axes.set_title("FP32 throughput under load")
+        axes.set_yticks([])
     other = axes.twinx()
     other.plot(minutes, [_number(each.tflops) for each in found.samples], color=INK, lw=1.0)
     other.set_ylabel("TFLOP/s", color=INK)

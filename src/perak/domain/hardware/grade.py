@@ -304,6 +304,8 @@ def _unjudged(
     found: DeviceInspection, throughput: float | None, figures: dict[str, float]
 ) -> tuple[str, ...]:
     """Why there can be no grade: what didn't run and must have."""
+    if found.identity.kind == "cpu":
+        return ("it is a processor: grades compare graphics cards",)
     said = []
     for name in ESSENTIAL:
         check = found.check(name)

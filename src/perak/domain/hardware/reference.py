@@ -86,6 +86,8 @@ def ratios(found: DeviceInspection, measured: Mapping[str, float], reference: Re
             return Ratios(worst=worst, provisional=False)
     spec = find_gpu(found.identity.model, memory_bytes=found.identity.nvml_memory_bytes)
     if spec is None or spec.fp32_tflops is None:
+        if found.identity.kind == "cpu":
+            return Ratios(worst=None, provisional=True)
         return Ratios(worst=None, provisional=True, basis="its model's data sheet is not known here")
     expected = sheet_throughputs(spec)
     worst = min(measured[name] / expected[name] for name in (names.FP32, names.COPY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +14,12 @@ from perak.domain.hardware import inspection as names
 from perak.domain.hardware.grade import ESSENTIAL, MISMATCHES, REJECTED, RULES, Assessment, assess, merged
 from perak.domain.hardware.inspection import Check, DeviceInspection
 from perak.domain.hardware.reference import Reference, reference_of, throughputs
-from unit.domain.hardware.inspections import HEALTHY, START, failed, inspection
+from unit.domain.hardware.inspections import HEALTHY, START, failed, identity, inspection
 
 NETWORK = Reference(cards=9, owners=4, medians={names.FP32: 14.2, names.COPY: 750.0, names.FP16: 28.0})
 ORDER = ("A", "B", "C", None, REJECTED)
 DAY = 86_400_000
+PROCESSOR = identity(kind="cpu", model="Xeon")
 
 
 def graded(*inspections: DeviceInspection, before: str | None = None) -> Assessment:
@@ -29,6 +31,16 @@ def test_a_healthy_card_is_an_a_without_reasons() -> None:
     assert (found.grade, found.provisional, found.ecc, found.reasons) == ("A", False, True, ())
     assert found.score is not None
     assert found.score > 95
+
+
+def test_a_processor_has_no_grade_however_good_it_is_and_one_that_miscalculates_is_rejected() -> None:
+    found = graded(replace(inspection(), identity=PROCESSOR))
+    assert (found.grade, found.reasons) == (
+        None,
+        ("ungraded because it is a processor: grades compare graphics cards",),
+    )
+    broken = {names.COMPUTE_FP32: failed(names.COMPUTE_FP32)}
+    assert graded(replace(inspection(broken), identity=PROCESSOR)).grade == REJECTED
 
 
 @pytest.mark.parametrize(
