@@ -105,6 +105,7 @@ def advise(
     from perak.domain.carbon.breakeven import advice
     from perak.domain.carbon.intensity import yearly_intensity
     from perak.domain.errors import InvalidInput
+    from perak.domain.regions import normal_region
 
     told = _Facts() if file is None else _facts_of(file)
     used = device or told.device
@@ -112,7 +113,10 @@ def advise(
         raise click.UsageError("Which card? Give a job file with `gpu`, a receipt of a GPU job, or --device.")
     here = intensity if intensity is not None else told.intensity if region is None else None
     if here is None:
-        here = yearly_intensity(region or "WORLD").grams_per_kwh
+        year = yearly_intensity(region or "WORLD")
+        here = year.grams_per_kwh
+        if region is not None and year.region != normal_region(region):
+            app.say(f"No figure is known for {region}: that of {year.region} counts.")
     watts = told.watts if device is None else None
     try:
         found = advice(used, here=here, new=new, workload=workload, used_watts=watts)
@@ -184,7 +188,7 @@ def _advice(found: BreakEven) -> RenderableType:
         ("known from", pair.basis),
         (
             "making it",
-            f"{low:.0f} to {high:.0f} kg CO2e over {LIFE_YEARS_LONG:g} and {LIFE_YEARS_SHORT:g} a",
+            f"{low:.0f} to {high:.0f} kg CO2e over {LIFE_YEARS_LONG:g} and {LIFE_YEARS_SHORT:g} years",
         ),
         *(("", SOURCES[source]) for source in found.sources),
         ("site", f"PUE {found.pue:g}"),

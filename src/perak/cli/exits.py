@@ -85,10 +85,15 @@ def describe(error: BaseException) -> tuple[int, str, str, list[dict[str, object
     if isinstance(error, click.ClickException):
         return error.exit_code, "usage" if error.exit_code == USAGE else "error", error.format_message(), []
     if isinstance(error, FileNotFoundError):
-        return NOT_FOUND, "not_found", f"{error.filename}: {error.strerror}", []
-    if isinstance(error, OSError) and error.filename is not None:
-        return CANT_WRITE, "file", f"{error.filename}: {error.strerror}", []
+        return NOT_FOUND, "not_found", _file_error(error), []
+    # Arrow's errors name the file in their text alone.
+    if isinstance(error, OSError) and (error.filename is not None or isinstance(error, PermissionError)):
+        return CANT_WRITE, "file", _file_error(error), []
     raise error
+
+
+def _file_error(error: OSError) -> str:
+    return str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def job_exit_code(state: str, exit_code: int | None) -> int:

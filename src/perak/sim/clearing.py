@@ -37,6 +37,7 @@ OFFER_COLUMNS = (
     "power_w",
     "carbon_g_per_kwh",
 )
+WHOLE = ("devices", "devices_per_node")
 JOB_COLUMNS = (
     "job_id",
     "devices",
@@ -220,6 +221,12 @@ def _floats(table: pa.Table, name: str, path: Path, *, missing: float | None = N
         raise InvalidInput(f"{path.name}: {name} is empty in row {int(bad[0]) + 1}.")
     if missing is not None:
         values[np.isnan(values)] = missing
+    # A value below zero is a job that nobody wants; every other figure is an amount of something.
+    wrong = np.flatnonzero(values < 0) if name != "value" else np.zeros(0)
+    if len(wrong):
+        raise InvalidInput(f"{path.name}: {name} is below zero in row {int(wrong[0]) + 1}.")
+    if name in WHOLE and len(broken := np.flatnonzero(values % 1)):
+        raise InvalidInput(f"{path.name}: {name} is no whole number in row {int(broken[0]) + 1}.")
     floats: Floats = values
     return floats
 

@@ -35,7 +35,7 @@ async def test_a_quote_is_of_the_whole_job(exchange: Running, node: ScriptedNode
     )
     assert offer["pareto"]
     assert float(offer["burden"]) > 0.72 + 2 * 0.20
-    assert quote["preference"]["text"].startswith("balanced: 0.10 ")
+    assert quote["preference"]["text"].startswith("cost + 0.10 ")
 
 
 async def test_the_smallest_relaxation_is_named(exchange: Running, node: ScriptedNode) -> None:

@@ -139,3 +139,10 @@ def test_a_zone_is_shown_with_its_source_kinds_and_a_chart() -> None:
     assert longer == 2 * shorter
     assert "measured < now" in text
     assert "not tried live" in shown(of_grid.zones([zone]))
+
+
+def test_a_place_that_nobody_knows_is_said_to_count_as_the_world() -> None:
+    said = CliRunner().invoke(cli, ["advise", "--device", "V100", "--region", "Mars"])
+    assert "No figure is known for Mars: that of WORLD counts." in said.output
+    known = CliRunner().invoke(cli, ["advise", "--device", "V100", "--region", "de"])
+    assert "No figure" not in known.output

@@ -87,6 +87,8 @@ def test_parquet_is_read_and_written(tmp_path: Path) -> None:
         (OFFERS.replace("0.90,2.5", "0.90,0"), JOBS, "performance of offer clean is not above zero"),
         (OFFERS, JOBS.replace("late", "gang"), "same job_id twice"),
         (OFFERS, JOBS.replace("gang,4", "gang,four"), "devices is not a number"),
+        (OFFERS, JOBS.replace("gang,4", "gang,4.5"), "devices is no whole number"),
+        (OFFERS.replace("0.20,1.0", "-0.20,1.0"), JOBS, "price_per_device_hour is below zero"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_name(tmp_path: Path, offers: str, jobs: str, says: str) -> None:

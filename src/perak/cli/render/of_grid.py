@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from perak.wire.api.grid import CarbonReport, GridHour, GridZone
 
 BAR_CHARACTERS = 40
+UNKNOWN_PLACE = "no figure is known for it: the world's counts. Places are codes such as DE, US-CA or EU"
 _STYLES = {"measured": "green", "forecast": "cyan", "yearly average": "yellow"}
 
 
@@ -43,11 +44,16 @@ def zone(found: GridZone) -> RenderableType:
         ("feed", _feed(found) if found.feed else "none: the year's average counts"),
         ("year", f"{found.yearly_grams_per_kwh:.0f} g CO2e/kWh ({found.yearly_source})"),
         ("note", Text(found.note, style="yellow") if found.note else None),
+        ("note", Text(UNKNOWN_PLACE, style="yellow") if _is_unknown(found) else None),
         ("marginal", _marginal(found)),
     )
     if not found.hours:
         return facts
     return Group(facts, Text(), _chart(found.hours, now=found.now))
+
+
+def _is_unknown(found: GridZone) -> bool:
+    return found.feed is None and found.region != "WORLD" and found.yearly_source.startswith("WORLD ")
 
 
 def _feed(found: GridZone) -> str:

@@ -28,7 +28,7 @@ CPU_DEVICE = "cpu"
 """The reference device of a job without GPUs: the cores that it asks for."""
 
 _REGION = re.compile(r"[A-Z]{2,5}(-[A-Z0-9]{1,3})?")
-_GRAMS = {"g": 1.0, "kg": 1000.0, "t": 1_000_000.0}
+_GRAMS = {"mg": 0.001, "g": 1.0, "kg": 1000.0, "t": 1_000_000.0}
 _GRAMS_MAX = 1e12
 
 
@@ -56,8 +56,8 @@ def preference_of(value: object) -> object:
 
 
 def grams(value: object) -> float:
-    """Grams of ``2kg``, ``500g`` or ``0.1t``."""
-    match = re.fullmatch(r"([0-9]{1,13}(?:\.[0-9]{1,6})?)\s*(g|kg|t)", str(value).strip())
+    """Grams of ``2kg``, ``500g``, ``1mg`` or ``0.1t``."""
+    match = re.fullmatch(r"([0-9]{1,13}(?:\.[0-9]{1,6})?)\s*(mg|g|kg|t)", str(value).strip())
     if isinstance(value, bool) or match is None:
         raise refuse(f"{str(value)[:40]!r} is not an amount of CO2e; write it like 2kg or 500g")
     amount = float(match[1]) * _GRAMS[match[2]]
