@@ -39,7 +39,10 @@ async def watch_carbon(
     total = f"{earlier + grams:.3g} g of {budget:g} g CO2e"
     if told == STOP:
         await tx.leases.ask_stop(at.lease.id, cause="max_carbon", now=now)
-        detail = f"stopping: {CAUSES['max_carbon']}; {total} are emitted"
+        # A budget smaller than what is emitted until the first reading can't be kept, and is not said to be.
+        passed = earlier + grams > budget
+        reason = "the job has passed its max_carbon" if passed else CAUSES["max_carbon"]
+        detail = f"stopping: {reason}; {total} are emitted"
         await tx.jobs.event(at.job.id, kind="warning", detail=detail, now=now)
         return [NodeChanged(at.lease.node), JobChanged(at.job.id)]
     if told == WARN:

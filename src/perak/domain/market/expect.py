@@ -145,6 +145,10 @@ def rank(
     return burden(spec.preference, outlook(spec, expected, price=price))
 
 
+def _grams(grams: float) -> str:
+    return f"{grams:.0f} g" if grams >= 10 else f"{grams:.3g} g"
+
+
 def unacceptable(
     spec: JobSpec, expected: Expectation, *, waited_seconds: float = 0.0, seconds_left: int | None = None
 ) -> tuple[Misfit, ...]:
@@ -157,7 +161,7 @@ def unacceptable(
     most, grams = spec.limits.max_carbon_grams, expected.carbon_grams
     if most is not None and grams is not None and grams > most:
         found.append(
-            Misfit(dimension="carbon", needed=f"{most:.0f} g CO2e or less", available=f"{grams:.0f} g")
+            Misfit(dimension="carbon", needed=f"{_grams(most)} CO2e or less", available=_grams(grams))
         )
     if spec.start is not None and spec.start.deadline_seconds is not None and expected.seconds is not None:
         left = spec.start.deadline_seconds - waited_seconds
