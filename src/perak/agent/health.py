@@ -1,11 +1,33 @@
-"""When a node's temperatures are worth a report: as a part turns hot or cool, and now and then."""
+"""What of a node's health is worth a report: a part that turns hot or cool, or an error of a card."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
+from perak.domain.facts.grades import XIDS_MINOR
 from perak.domain.hardware.heat import hot_now
-from perak.domain.report import Health, Sensor
+from perak.domain.report import Faulted, Health, Sensor
+
+FAULT_AGAIN_SECONDS = 3_600.0
+"""The same Xid of a card is reported once in this time: one that fails repeats it."""
+
+
+class FaultWatch:
+    """Which errors of devices are worth a report: those that no program makes, once in a while."""
+
+    def __init__(self) -> None:
+        self._told_at: dict[tuple[str, int], float] = {}
+
+    def take(self, faults: Iterable[tuple[str, int]], *, now: float) -> list[Faulted]:
+        """The reports that these (UUID, Xid) are worth; `now` in seconds on any steady clock."""
+        found = []
+        for fault in faults:
+            if fault[1] in XIDS_MINOR or now - self._told_at.get(fault, -math.inf) < FAULT_AGAIN_SECONDS:
+                continue
+            self._told_at[fault] = now
+            found.append(Faulted(device=fault[0], xid=fault[1]))
+        return found
 
 
 class HealthWatch:

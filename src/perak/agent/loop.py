@@ -18,7 +18,7 @@ import msgspec
 
 from perak.agent import core
 from perak.agent.core import Core, Event, Instruction
-from perak.agent.health import HealthWatch
+from perak.agent.health import FaultWatch, HealthWatch
 from perak.agent.identity import Identity
 from perak.agent.inspect.care import Care
 from perak.agent.journal import Journal, RunRecord
@@ -669,8 +669,15 @@ class Node:
             every_seconds=self.limits.health_report_seconds,
             every_seconds_hot=self.limits.health_report_hot_seconds,
         )
+        faults = FaultWatch()
         loop = asyncio.get_running_loop()
         while True:
+            told = await self._in_thread(self._quick, self.thermometer.faults)
+            for fault in faults.take(told, now=loop.time()):
+                log.warning("device %s: the driver told Xid %d", fault.device, fault.xid)
+                self._report(fault)
+                if self._care is not None:
+                    self._care.faulted(fault.device)
             sensors = await self._in_thread(self._quick, self.thermometer.read)
             if (health := watch.take(sensors, now=loop.time())) is not None:
                 self._report(health)

@@ -68,7 +68,7 @@ async def take_inspection(
         reasons = tuple(f"rejected because {each}" for each in unmet)
         assessment = replace(assessment, grade=REJECTED, reasons=reasons)
     standing = _standing(inspection, assessment, history)
-    place = await _place(tx, device, node, context, now)
+    place = await place_of(tx, device, node, context, now)
     values = inspected_entry(
         place, inspection, standing=standing, assessment=assessment, use=history.use,
         spread=history.spread, cards=history.reference.cards,
@@ -99,7 +99,7 @@ async def take_wipe(
     if await tx.devices.offered_elsewhere(record.device, project=node.project):
         return []
     history = await tx.devices.history(record.device, node=node.id, project=node.project, model=None, now=now)
-    place = await _place(tx, record.device, node, context, now)
+    place = await place_of(tx, record.device, node, context, now)
     identity = history.inspections[-1].identity if history.inspections else None
     credential = context.sign_passport(wiped_entry(place, record, identity=identity, use=history.use))
     digest = entry_digest(credential)
@@ -136,7 +136,8 @@ def _standing(inspection: DeviceInspection, assessment: Assessment, history: Dev
     )
 
 
-async def _place(tx: Transaction, device: str, node: NodeRecord, context: Context, now: datetime) -> Place:
+async def place_of(tx: Transaction, device: str, node: NodeRecord, context: Context, now: datetime) -> Place:
+    """Where the next entry of a device's passport stands."""
     last = await tx.devices.last_entry(device)
     return Place(
         exchange=context.exchange.name,

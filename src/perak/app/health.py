@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from perak.app.alerts import tell
+from perak.app.context import Context
+from perak.app.incidents import take_heat
 from perak.app.ports import Transaction
 from perak.app.records import Heat, NodeRecord
 from perak.domain.hardware.heat import hot_now, told
@@ -20,16 +22,18 @@ STALE = timedelta(minutes=10)
 
 
 async def take_health(
-    tx: Transaction, *, node: NodeRecord, health: Health, at: datetime, now: datetime
+    tx: Transaction, *, node: NodeRecord, health: Health, at: datetime, context: Context, now: datetime
 ) -> None:
     """Keep the temperatures of a node, which is locked; tell `node.hot` and `node.cool` as it turns.
 
-    `at`: when the node read them, by its clock.
+    Devices that turn hot have it in their passports. `at`: when the node read them, by its clock.
     """
     if now - at > STALE:
         return
     before = await tx.nodes.heat(node.id)
     hot = hot_now(health.sensors, hot_before=before.hot)
+    turned_hot = [each for each in health.sensors if each.id in hot and each.id not in before.hot]
+    await take_heat(tx, node=node, turned_hot=turned_hot, at=min(at, now), context=context, now=now)
     turns = bool(hot) != bool(before.hot)
     if turns and before.turned_at is not None and now - before.turned_at < TURNS_LEAST:
         turns, hot = False, before.hot

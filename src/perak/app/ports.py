@@ -28,6 +28,7 @@ from perak.app.records import (
     SettledRun,
     SettlementFacts,
     SignedReceipt,
+    Unrated,
 )
 from perak.domain.carbon.signal import GridReading
 from perak.domain.checklist import Checklist
@@ -289,8 +290,31 @@ class DeviceStore(Protocol):
         """(number, digest) of the newest entry of its passport; None: it has none."""
 
     async def append(
-        self, place: Place, *, kind: str, digest: str, credential: str, node: NodeRecord, now: datetime
+        self,
+        place: Place,
+        *,
+        kind: str,
+        digest: str,
+        credential: str,
+        node: NodeRecord,
+        now: datetime,
+        incident: str | None = None,
     ) -> None: ...
+    async def is_of(self, device: str, *, node: str) -> bool:
+        """Whether the node has had it inspected."""
+        ...
+
+    async def is_leased(self, device: str, *, node: str) -> bool: ...
+    async def has_incident(self, device: str, what: str, *, since: datetime) -> bool: ...
+    async def unrated(self, *, rated_before: datetime, limit: int, now: datetime) -> list[Unrated]:
+        """Standings, now locked, whose rate was counted before that time, or before a run was lost or an
+        incident came."""
+        ...
+
+    async def rate(self, device: str, *, node: str, failures_per_hour: float, now: datetime) -> None: ...
+    async def show(self, nodes: Sequence[str]) -> None:
+        """Copy standings to the nodes' offers."""
+
     async def set_standing(
         self, device: str, *, node: str, standing: Standing, rejected: bool, now: datetime
     ) -> bool:

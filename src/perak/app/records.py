@@ -264,6 +264,19 @@ class DeviceHistory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unrated:
+    """A standing whose failures per hour are to be counted again, of what they come from."""
+
+    node: str
+    device: str
+    score: float | None
+    class_failures: float
+    class_years: float
+    host_departures: float
+    host_hours: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SignedReceipt:
     """A receipt as it is stored: the exchange's signature over all of it, and its figures to search by."""
 

@@ -13,6 +13,7 @@ from perak.app.context import Context
 from perak.app.devices import take_inspection, take_wipe
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.health import take_health
+from perak.app.incidents import take_fault
 from perak.app.ports import Transaction
 from perak.app.records import Engagement, NodeRecord, RunEnd
 from perak.app.refusals import tell_refusal
@@ -28,6 +29,7 @@ from perak.domain.report import (
     CAUSES,
     NODE_CAUSES,
     ChecklistPosted,
+    Faulted,
     Health,
     Inspected,
     LogChunk,
@@ -207,7 +209,7 @@ async def _apply(
         await tx.checklists.keep(node=node.id, checklist=body.checklist, jws=report.jws, now=now)
         return []
     if isinstance(body, Health):
-        await take_health(tx, node=node, health=body, at=_time(report.at), now=now)
+        await take_health(tx, node=node, health=body, at=_time(report.at), context=context, now=now)
         return []
     if isinstance(body, Inspected):
         found = body.inspection
@@ -216,6 +218,9 @@ async def _apply(
         )
     if isinstance(body, Wiped):
         return await take_wipe(tx, node=node, record=body.record, jws=report.jws, context=context, now=now)
+    if isinstance(body, Faulted):
+        await take_fault(tx, node=node, fault=body, at=_time(report.at), context=context, now=now)
+        return []
     if isinstance(body, Proved):
         return await take_answer(tx, node=node, answer=body.answer, now=now)
     engagement = await runs.get(body.run)

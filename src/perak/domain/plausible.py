@@ -27,6 +27,7 @@ from perak.domain.isolation import RANKS
 from perak.domain.offer import Device, Hours, OfferAsk
 from perak.domain.report import (
     ChecklistPosted,
+    Faulted,
     Health,
     Inspected,
     LogChunk,
@@ -76,6 +77,8 @@ OUTPUT_FILES_MAX = 10**7
 MISSING_MAX = 50
 """As many outputs as a job may name."""
 PATH_CHARACTERS_MAX = 1_024
+XID_MAX = 10_000
+"""NVIDIA's catalogue ends below 200."""
 SENSORS_MAX = 2 * DEVICES_MAX
 """The cards, and as many sensors of the machine's own."""
 CELSIUS_LEAST, CELSIUS_MOST = -100.0, 250.0
@@ -119,6 +122,9 @@ def check_report(report: Report, *, now_ms: int) -> None:
             _check_inspection(inspection, latest=latest)
         case Wiped(record=record):
             _check_wipe(record, latest=latest)
+        case Faulted(device=device, xid=xid):
+            _name("faulted.device", device)
+            _number("faulted.xid", xid, 1, XID_MAX)
         case Proved(answer=answer):
             _check_answer(answer)
         case RunPreparing():

@@ -191,6 +191,14 @@ class Wiped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Faulted:
+    """The driver told an error of a device, between inspections: an Xid."""
+
+    device: str
+    xid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proved:
     """A device's answer to a challenge of the exchange's; a node with several sends one report for each."""
 
@@ -199,7 +207,7 @@ class Proved:
 
 RunBody = RunPreparing | RunStarted | LogChunk | Metered | RunExited | RunRefused
 """What a node says of one run."""
-NodeBody = OfferPosted | Health | ChecklistPosted | Inspected | Wiped | Proved
+NodeBody = OfferPosted | Health | ChecklistPosted | Inspected | Wiped | Proved | Faulted
 """What it says of itself and its devices."""
 Body = NodeBody | RunBody
 Evidence = Metered | RunExited | ChecklistPosted | Inspected | Wiped
@@ -212,6 +220,7 @@ REPORT_TYPES: dict[str, type[Body]] = {
     "inspected": Inspected,
     "wiped": Wiped,
     "proved": Proved,
+    "faulted": Faulted,
     "run_preparing": RunPreparing,
     "run_started": RunStarted,
     "log_chunk": LogChunk,

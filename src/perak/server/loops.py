@@ -13,7 +13,7 @@ from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.prices import price_profile
 from perak.adapters.db.upkeep import forget_replies
 from perak.adapters.db.workloads import PgWorkloads
-from perak.app import market, watch
+from perak.app import incidents, market, watch
 from perak.app.effects import Effect
 from perak.domain.market.defer import PriceProfile
 from perak.server import clock
@@ -38,6 +38,9 @@ FORGET_EVERY_SECONDS = 600.0
 REPLIES_KEPT = timedelta(hours=24)
 """Clients repeat a request within minutes, if at all."""
 REPLIES_PER_ROUND = 1_000
+RATE_EVERY_SECONDS = 60.0
+RATES_PER_ROUND = 100
+"""Standings, locked while they are counted; a node's next inspection waits for them."""
 BACKOFF_SECONDS = (0.1, 0.5, 2.0, 5.0)
 """Waits after failed rounds in a row; a database that is away comes back within seconds, or not soon."""
 
@@ -53,6 +56,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "sessions": hang_up_silent,
         "orders": look_at_orders,
         "forget": forget_old,
+        "rates": rate_devices,
         "hints": forward_hints,
         "webhooks": deliver,
         "evict": evict,
@@ -198,6 +202,16 @@ async def forget_old(services: Services) -> None:
                 await tx.secrets.forget_of_ended(limit=REPLIES_PER_ROUND)
                 await tx.devices.expire(now=clock.now(), limit=REPLIES_PER_ROUND)
         await asyncio.sleep(FORGET_EVERY_SECONDS)
+
+
+async def rate_devices(services: Services) -> None:
+    """Now and then: count again how often devices fail, after lost runs and incidents."""
+    while True:
+        counted = RATES_PER_ROUND
+        while counted == RATES_PER_ROUND:
+            async with services.db.transaction() as tx:
+                counted = await incidents.rate_again(tx, now=clock.now(), limit=RATES_PER_ROUND)
+        await asyncio.sleep(RATE_EVERY_SECONDS)
 
 
 async def forward_hints(services: Services) -> None:

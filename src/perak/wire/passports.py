@@ -208,9 +208,13 @@ def _chained(device: str, entries: Sequence[Entry]) -> Check:
 def _evidence(
     entries: Sequence[Entry], evidence: Mapping[str, str]
 ) -> tuple[tuple[DeviceInspection, ...], Check]:
-    """The inspections that came along; each must be what its entry names, signed by its node."""
+    """The inspections that came along; each must be what its entry names, signed by its node.
+
+    An incident names none: it stands by the exchange's signature alone.
+    """
     found: list[DeviceInspection] = []
     absent = 0
+    entries = [each for each in entries if each.event.get("kind") != "incident"]
     for entry in entries:
         named = entry.event.get("evidence")
         jws = evidence.get(str(named))

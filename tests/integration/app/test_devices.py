@@ -12,13 +12,14 @@ import pytest
 
 from integration.app.conftest import World, ask
 from perak.adapters.db.views.market import get_offer
+from perak.app.incidents import rate_again
 from perak.domain.hardware import inspection as names
 from perak.domain.hardware.inspection import DeviceInspection
 from perak.domain.hardware.passport import owner_pseudonym, wipe_digest
 from perak.domain.hardware.wipe import WipeRecord
 from perak.domain.job import JobSpec, Limits, Resources
 from perak.domain.offer import Device, Offer
-from perak.domain.report import Inspected, OfferPosted, Wiped
+from perak.domain.report import Faulted, Health, Inspected, OfferPosted, Sensor, Wiped
 from unit.domain.hardware.inspections import V100, failed, inspection
 
 GIB = 2**30
@@ -227,3 +228,68 @@ async def test_five_cards_of_two_owners_make_a_reference(fleet: World) -> None:
     entry = (await entries(fleet))[0]["credentialSubject"]
     assert entry["modelComparison"]["cards"] == 6
     assert len(entry["modelComparison"]["deciles"][names.COPY]) == 11
+
+
+async def test_an_xid_and_heat_are_incidents_in_the_passport_and_the_rate_is_counted_again(
+    fleet: World,
+) -> None:
+    await fleet.fund(10_000_000)
+    await fleet.report(Inspected(inspection=seen(fleet)))
+    rate = (await offer_of(fleet)).standing_of(CARDS[0]).failures_per_hour
+    assert await rated_again(fleet) == 0, "nothing has happened"
+    await fleet.submit(
+        JobSpec(name="two", run="true", resources=Resources(gpu_count=2, cpu_milli=100), limits=Limits())
+    )
+    await fleet.clear()
+    hot = Sensor(id="GPU-1", name="GPU 1 V100", celsius=91.0, hot_celsius=90.0, limit_source="NVML")
+    for _ in range(2):  # The same within the hour is written once.
+        fleet.wait(60)
+        await fleet.report(Health(sensors=(hot,)), Faulted(device="GPU-1", xid=79))
+        await fleet.report(Health(sensors=(replace(hot, celsius=60.0),)))
+    await fleet.report(Faulted(device="GPU-1", xid=13), Faulted(device="GPU-unknown", xid=79))
+    found = await entries(fleet)
+    events = [each["credentialSubject"]["traceabilityInformation"][0] for each in found]
+    assert [
+        (each["kind"], each.get("incident"), each.get("code"), each.get("leased")) for each in events
+    ] == [
+        ("inspected", None, None, None),
+        ("incident", "thermal", None, True),
+        ("incident", "xid", 79, True),
+    ]
+    assert "91 °C" in events[1]["detail"]
+    assert [each["perak"]["previous"] for each in found[1:]] == [each["digest"] for each in found[:-1]]
+    notice = await fleet.one("select notice from node where id = $1", fleet.node)
+    assert "Xid 79: it fell off the bus" in notice["notice"]
+    assert await rated_again(fleet) == 1
+    again = (await offer_of(fleet)).standing_of(CARDS[0])
+    assert rate is not None
+    assert again.failures_per_hour is not None
+    assert again.grade == "A"
+    assert again.failures_per_hour != rate
+    assert await rated_again(fleet) == 0
+
+
+async def test_a_lost_run_makes_a_card_more_likely_to_fail_before_it_is_inspected_again(fleet: World) -> None:
+    await fleet.report(Inspected(inspection=seen(fleet)))
+    before = (await offer_of(fleet)).standing_of(CARDS[0]).failures_per_hour
+    await fleet.fund(10_000_000)
+    spec = JobSpec(name="lost", run="true", resources=Resources(gpu_count=1, cpu_milli=100), limits=Limits())
+    job = await fleet.submit(spec)
+    await fleet.clear()
+    lease = await fleet.lease(job)
+    fleet.wait(60)
+    await fleet.one(
+        "update run set state = 'exited', cause = 'node_lost', ended_at = $2 where lease_id = $1 returning 1",
+        lease["id"],
+        fleet.now,
+    )
+    assert await rated_again(fleet) == 1
+    after = (await offer_of(fleet)).standing_of(CARDS[0]).failures_per_hour
+    assert before is not None
+    assert after is not None
+    assert after > 1.9 * before, "two departures in a day, where one was supposed"
+
+
+async def rated_again(world: World) -> int:
+    async with world.db.transaction() as tx:
+        return await rate_again(tx, now=world.now, limit=10)

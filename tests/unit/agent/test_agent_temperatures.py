@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from perak.agent.health import HealthWatch
+from perak.agent.health import FaultWatch, HealthWatch
 from perak.agent.probe.temperatures import Thermometer
 from perak.domain.hardware.heat import CPU_HOT_CELSIUS_DEFAULT
 from perak.domain.report import Sensor
@@ -73,3 +73,10 @@ def test_reports_are_few_but_for_turns() -> None:
 
 def card(celsius: float) -> Sensor:
     return Sensor(id="GPU-1", name="GPU 0", celsius=celsius, hot_celsius=90, limit_source="NVML")
+
+
+def test_an_xid_is_reported_once_an_hour_and_one_of_a_program_never() -> None:
+    watch = FaultWatch()
+    told = [watch.take([("GPU-1", 79), ("GPU-1", 31)], now=at) for at in (0.0, 5.0, 3_601.0)]
+    assert [[each.xid for each in reports] for reports in told] == [[79], [], [79]]
+    assert [each.device for each in watch.take([("GPU-2", 79)], now=3_602.0)] == ["GPU-2"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from perak.app.records import DeviceHistory, NewInspection, NodeRecord
+from perak.app.records import DeviceHistory, NewInspection, NodeRecord, Unrated
+from perak.domain.facts.grades import XIDS_REJECTED
 from perak.domain.hardware.grade import EVIDENCE_DAYS_MAX
 from perak.domain.hardware.inspection import DeviceInspection, canonical
 from perak.domain.hardware.passport import Place, Use, wipe_digest
@@ -37,7 +38,9 @@ with card as (select device, min(first_at) as first_at from standing where model
 select coalesce(sum(extract(epoch from $2 - first_at)), 0) / 31557600 as years,
     (select count(*) from lease join run on run.lease_id = lease.id
         where run.cause = 'device_fault' and lease.devices <> '{}'
-            and lease.devices && (select coalesce(array_agg(device), '{}') from card)) as failures
+            and lease.devices && (select coalesce(array_agg(device), '{}') from card))
+        + (select count(*) from passport_entry join card using (device)
+            where kind = 'incident' and incident = any($3::text[])) as failures
 from card
 """
 
@@ -69,6 +72,19 @@ where offer.node_id = $1
 """
 """Copy a node's standings to its offer; a changed grade makes a new version of it. Why a device has its grade
 is left out, which the market doesn't ask: it would be most of what a match reads."""
+
+UNRATED = """
+select node_id, device, model, (document ->> 'score')::float as score from standing
+where document ->> 'failures_per_hour' is not null and (
+    rated_at < $1
+    or exists (select from run where run.node_id = standing.node_id
+        and cause in ('node_lost', 'device_fault') and ended_at > rated_at)
+    or exists (select from passport_entry entry where entry.device = standing.device
+        and kind = 'incident' and at > rated_at))
+order by node_id, device limit $2 for no key update skip locked
+"""
+GRAVE = [f"xid {code}" for code in XIDS_REJECTED]
+"""Incidents that count as failures of the device, as its class has them."""
 
 EXPIRE = """
 update standing set updated_at = $2, document = document || jsonb_build_object(
@@ -174,7 +190,7 @@ class PgDevices:
             row["device"]: (row["project_id"], _throughputs_decoder.decode(row["throughputs"]))
             for row in cards
         }
-        of_class = await self._db.fetchrow(CLASS, model, now)
+        of_class = await self._db.fetchrow(CLASS, model, now, GRAVE)
         of_host = await self._db.fetchrow(HOST, node, now, now - timedelta(days=HOST_DAYS))
         return DeviceHistory(
             inspections=tuple(_inspection_decoder.decode(row["document"]) for row in reversed(documents)),
@@ -220,11 +236,19 @@ class PgDevices:
         return (row["seq"], row["digest"]) if row else None
 
     async def append(
-        self, place: Place, *, kind: str, digest: str, credential: str, node: NodeRecord, now: datetime
+        self,
+        place: Place,
+        *,
+        kind: str,
+        digest: str,
+        credential: str,
+        node: NodeRecord,
+        now: datetime,
+        incident: str | None = None,
     ) -> None:
         await self._db.execute(
-            """insert into passport_entry (device, seq, kind, digest, credential, node_id, at)
-            values ($1, $2, $3, $4, $5, $6, $7)""",
+            """insert into passport_entry (device, seq, kind, digest, credential, node_id, at, incident)
+            values ($1, $2, $3, $4, $5, $6, $7, $8)""",
             place.device,
             place.seq,
             kind,
@@ -232,7 +256,71 @@ class PgDevices:
             credential,
             node.id,
             now,
+            incident,
         )
+
+    async def is_of(self, device: str, *, node: str) -> bool:
+        found: bool = await self._db.fetchval(
+            "select exists (select from standing where node_id = $1 and device = $2)", node, device
+        )
+        return found
+
+    async def is_leased(self, device: str, *, node: str) -> bool:
+        found: bool = await self._db.fetchval(
+            """select exists (select from device join offer on offer.id = device.offer_id
+                where device.uuid = $1 and offer.node_id = $2 and device.lease_id is not null)""",
+            device,
+            node,
+        )
+        return found
+
+    async def has_incident(self, device: str, what: str, *, since: datetime) -> bool:
+        found: bool = await self._db.fetchval(
+            """select exists (select from passport_entry
+                where device = $1 and kind = 'incident' and incident = $2 and at > $3)""",
+            device,
+            what,
+            since,
+        )
+        return found
+
+    async def unrated(self, *, rated_before: datetime, limit: int, now: datetime) -> list[Unrated]:
+        classes: dict[str | None, Any] = {}
+        hosts: dict[str, Any] = {}
+        found = []
+        for row in await self._db.fetch(UNRATED, rated_before, limit):
+            model, node = row["model"], row["node_id"]
+            if model not in classes:
+                classes[model] = await self._db.fetchrow(CLASS, model, now, GRAVE)
+            if node not in hosts:
+                hosts[node] = await self._db.fetchrow(HOST, node, now, now - timedelta(days=HOST_DAYS))
+            found.append(
+                Unrated(
+                    node=node,
+                    device=row["device"],
+                    score=row["score"],
+                    class_failures=float(classes[model]["failures"]),
+                    class_years=float(classes[model]["years"]),
+                    host_departures=float(hosts[node]["departures"]),
+                    host_hours=float(hosts[node]["hours"]),
+                )
+            )
+        return found
+
+    async def rate(self, device: str, *, node: str, failures_per_hour: float, now: datetime) -> None:
+        await self._db.execute(
+            """update standing set rated_at = $4,
+                document = document || jsonb_build_object('failures_per_hour', $3::float)
+            where node_id = $1 and device = $2""",
+            node,
+            device,
+            failures_per_hour,
+            now,
+        )
+
+    async def show(self, nodes: Sequence[str]) -> None:
+        for node in nodes:
+            await self._db.execute(SHOW, node, False)
 
     async def set_standing(
         self, device: str, *, node: str, standing: Standing, rejected: bool, now: datetime
@@ -241,7 +329,7 @@ class PgDevices:
             "select document, rejected from standing where node_id = $1 and device = $2", node, device
         )
         await self._db.execute(
-            """update standing set document = $3, rejected = $4, updated_at = $5
+            """update standing set document = $3, rejected = $4, updated_at = $5, rated_at = $5
             where node_id = $1 and device = $2""",
             node,
             device,

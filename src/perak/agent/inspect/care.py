@@ -105,6 +105,11 @@ class Care:
             self._of(uuid).fault |= faulty
         self._keep()
 
+    def faulted(self, uuid: str) -> None:
+        """The driver told an error of it: it is inspected as soon as it is idle."""
+        self._of(uuid).fault = True
+        self._keep()
+
     async def challenged(self, challenge: Challenge) -> None:
         """Answer the exchange: one report a device, as each takes some 50 kB."""
         wanted = set(challenge.devices)

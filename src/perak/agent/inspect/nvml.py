@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from perak.agent.probe.driver import Driver, bus_id
+from perak.domain.facts.grades import XIDS_MINOR
 from perak.domain.hardware import inspection as i
 from perak.domain.hardware.inspection import Check, Sample
 
@@ -28,8 +29,6 @@ THROTTLE_NAMES = {
 }  # fmt: skip
 """Bits of nvmlClocksEventReasons, for people."""
 HARDWARE_SLOWDOWN = 0x08 | 0x40 | 0x80
-MINOR_XIDS = frozenset({13, 31, 43, 45})
-"""Of a program's own making, as NVIDIA's Xid catalogue has them; they say nothing against the card."""
 
 
 class CardLost(RuntimeError):
@@ -295,7 +294,7 @@ def xid_check(xids: tuple[int, ...] | None) -> Check:
     """Xid events but those that a program makes by itself."""
     if xids is None:
         return _counted(i.XID, None, most=0, why="the driver tells of no events")
-    grave = [each for each in xids if each not in MINOR_XIDS]
+    grave = [each for each in xids if each not in XIDS_MINOR]
     told = f"Xid {', '.join(map(str, xids[:20]))}" if xids else ""
     return _counted(i.XID, len(grave), most=0, why=told)
 

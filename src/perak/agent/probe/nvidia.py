@@ -18,6 +18,9 @@ from perak.domain.report import Sensor
 
 _T = TypeVar("_T")
 
+XIDS_MAX = 100
+"""Of one device at a time: a card that fails tells the same many times a second."""
+
 log = logging.getLogger(__name__)
 
 
@@ -42,6 +45,7 @@ class Nvidia:
         self._nvml = nvml
         self._driver = driver or Driver()
         self.devices = tuple(self._probe())
+        self._by_events: list[tuple[str, Any]] | None = None
 
     @classmethod
     def open(cls) -> Nvidia | None:
@@ -90,6 +94,33 @@ class Nvidia:
     def temperatures(self) -> list[Sensor]:
         """What each card's own sensor says, with the temperature at which the card slows itself."""
         return [sensor for each in self.devices if (sensor := self._temperature(each)) is not None]
+
+    def xids(self) -> list[tuple[str, int]]:
+        """(UUID, Xid) of errors that the driver told since the last call; none where it tells of none."""
+        if self._by_events is None:
+            self._by_events = self._listen()
+        found: list[tuple[str, int]] = []
+        for uuid, events in self._by_events:
+            for _ in range(XIDS_MAX):
+                event = self._read(lambda e=events: self._nvml.nvmlEventSetWait_v2(e, 0))  # type: ignore[misc]
+                if event is None:
+                    break  # A timeout: no more have come.
+                found.append((uuid, int(event.eventData)))
+        return found
+
+    def _listen(self) -> list[tuple[str, Any]]:
+        """A set of events for each device: only with its own does an event surely tell whose it is."""
+        nvml, found = self._nvml, []
+        for each in self.devices:
+            events = self._read(nvml.nvmlEventSetCreate)
+            if events is None:
+                continue
+            try:
+                nvml.nvmlDeviceRegisterEvents(each.handle, nvml.nvmlEventTypeXidCriticalError, events)
+            except nvml.NVMLError:
+                continue  # Consumer cards on some systems tell no events.
+            found.append((each.device.uuid, events))
+        return found
 
     def _temperature(self, found: NvidiaDevice) -> Sensor | None:
         nvml = self._nvml

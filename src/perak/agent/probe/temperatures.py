@@ -33,6 +33,10 @@ class Thermometer:
         cards = self._nvidia.temperatures() if self._nvidia is not None else []
         return [*cards, *self._processors()]
 
+    def faults(self) -> list[tuple[str, int]]:
+        """(UUID, Xid) of what the cards' driver has told since the last call."""
+        return self._nvidia.xids() if self._nvidia is not None else []
+
     def _processors(self) -> list[Sensor]:
         chips = _sorted(self._root / "sys/class/hwmon", "hwmon*")
         found = [sensor for chip in chips if (sensor := _of_chip(chip)) is not None]

@@ -109,6 +109,10 @@ def _happened(entry: Entry) -> tuple[str, str, str]:
             "wiped",
             told if event.get("status") == "passed" else f"{told}, {event.get('reason')}",
         )
+    if event.get("kind") == "incident":
+        what = f"Xid {event.get('code')}" if event.get("incident") == "xid" else "too hot"
+        when = "during a lease" if event.get("leased") else "without a lease"
+        return entry.at[:10], f"{what}, {when}", str(event.get("detail"))
     incidents = [_incident(each) for each in event.get("incidents") or ()]
     label = str(_claim(entry).get("label") or "ungraded")
     return (

@@ -37,6 +37,8 @@ XIDS_REJECTED: dict[int, str] = {
     95: "an uncontained error in its memory",
 }
 """NVIDIA, "XID Errors": what needs a reset at least, and mostly another card."""
+XIDS_MINOR = frozenset({13, 31, 43, 45})
+"""NVIDIA, "XID Errors": of a program's own making; they say nothing against the card."""
 
 RETIRED_PAGES_MOST = 10
 """NVIDIA "Dynamic Page Retirement" counts a card as due for return well before its table of 64 is full."""

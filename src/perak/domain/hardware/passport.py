@@ -29,7 +29,7 @@ CONTEXT: tuple[Json, ...] = (
 )
 TYPES: tuple[Json, ...] = ("VerifiableCredential", "DigitalProductPassport")
 VERSION = 1
-KINDS = ("inspected", "wiped")
+KINDS = ("inspected", "wiped", "incident")
 """What an entry may be of."""
 MEASURED = (
     names.COPY, names.FP32, names.FP16, names.TENSOR_FP16, names.TENSOR_BF16, names.SOAK_SECONDS,
@@ -66,6 +66,16 @@ class Place:
     owner: str
     """A pseudonym, by `owner_pseudonym`."""
     at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """What befell a device between inspections. `what`: ``thermal`` or ``xid <code>``; `at`: by its node."""
+
+    what: str
+    detail: str
+    at: int
+    code: int | None = None
 
 
 def owner_pseudonym(project: str, *, device: str) -> str:
@@ -151,6 +161,21 @@ def wiped_entry(
         "leftoverWords": record.leftover_words,
         "startedAt": _utc(record.started_at),
         "endedAt": _utc(record.ended_at),
+    }
+    return _credential(place, identity, event, use)
+
+
+def incident_entry(
+    place: Place, incident: Incident, *, leased: bool, identity: DeviceIdentity | None, use: Use
+) -> dict[str, Json]:
+    """The credential of an incident. `leased`: a lease had the device at that time."""
+    event: dict[str, Json] = {
+        "kind": "incident",
+        "incident": "xid" if incident.code is not None else incident.what,
+        "code": incident.code,
+        "detail": incident.detail,
+        "leased": leased,
+        "at": _utc(incident.at),
     }
     return _credential(place, identity, event, use)
 
