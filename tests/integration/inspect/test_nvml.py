@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +116,27 @@ def test_without_a_driver_there_are_no_cards_and_a_reason(tmp_path: Path) -> Non
     found = nvml_states.read(tmp_path, state())
     assert found["cards"] == []
     assert "driver" in found["why"]
+
+
+AGENT = """
+import pynvml
+from perak.agent.probe.driver import Driver
+from perak.agent.probe.nvidia import Nvidia
+Driver.find().load()
+pynvml.nvmlInit()
+found = Nvidia(pynvml)
+print(found.xids(), found.xids())
+"""
+
+
+def test_the_agent_hears_of_a_cards_xid_once_while_nobody_inspects_it(root: Path) -> None:
+    """In a process of its own, as a library is loaded once."""
+    told = subprocess.run(
+        [sys.executable, "-c", AGENT],
+        env={**os.environ, **nvml_states.env(root, state("0 xid 79"))},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert told.stdout.strip() == "[('GPU-0', 79)] []"
