@@ -20,13 +20,16 @@ from perak.domain.report import Inspected, Proved
 pytest.importorskip("pyopencl", reason="PyOpenCL is not installed: pip install perak[inspect]")
 
 START = """
-import functools, perak.agent.settings as settings
+import functools
+import perak.agent.settings as settings
+from perak.agent.inspect import talk
+talk.Inspect = functools.partial(talk.Inspect, cpu_memory_bytes=2**20, run_seconds=0.001, product_size=16)
 settings.Limits = functools.partial(settings.Limits, device_check_seconds=0.2, inspect_cpu=True)
 from perak.agent.main import command
 command()
 """
 PATIENCE_SECONDS = 90.0
-"""A quick inspection takes some seconds, and ten times that on a machine that is busy with others."""
+"""Translating the kernels takes some seconds, and ten times that on a machine that is busy with others."""
 
 
 @pytest.fixture
