@@ -13,6 +13,7 @@ from perak.app.records import LeaseRecord, NewLease
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.errors import InsufficientFunds
 from perak.domain.lifecycle import JOB
+from perak.domain.market.batch import waits_for_batch
 from perak.domain.market.defer import PriceProfile
 from perak.domain.market.expect import devices_for, place_of
 from perak.domain.market.history import Past, fingerprint
@@ -43,11 +44,12 @@ async def clear(
     workloads: WorkloadStore | None = None,
     grid: Grid = YEARLY_GRID,
     prices: PriceProfile | None = None,
+    batch_wait_seconds: float = 0.0,
 ) -> list[Effect]:
     """Match the queued jobs to the free parts of open offers and grant the leases.
 
     `workloads`: where earlier runs are known from; None: nothing is foretold. `prices`: what hours of the day
-    cost, for jobs that may wait.
+    cost, for jobs that may wait. `batch_wait_seconds`: how long those that bid are left to the batches.
     """
     await tx.single("market")
     if not await tx.jobs.any_pending():
@@ -59,7 +61,8 @@ async def clear(
         if not _some_free(offers):
             return effects
         jobs = await tx.jobs.pending(after=after, limit=PAGE)
-        known = jobs if workloads is None else await with_past(workloads, jobs)
+        ours = [job for job in jobs if not waits_for_batch(job, now=now, seconds=batch_wait_seconds)]
+        known = ours if workloads is None else await with_past(workloads, ours)
         granted = await _match_page(
             tx, known, offers, new_id=new_id, now=now, workloads=workloads, grid=grid, prices=prices
         )
@@ -101,12 +104,25 @@ async def _match_page(
     by_id = {job.id: job for job in jobs}
     by_offer = {offer.id: offer for offer in offers}
     plan = instant_match(jobs, offers, now=now, grid=grid, prices=prices)
+    planned = [(by_id[part.job], by_offer[part.offer], part) for part in plan.assignments]
+    return await grant_all(tx, planned, new_id=new_id, now=now, workloads=workloads)
+
+
+async def grant_all(
+    tx: Transaction,
+    planned: Sequence[tuple[PendingJob, Offer, Assignment]],
+    *,
+    new_id: Ids,
+    now: datetime,
+    workloads: WorkloadStore | None,
+) -> list[Assignment]:
+    """Fund and grant a plan; those parts that could be had."""
     # Wallets first, by project, then offers: settlements lock them in this order too.
-    by_wallet = sorted(plan.assignments, key=lambda part: by_id[part.job].project)
-    funded = {part.job: await _fund(tx, by_id[part.job], part, now=now) for part in by_wallet}
+    by_wallet = sorted(planned, key=lambda each: each[0].project)
+    funded = {job.id: await _fund(tx, job, part, now=now) for job, _, part in by_wallet}
     granted = []
-    for part in plan.assignments:
-        job, offer, funding = by_id[part.job], by_offer[part.offer], funded[part.job]
+    for job, offer, part in planned:
+        funding = funded[job.id]
         if funding is None:
             continue
         lease = await _grant(tx, job, part, funding, ask=offer.ask, new_id=new_id, now=now)

@@ -21,6 +21,11 @@ class Periods:
     certificate_seconds: float = 86_400.0
     """How long a node's certificate lives: short, because there is no revocation list."""
 
+    batch_seconds: float = 3.0
+    """Every so often deferrable jobs that bid are cleared together; 0: never, they are matched one by one."""
+    batch_solve_seconds: float = 5.0
+    """A clearing that takes longer is given up."""
+
     @property
     def suspect_after_seconds(self) -> float:
         """Three beats (design)."""

@@ -17,6 +17,7 @@ from perak.app import incidents, market, watch
 from perak.app.effects import Effect
 from perak.domain.market.defer import PriceProfile
 from perak.server import clock
+from perak.server.batching import clear_batches, wait_seconds
 from perak.server.challenging import challenge_devices
 from perak.server.grid import keep_grid
 from perak.server.keeping import evict
@@ -52,6 +53,7 @@ async def running(services: Services) -> AsyncIterator[None]:
     """All loops, until the block ends."""
     loops = {
         "market": clear_market,
+        "batches": clear_batches,
         "watch": watch_nodes,
         "sessions": hang_up_silent,
         "orders": look_at_orders,
@@ -117,6 +119,7 @@ async def _clear(services: Services, tx: PgTransaction, prices: PriceProfile) ->
         workloads=PgWorkloads(tx.connection),
         grid=services.context.grid.now,
         prices=prices,
+        batch_wait_seconds=wait_seconds(services),
     )
 
 

@@ -102,6 +102,14 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     help="Seconds after which a run that its node has not started is taken back.",
 )
 @click.option(
+    "--batch-seconds",
+    envvar="PERAK_BATCH_SECONDS",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="How often deferrable jobs that bid are cleared together; 0: never.",
+)
+@click.option(
     "--report-within",
     "report_within_seconds",
     envvar="PERAK_REPORT_WITHIN_SECONDS",
@@ -192,6 +200,7 @@ def command(
     beat_seconds: float,
     lost_after_seconds: float,
     start_within_seconds: float,
+    batch_seconds: float,
     report_within_seconds: float,
     certificate_seconds: float,
     blob_quota: str,
@@ -236,6 +245,7 @@ def command(
                 beat_seconds=beat_seconds,
                 lost_after_seconds=lost_after_seconds,
                 start_within_seconds=start_within_seconds,
+                batch_seconds=batch_seconds,
                 report_within_seconds=report_within_seconds,
                 certificate_seconds=certificate_seconds,
             ),

@@ -33,7 +33,7 @@ COMMAND_SECONDS_MAX = 30.0
 """No statement of ours takes this long; one that does is stuck, and its transaction is given up."""
 RECONNECT_SECONDS = 1.0
 
-DUTIES = {"market": 0x7065_0001, "watch": 0x7065_0002}
+DUTIES = {"market": 0x7065_0001, "watch": 0x7065_0002, "batch": 0x7065_0003}
 """Advisory locks of the duties that one transaction at a time may do."""
 
 
@@ -61,6 +61,11 @@ class PgTransaction:
 
     async def single(self, duty: str) -> None:
         await self.connection.execute("select pg_advisory_xact_lock($1)", DUTIES[duty])
+
+    async def alone(self, duty: str) -> bool:
+        """Whether this is the only transaction with the duty now; it stays so until its end."""
+        found: bool = await self.connection.fetchval("select pg_try_advisory_xact_lock($1)", DUTIES[duty])
+        return found
 
 
 class Database:

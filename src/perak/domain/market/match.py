@@ -104,8 +104,8 @@ def instant_match(
         chosen = next((o for o in chain([cheapest], fitting) if _to_add(job, o, left=left) <= left), None)
         if chosen is not None:
             spent[job.project] += _to_add(job, chosen, left=left)
-            assignments.append(_assign(job, chosen))
-            free[chosen.id] = _taken(chosen, assignments[-1])
+            part, free[chosen.id] = assigned(job, chosen)
+            assignments.append(part)
     return Plan(assignments=tuple(assignments))
 
 
@@ -250,6 +250,12 @@ def _to_add(job: PendingJob, offer: Offer, *, left: int) -> int:
         available=job.held + left,
     )
     return max(0, hold.amount - job.held)
+
+
+def assigned(job: PendingJob, offer: Offer) -> tuple[Assignment, Offer]:
+    """The job's part of a fitting offer at its ask, and what is left of the offer."""
+    part = _assign(job, offer)
+    return part, _taken(offer, part)
 
 
 def _assign(job: PendingJob, offer: Offer) -> Assignment:
