@@ -138,7 +138,7 @@ async def test_a_wrong_job_file_names_each_place(exchange: Running) -> None:
     answer = await exchange.client.post("/v1/jobs", json={"job": {"name": "x", "rum": "true"}})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_job")
     assert {place["key"] for place in answer.json()["errors"]} == {"run", "rum"}
-    later = await exchange.client.post("/v1/jobs", json={"job": {"name": "x", "run": "y", "start": {}}})
+    later = await exchange.client.post("/v1/jobs", json={"job": {"name": "x", "run": "y", "checkpoint": {}}})
     assert later.json()["code"] == "not_supported_yet"
 
 
