@@ -70,6 +70,8 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
     greener = {f"{offer.device}: {offer.old_or_new}": None for offer in fitting if offer.old_or_new}
     notes += [plain(line) for line in list(greener)[:NOTES_MAX]]
     compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}
+    if not compared:
+        notes.append(plain("Against clouds: no comparable offer in the price book, which has GPUs, in USD."))
     return notes + [plain(line) for line in list(compared)[:NOTES_MAX]]
 
 
