@@ -10,7 +10,7 @@ FOLDERS := unit integration acceptance
 # Two workers, because the smallest machine that we support has two cores.
 PYTEST_WORKERS ?= 2
 # A worker gets the next test when it is free, in the order of tests/conftest.py.
-PYTEST := $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
 	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

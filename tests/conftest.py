@@ -32,14 +32,11 @@ _TEMPLATE = "migrated"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long tests first, so that pytest's workers end together; the tests of a file share a `perak up`."""
+    """The long tests first, so that pytest's workers end together."""
     order = ["acceptance", "integration"]
     items.sort(
         key=lambda item: min((order.index(each) for each in item.path.parts if each in order), default=9)
     )
-    for item in items:
-        if "acceptance" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def _reachable_folder() -> Path:

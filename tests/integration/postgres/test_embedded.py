@@ -27,9 +27,6 @@ from perak.adapters.postgres import (
 from perak.adapters.postgres.account import SERVER_UID
 from perak.adapters.postgres.leftovers import processes_in
 
-pytestmark = pytest.mark.xdist_group("embedded")
-"""What these tests share takes seconds to make."""
-
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give the server a user of its own")
 
 OWNER = """

@@ -30,9 +30,6 @@ from perak.agent.sandbox.tiers import RUNTIMES, Start
 from perak.agent.sandbox.tiers.probe import probe_tiers
 from perak.domain.checklist import CHECKS, CheckResult
 
-pytestmark = pytest.mark.xdist_group("escape")
-"""What these tests share takes seconds to make."""
-
 MIB = 1 << 20
 
 

@@ -16,9 +16,6 @@ import pytest
 
 import perak
 
-pytestmark = pytest.mark.xdist_group("userns")
-"""What these tests share takes seconds to make."""
-
 UID = 61_183  # the last of the range that systemd leaves unused; the pool of runs ends before it
 PYTHON = Path("/usr/bin/python3")
 

@@ -29,8 +29,8 @@ READY = "import time; print('ready', flush=True); input(); "
 HANGS = (sys.executable, "-c", READY + "time.sleep(600)")
 DIES = (sys.executable, "-c", READY + "raise SystemExit(1)")
 BABBLES = (sys.executable, "-c", READY + "print('[1]', flush=True)")
-pytestmark = [pytest.mark.xdist_group("compiled"), pytest.mark.timeout(400)]
-"""In a fresh clone the solver compiles, once for all tests of this group."""
+pytestmark = pytest.mark.timeout(400)
+"""In a fresh clone the solver compiles, once for all tests of this file."""
 
 GPU = Device(index=0, kind="nvidia", model="Tesla V100-SXM2-32GB", uuid="GPU-1", memory_bytes=32 * 2**30)
 ONE_GPU = replace(OFFER, cpu_milli=8000, memory_bytes=32 * 10**9, devices=(GPU,), price_gpu=300_000)
