@@ -9,7 +9,7 @@ FOLDERS := unit integration acceptance
 
 # Two workers, because the smallest machine that we support has two cores.
 PYTEST_WORKERS ?= 2
-# A worker gets the next test when it is free, in the order of tests/conftest.py.
+# A worker gets the next file of tests when it is free, in the order of tests/conftest.py.
 PYTEST := $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
