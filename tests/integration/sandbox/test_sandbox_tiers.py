@@ -76,7 +76,10 @@ def test_a_run_has_its_files_its_log_and_its_exit_code(runs: Runs, start: Start,
     )
     status, log = ended(runs, run_id)
     assert (status.state, status.cause, status.exit_code) == ("exited", "exited", 7), (status, log)
-    assert log.splitlines()[:4] == ["by setup", "hello, tier", "/work", "err"]
+    # runc hands on what is said and what is complained of by two pipes, so their order is not kept.
+    said = log.splitlines()[:4]
+    assert sorted(said) == ["/work", "by setup", "err", "hello, tier"]
+    assert [line for line in said if line != "err"] == ["by setup", "hello, tier", "/work"]
     own_kernel = tier in RUNTIMES and RUNTIMES[tier].own_kernel
     assert (os.uname().release in log) != own_kernel
     assert (runs.sandbox.work_folder(run_id) / "made").read_text() == "by setup\n"
@@ -119,7 +122,8 @@ def test_limits_hold(runs: Runs, start: Start, probed: tuple[Sandbox, TierReport
     limit = MEMORY.get(tier, 64 * MIB)
     hog = start(f"head -c {2 * limit} /dev/zero | tail -c {2 * limit} >/dev/null", memory_bytes=limit)
     filler = start("head -c 64M /dev/zero > /work/fill", disk_bytes=8 * MIB)
-    forker = start("for i in $(seq 300); do sleep 5 & done; echo all of them", pids_max=100)
+    # Far beyond the limit: gVisor's is on its own tasks, of which a process may take two or less.
+    forker = start("for i in $(seq 500); do sleep 5 & done; echo all of them", pids_max=50)
     endless = start("echo on; sleep 60", max_duration_seconds=1.0, grace_seconds=0.1)
     if "memory" in enforced:
         status, _ = ended(runs, hog)
@@ -267,7 +271,7 @@ def test_an_image_is_the_jobs_root_in_every_tier(
     who = "0" if uid == 0 else "4321"
     assert (status.exit_code, log.splitlines()[:3]) == (0, ["of the image", "blue", who]), (status, log)
     assert log.splitlines()[-1] == "closed"
-    status, log = ended(runs, start("pwd; /bin/busybox ls /usr || echo no usr", image=image))
+    status, log = ended(runs, start("pwd; /bin/busybox ls /usr 2>/dev/null || echo no usr", image=image))
     assert log.splitlines()[0] == "/work"
     assert log.splitlines()[-1] == "no usr"
 

@@ -39,6 +39,15 @@ PERIODS = Periods(batch_seconds=3600.0, batch_solve_seconds=60.0)
 
 
 @pytest.fixture
+async def solver() -> AsyncIterator[Solver]:
+    """It runs before a node says its first word: where it compiles, a node would seem silent meanwhile."""
+    solver = Solver()
+    await solver.start()
+    yield solver
+    await solver.close()
+
+
+@pytest.fixture
 async def exchange(database_url: str, tmp_path: Path) -> AsyncIterator[Running]:
     async with running_exchange(database_url, tmp_path / "exchange", periods=PERIODS) as running:
         yield running
@@ -54,23 +63,18 @@ async def waiting(exchange: Running, max_price: str, **changes: Any) -> str:
 
 
 async def test_the_better_bid_wins_and_pays_what_it_displaced(
-    exchange: Running, node: ScriptedNode, database_url: str
+    solver: Solver, exchange: Running, node: ScriptedNode, database_url: str
 ) -> None:
     low, high = await waiting(exchange, "0.50/h"), await waiting(exchange, "0.90/h")
     await node.report(OfferPosted(offer=ONE_GPU))
-    solver = Solver()
-    try:
-        await solver.start()
-        await clear_batch(exchange.services, solver)
-        order = await node.lease_of(high)
-        assert (await exchange.job(low))["state"] == "queued"
+    await clear_batch(exchange.services, solver)
+    order = await node.lease_of(high)
+    assert (await exchange.job(low))["state"] == "queued"
 
-        at = now_ms() - 1
-        await node.report(started(order, at=at), exited(order, started_at=at))
-        await clear_batch(exchange.services, solver)
-        after = await node.lease_of(low)
-    finally:
-        await solver.close()
+    at = now_ms() - 1
+    await node.report(started(order, at=at), exited(order, started_at=at))
+    await clear_batch(exchange.services, solver)
+    after = await node.lease_of(low)
 
     for job, price, why in (
         (high, "0.50 per device-hour", "the ask, and what the other would have given above it"),
@@ -83,10 +87,11 @@ async def test_the_better_bid_wins_and_pays_what_it_displaced(
     assert report.sound, list(report.lines())
 
 
-async def test_a_plan_on_facts_that_changed_grants_nothing(exchange: Running, node: ScriptedNode) -> None:
+async def test_a_plan_on_facts_that_changed_grants_nothing(
+    solver: Solver, exchange: Running, node: ScriptedNode
+) -> None:
     job = await waiting(exchange, "0.50/h")
     await node.report(OfferPosted(offer=ONE_GPU))
-    solver = Solver()
     solve = solver.solve
 
     async def dearer(*args: Any, **rest: Any) -> Any:
@@ -96,11 +101,7 @@ async def test_a_plan_on_facts_that_changed_grants_nothing(exchange: Running, no
         return parts
 
     solver.solve = dearer  # type: ignore[method-assign]
-    try:
-        await solver.start()
-        await clear_batch(exchange.services, solver)
-    finally:
-        await solver.close()
+    await clear_batch(exchange.services, solver)
 
     assert (await exchange.job(job))["state"] == "queued"
 
