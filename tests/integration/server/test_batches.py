@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -62,19 +63,25 @@ async def waiting(exchange: Running, max_price: str, **changes: Any) -> str:
     )
 
 
+async def cleared(exchange: Running, solver: Solver, node: ScriptedNode, job: str) -> Any:
+    """Clear batches, as the loop does, until the job has its lease."""
+    while not (found := [order for order in node.leases if order.job == job]):
+        await clear_batch(exchange.services, solver)
+        await asyncio.sleep(0.1)
+    return found[0]
+
+
 async def test_the_better_bid_wins_and_pays_what_it_displaced(
     solver: Solver, exchange: Running, node: ScriptedNode, database_url: str
 ) -> None:
     low, high = await waiting(exchange, "0.50/h"), await waiting(exchange, "0.90/h")
     await node.report(OfferPosted(offer=ONE_GPU))
-    await clear_batch(exchange.services, solver)
-    order = await node.lease_of(high)
+    order = await cleared(exchange, solver, node, high)
     assert (await exchange.job(low))["state"] == "queued"
 
     at = now_ms() - 1
     await node.report(started(order, at=at), exited(order, started_at=at))
-    await clear_batch(exchange.services, solver)
-    after = await node.lease_of(low)
+    after = await cleared(exchange, solver, node, low)
 
     for job, price, why in (
         (high, "0.50 per device-hour", "the ask, and what the other would have given above it"),
