@@ -172,6 +172,19 @@ def carbon_miscalculations(
     score: Sci | None,
 ) -> list[str]:
     """Where the figures do not follow from each other, in words; empty: they do."""
+    try:
+        return _miscalculations(energy, carbon, embodied, avoided, score)
+    except (OverflowError, ValueError, ZeroDivisionError):  # math.fsum of infinities, or of both signs
+        return ["the figures are beyond all measure"]
+
+
+def _miscalculations(
+    energy: Energy | None,
+    carbon: Carbon | None,
+    embodied: Embodied | None,
+    avoided: Avoided | None,
+    score: Sci | None,
+) -> list[str]:
     wrong: list[str] = []
     if carbon is not None:
         wrong += _operational(energy, carbon)
@@ -239,4 +252,4 @@ def _score(energy: Energy | None, carbon: Carbon | None, embodied: Embodied | No
 
 
 def _same(said: float, due: float, slack: float = 0.0) -> bool:
-    return math.isclose(said, due, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE + slack)
+    return math.isclose(said, due, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE + abs(slack))

@@ -399,11 +399,11 @@ def _check_authority(root: x509.Certificate) -> None:
 
 
 def _check_issued(certificate: x509.Certificate, issuer: x509.Certificate) -> None:
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
         raise IdentityError(
             "The certificate was not issued by the authority beside it: the chain is forged or mixed up."
         ) from None

@@ -75,6 +75,17 @@ def test_a_changed_figure_is_found(found: list[str], complaint: str) -> None:
     assert complaint in "; ".join(found)
 
 
+@given(joules=st.tuples(st.floats(), st.floats()), pue=st.floats(), factor=st.floats(), years=st.floats())
+def test_no_figure_breaks_the_sums(
+    joules: tuple[float, float], pue: float, factor: float, years: float
+) -> None:
+    """They are a stranger's: below zero or beyond all measure they are wrong, which is an answer."""
+    hours = tuple(replace(each, joules=own) for each, own in zip(CARBON.hours, joules, strict=True))
+    carbon = replace(CARBON, pue=pue, grams_per_kwh=factor, hours=hours)
+    energy, embodied = replace(ENERGY, joules=joules[0]), replace(EMBODIED, life_years_long=years)
+    assert carbon_miscalculations(energy, carbon, embodied, AVOIDED, SCORE)
+
+
 def test_avoided_carbon_is_negative_where_old_cards_take_more_of_themselves() -> None:
     """A card of 1.07 t that works as long as a new one of a fifth of that avoids nothing."""
     heavy = embodied_share(gpus=[("NVIDIA H200", 141 * 2**30)], host_share=0.0, seconds=3600)

@@ -134,6 +134,22 @@ def test_garbage_is_an_identity_error(garbage: bytes, place: int) -> None:
         assert verify_chain((changed, HOME.certificate_der), at=NOW) == GENUINE
 
 
+@settings(deadline=None)
+@given(place=st.integers(min_value=0, max_value=len(HOME.certificate_der) - 1), value=st.integers(0, 255))
+def test_a_damaged_authority_is_an_identity_error(place: int, value: int) -> None:
+    der = HOME.certificate_der
+    with contextlib.suppress(InvalidInput):
+        verify_chain((NODE_DER, der[:place] + bytes([value]) + der[place + 1 :]), at=NOW)
+
+
+def test_an_authority_on_an_unknown_curve_is_an_identity_error() -> None:
+    """Its key parses: that nobody can compute with it shows only when the signature is checked."""
+    p256, unknown = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d030187")
+    assert p256 in HOME.certificate_der
+    with pytest.raises(IdentityError):
+        verify_chain((NODE_DER, HOME.certificate_der.replace(p256, unknown)), at=NOW)
+
+
 def test_an_authority_comes_back_from_its_files() -> None:
     again = Authority.from_pem(HOME.certificate_pem, HOME.key_pem)
     der = issue_node_certificate(again, node_id=NODE, public_key=KEY.public_bytes, now=NOW)

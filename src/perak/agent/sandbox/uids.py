@@ -11,6 +11,8 @@ import os
 import pwd
 from pathlib import Path
 
+from perak.agent.sandbox import process
+
 UID_BASE = 60_600
 """Between systemd-homed's range, which ends at 60513, and its dynamic users, which begin at 61184
 (systemd, UIDS-GIDS.md: 60578 to 61183 are unused)."""
@@ -24,13 +26,12 @@ SLOTS_FOLDER = Path("/run/perak/uids")
 def take(run_folder: Path, *, slots: Path = SLOTS_FOLDER) -> int:
     """A uid that no live run has; raises RuntimeError when all are taken."""
     slots.mkdir(parents=True, exist_ok=True)
-    for uid in range(UID_BASE, UID_BASE + UID_SLOTS):
-        if _belongs_to_somebody(uid):
-            continue
-        with contextlib.suppress(FileExistsError):
-            os.symlink(run_folder, slots / str(uid))
-            return uid
-    raise RuntimeError(f"all {UID_SLOTS} user ids for runs are taken; see {slots}")
+    uid = _first_free(run_folder, slots)
+    if uid is None and _give_back_abandoned(slots):
+        uid = _first_free(run_folder, slots)
+    if uid is None:
+        raise RuntimeError(f"all {UID_SLOTS} user ids for runs are taken; see {slots}")
+    return uid
 
 
 def give_back(run_folder: Path, *, slots: Path = SLOTS_FOLDER) -> None:
@@ -45,6 +46,27 @@ def give_back_stale(runs: Path, *, slots: Path = SLOTS_FOLDER) -> None:
     for link, target in _links(slots):
         if target.startswith(f"{runs}/") and not os.path.lexists(target):
             link.unlink(missing_ok=True)
+
+
+def _first_free(run_folder: Path, slots: Path) -> int | None:
+    for uid in range(UID_BASE, UID_BASE + UID_SLOTS):
+        if _belongs_to_somebody(uid):
+            continue
+        with contextlib.suppress(FileExistsError):
+            os.symlink(run_folder, slots / str(uid))
+            return uid
+    return None
+
+
+def _give_back_abandoned(slots: Path) -> int:
+    """How many slots were freed of agents that are gone with their whole folder, and so never come back."""
+    freed = 0
+    for link, target in _links(slots):
+        agent = Path(target).parent.parent
+        if not os.path.lexists(agent) and not process.owned_by(int(link.name)):
+            link.unlink(missing_ok=True)
+            freed += 1
+    return freed
 
 
 def is_ours(uid: int) -> bool:

@@ -109,6 +109,20 @@ def test_uids_of_runs_that_are_gone_come_back(tmp_path: Path) -> None:
     assert lost not in {kept, elsewhere}
 
 
+def test_uids_of_agents_that_are_gone_come_back_when_none_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uids, "UID_SLOTS", 2)
+    slots, agent, gone = tmp_path / "slots", tmp_path / "agent", tmp_path / "gone"
+    agent.mkdir()
+    kept = uids.take(agent / "runs" / "run-1@local", slots=slots)
+    abandoned = uids.take(gone / "runs" / "run-2@local", slots=slots)
+    assert uids.take(agent / "runs" / "run-3@local", slots=slots) == abandoned
+    with pytest.raises(RuntimeError, match="all 2 user ids"):
+        uids.take(agent / "runs" / "run-4@local", slots=slots)
+    assert {int(link.name) for link in slots.iterdir()} == {kept, abandoned}
+
+
 def test_mounts_below_a_folder(tmp_path: Path) -> None:
     mountinfo = "1 0 7:0 / /s/runs/a\\040b/scratch rw - ext4 /dev/loop0 rw\n2 0 7:1 / /srv rw - ext4 x rw\n"
     assert mounted_under(Path("/s"), mountinfo=mountinfo) == [Path("/s/runs/a b/scratch")]
