@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 CPU_MILLI_DEFAULT = 250
 """A job that names no CPU gets a quarter of a core, so that many small jobs fit one node."""
@@ -23,6 +24,10 @@ RETRY_CAUSES = ("node_lost", "device_fault", "preempted")
 
 SECRET_KINDS = ("env", "file")
 """How a job finds a secret: an environment variable, or a file in /run/secrets that is in memory only."""
+
+
+PRODUCTS = ("on-demand", "deferrable", "reserved")
+"""At once at a firm price; within a window, when price or power are better; in a window agreed beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,18 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """A window that the job reserves: it runs from `start_at` (aware, UTC) on, and ends with the window."""
+
+    start_at: datetime
+    seconds: int
+
+    @property
+    def end_at(self) -> datetime:
+        return self.start_at + timedelta(seconds=self.seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """How much work a job is, as its renter declares it: `hours` on one `device` of a model that is known."""
 
@@ -175,6 +192,8 @@ class JobSpec:
     """Without a word of the renter the cheapest offer is taken."""
     start: Start | None = None
     """None: as soon as there is an offer that fits."""
+    reserve: Reserve | None = None
+    """A window, agreed at submission; `limits.max_duration_seconds` is then its length, and `start` None."""
     work: Work | None = None
     regions: tuple[str, ...] = ()
     """Regions in which the job may run, like ``EU``, ``DE`` or ``US-CA``; empty: anywhere."""
@@ -182,6 +201,13 @@ class JobSpec:
     """The least grade of a GPU, of `perak.domain.hardware.standing.GRADES`; None: any, ungraded too."""
     functional_unit: FunctionalUnit | None = None
     """None: carbon is counted per run."""
+
+    @property
+    def product(self) -> str:
+        """What is bought: one of PRODUCTS. A job says so by its keys, and never becomes another by itself."""
+        if self.reserve is not None:
+            return "reserved"
+        return "on-demand" if self.start is None else "deferrable"
 
     def secret_names(self) -> frozenset[str]:
         """Every secret that the job needs: its own, its image's registry's, its inputs' stores'."""

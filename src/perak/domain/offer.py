@@ -141,6 +141,19 @@ class OfferAsk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A part of an offer that is somebody's from `start_at` until `end_at` (aware, UTC)."""
+
+    start_at: datetime
+    end_at: datetime
+    devices: tuple[str, ...]
+    """UUIDs."""
+    cpu_milli: int
+    memory_bytes: int
+    disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """An offer as the market sees it: the ask and what of it is free now."""
 
@@ -162,6 +175,10 @@ class Offer:
     """What the exchange knows of the devices, by UUID."""
     where: Whereabouts = CLAIMED
     """What supports the region that the ask claims."""
+    reserved: tuple[Claim, ...] = ()
+    """Windows for which parts are kept whose run has not begun: the free parts are theirs then."""
+    taken: tuple[Claim, ...] | None = None
+    """Every window, live lease and held quote, by when each ends at the latest; None: not looked up."""
 
     def standing_of(self, device: Device) -> Standing:
         """What is known of a device; of one that was never inspected, nothing."""
