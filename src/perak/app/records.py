@@ -53,6 +53,8 @@ class JobRecord:
     hold_mode: str
     created_at: datetime
     started_at: datetime | None
+    brought_bytes: int = 0
+    """What each run of it has to be brought by the exchange: its work folder, outputs of earlier jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

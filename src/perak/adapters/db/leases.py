@@ -138,6 +138,9 @@ class PgLeases:
             now,
         )
 
+    async def allow(self, lease: str, *, joules_max: float | None) -> None:
+        await self._db.execute("update lease set joules_max = $2 where id = $1", lease, joules_max)
+
     async def started(self, run: str, started: RunStarted) -> None:
         await self._db.execute(
             """update run set state = 'running', started_at = $2, tier = $3, enforced = $4, unenforced = $5,
