@@ -62,7 +62,7 @@ fuzz: setup ## Fuzz every parser that faces a stranger (SECONDS=60 each, ONLY=re
 	$(BIN)/uv pip install --quiet 'atheris>=3'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ONLY)
 
-bench: setup ## Measure; one JSON line a figure (ONLY=latency for one group)
+bench: setup .tools/runsc ## Measure; one JSON line a figure (ONLY=latency for one group)
 	@$(BIN)/python -m benchmarks $(ONLY)
 
 format: setup ## Format the code and fix what can be fixed
