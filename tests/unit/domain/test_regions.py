@@ -2,7 +2,7 @@
 
 import pytest
 
-from perak.domain.regions import lies_in
+from perak.domain.regions import is_known, lies_in, nearest_region
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,14 @@ def test_inside(place: str, region: str) -> None:
 )
 def test_outside(place: str, region: str) -> None:
     assert not lies_in(place, region)
+
+
+@pytest.mark.parametrize("region", ["EU", "WORLD", "DE", "DE-BY", "us_ca", "UK", "US"])
+def test_what_is_known(region: str) -> None:
+    assert is_known(region)
+
+
+@pytest.mark.parametrize(("region", "near"), [("DEU", "DE"), ("XD", None), ("MOON", None), ("US-C", "US-CA")])
+def test_what_is_not_known_and_what_is_near_it(region: str, near: str | None) -> None:
+    assert not is_known(region)
+    assert nearest_region(region) == near

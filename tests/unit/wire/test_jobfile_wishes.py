@@ -64,6 +64,7 @@ def test_the_cheapest_is_taken_where_nothing_is_said() -> None:
         ({"start": {"within": "2h", "deadline": "1h"}}, "start.deadline"),
         ({"start": {"within": "90d"}}, "start.within"),
         ({"placement": {"regions": "moon base"}}, "placement.regions[0]"),
+        ({"placement": {"regions": ["DE", "XD"]}}, "placement.regions[1]"),
         ({"placement": {"min_grade": "D"}}, "placement.min_grade"),
         ({"limits": {"max_carbon": 2}}, "limits.max_carbon"),
         ({"limits": {"max_carbon": "9999999t"}}, "limits.max_carbon"),
@@ -77,3 +78,9 @@ def test_what_is_wrong_is_refused_at_its_key(more: dict[str, Any], key: str) -> 
         parsed(**more)
 
     assert [error["key"] for error in caught.value.errors] == [key]
+
+
+@pytest.mark.parametrize(("written", "meant"), [("DEU", "DE"), ("US-CAL", "US-CA"), ("EUR", "EU")])
+def test_a_region_that_is_none_is_answered_with_the_nearest(written: str, meant: str) -> None:
+    with pytest.raises(JobFileError, match=f"did you mean {meant}\\?"):
+        parsed(placement={"regions": [written]})

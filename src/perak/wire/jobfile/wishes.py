@@ -13,7 +13,7 @@ from perak.domain import units
 from perak.domain.hardware.specs import find_gpu
 from perak.domain.hardware.standing import GRADES
 from perak.domain.market.utility import PRESETS, preset
-from perak.domain.regions import normal_region
+from perak.domain.regions import is_known, nearest_region, normal_region
 from perak.wire.jobfile.block import Block
 from perak.wire.jobfile.values import Amount, duration, one_or_many, quantity, refuse
 
@@ -70,6 +70,13 @@ def region(value: object) -> str:
     word = normal_region(value) if isinstance(value, str) else ""
     if not _REGION.fullmatch(word):
         raise refuse(f"{str(value)[:40]!r} is not a region; write it like EU, DE or US-CA")
+    if not is_known(word):
+        near = nearest_region(word)
+        meant = f", did you mean {near}?" if near else "."
+        raise refuse(
+            f"{str(value)[:40]!r} is no region that is known{meant} Known are EU, EEA, WORLD, countries by "
+            "their two letters (ISO 3166), such as DE, and states of the USA, such as US-CA"
+        )
     return word
 
 
