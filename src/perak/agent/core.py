@@ -1,4 +1,4 @@
-"""What a node does about its runs: events in, instructions out; no I/O, no clock.
+"""What a node does about its runs: `events` in, `instructions` out; no I/O, no clock.
 
 The core is level-triggered. It keeps a few facts about every run and compares them with what the exchange
 desires; `_next` is the whole policy, read from the top::
@@ -23,6 +23,36 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from perak.agent.events import (
+    DesiredReceived,
+    Drain,
+    Event,
+    ExitAcknowledged,
+    ExitJournalled,
+    Failed,
+    LogDrained,
+    OutputsPacked,
+    PrepareDone,
+    Released,
+    RunFound,
+    StatusChanged,
+    Tick,
+    WasReleased,
+)
+from perak.agent.instructions import (
+    Adopt,
+    CollectOutputs,
+    DrainLog,
+    Instruction,
+    Meter,
+    Prepare,
+    Release,
+    ReportExit,
+    ReportRefused,
+    ReportStarted,
+    Start,
+    Stop,
+)
 from perak.domain.errors import InvalidInput
 from perak.domain.ids import check_id
 from perak.domain.report import CAUSES, OutputBlob
@@ -39,232 +69,6 @@ NO_OUTPUTS_AFTER = frozenset({"fenced", "sandbox", "setup"})
 
 _FROM_SANDBOX = {"lost": "sandbox"}
 """The sandbox's words for an end that have another name in reports."""
-
-
-# Events
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DesiredReceived:
-    """The exchange's whole list of leases."""
-
-    leases: tuple[LeaseOrder, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunFound:
-    """A run of an earlier life of the agent, from the journal and the sandbox. `status` None: no trace of it.
-
-    `start_asked`: the start was journalled, whether or not it came to pass.
-    """
-
-    order: LeaseOrder
-    status: RunStatus | None
-    start_asked: bool = False
-    started_reported: bool = False
-    stop_cause: str | None = None
-    exit_journalled: bool = False
-    exit_acknowledged: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WasReleased:
-    """A run that an earlier life of the agent released: it is never started again."""
-
-    run: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PrepareDone:
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """The work under way on a run failed; `cause` is one of CAUSES."""
-
-    run: str
-    cause: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusChanged:
-    """What the sandbox says of a run now."""
-
-    status: RunStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogDrained:
-    """The whole log of an ended run is in the journal."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputsPacked:
-    """The outputs are with the exchange. `outputs` None: nothing matched. `failure`: why there are none."""
-
-    run: str
-    outputs: OutputBlob | None
-    failure: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitJournalled:
-    """The last report of a run is on disk."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExitAcknowledged:
-    """The exchange has applied the last report of a run."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Released:
-    """The folder of a run is deleted."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tick:
-    """Time passes; `now` in seconds on any steady clock."""
-
-    now: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drain:
-    """The agent leaves for good: end every run and take no new one."""
-
-
-Event = (
-    DesiredReceived
-    | RunFound
-    | WasReleased
-    | PrepareDone
-    | Failed
-    | StatusChanged
-    | LogDrained
-    | OutputsPacked
-    | ExitJournalled
-    | ExitAcknowledged
-    | Released
-    | Tick
-    | Drain
-)
-
-
-# Instructions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adopt:
-    """Write the order to the journal; comes before anything else that is done for a run."""
-
-    order: LeaseOrder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepare:
-    """Make folder, environment and work folder; answer PrepareDone or Failed."""
-
-    order: LeaseOrder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
-    """Journal the intent, then start the sandbox; answer StatusChanged or Failed."""
-
-    run: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stop:
-    """Journal the cause, then end the run; its end comes as StatusChanged."""
-
-    run: str
-    cause: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportStarted:
-    order: LeaseOrder
-    status: RunStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainLog:
-    """Report the rest of the log of an ended run; answer LogDrained."""
-
-    order: LeaseOrder
-    status: RunStatus
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectOutputs:
-    """Pack and upload; answer OutputsPacked."""
-
-    order: LeaseOrder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportExit:
-    """Journal the last report of a run; answer ExitJournalled. `status` None: it never started."""
-
-    order: LeaseOrder
-    cause: str
-    detail: str | None
-    status: RunStatus | None
-    outputs: OutputBlob | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportRefused:
-    """Journal that the run can't be made; answer ExitJournalled."""
-
-    order: LeaseOrder
-    cause: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meter:
-    """Report the evidence that a run is alive, and what it uses."""
-
-    order: LeaseOrder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """Delete the folder of a run and forget its journal entry; answer Released."""
-
-    run: str
-
-
-Instruction = (
-    Adopt
-    | Prepare
-    | Start
-    | Stop
-    | ReportStarted
-    | DrainLog
-    | CollectOutputs
-    | ReportExit
-    | ReportRefused
-    | Meter
-    | Release
-)
-
-
-# Facts
 
 
 class Exit(IntEnum):

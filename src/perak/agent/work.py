@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Protocol
 
 from perak.agent.blobs import Blobs
-from perak.agent.core import Failed
+from perak.agent.events import Failed
 from perak.agent.fetch.wanted import as_long_as
 from perak.agent.inputs.s3 import credentials_of
 from perak.agent.sandbox import ImageRoot, Mount, RunSpec, Sandbox, SecretUse

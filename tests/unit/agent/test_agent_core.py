@@ -10,25 +10,25 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from perak.agent import core
+from perak.agent import events, instructions
 from perak.agent.core import Core
 from perak.agent.sandbox import RunStatus
 from perak.domain.report import OutputBlob
 from perak.wire.session import LeaseOrder
 
 
-def desired(*orders: LeaseOrder) -> core.DesiredReceived:
-    return core.DesiredReceived(leases=orders)
+def desired(*orders: LeaseOrder) -> events.DesiredReceived:
+    return events.DesiredReceived(leases=orders)
 
 
-def kinds(instructions: list[core.Instruction]) -> list[str]:
-    return [type(each).__name__ for each in instructions]
+def kinds(asked: list[instructions.Instruction]) -> list[str]:
+    return [type(each).__name__ for each in asked]
 
 
 def running(node: Core, one: LeaseOrder) -> None:
     node.handle(desired(one))
-    node.handle(core.PrepareDone(run=one.run))
-    node.handle(core.StatusChanged(status=status(one)))
+    node.handle(events.PrepareDone(run=one.run))
+    node.handle(events.StatusChanged(status=status(one)))
 
 
 @pytest.fixture
@@ -39,26 +39,26 @@ def node() -> Core:
 def test_the_way_of_a_run(node: Core) -> None:
     one = order(outputs=("out/",))
     assert kinds(node.handle(desired(one))) == ["Adopt", "Prepare"]
-    assert kinds(node.handle(core.PrepareDone(run=one.run))) == ["Start"]
-    assert kinds(node.handle(core.StatusChanged(status=status(one)))) == ["ReportStarted"]
-    assert kinds(node.handle(core.StatusChanged(status=status(one, "exited")))) == ["DrainLog"]
-    assert kinds(node.handle(core.LogDrained(run=one.run))) == ["CollectOutputs"]
+    assert kinds(node.handle(events.PrepareDone(run=one.run))) == ["Start"]
+    assert kinds(node.handle(events.StatusChanged(status=status(one)))) == ["ReportStarted"]
+    assert kinds(node.handle(events.StatusChanged(status=status(one, "exited")))) == ["DrainLog"]
+    assert kinds(node.handle(events.LogDrained(run=one.run))) == ["CollectOutputs"]
     blob = OutputBlob(digest="sha256:00", size_bytes=1, file_count=1)
-    (last,) = node.handle(core.OutputsPacked(run=one.run, outputs=blob))
-    assert isinstance(last, core.ReportExit)
+    (last,) = node.handle(events.OutputsPacked(run=one.run, outputs=blob))
+    assert isinstance(last, instructions.ReportExit)
     assert (last.cause, last.outputs) == ("exited", blob)
-    assert node.handle(core.ExitJournalled(run=one.run)) == []
-    assert node.handle(core.ExitAcknowledged(run=one.run)) == [], "the exchange still lists it"
+    assert node.handle(events.ExitJournalled(run=one.run)) == []
+    assert node.handle(events.ExitAcknowledged(run=one.run)) == [], "the exchange still lists it"
     assert kinds(node.handle(desired())) == ["Release"]
-    assert node.handle(core.Released(run=one.run)) == []
+    assert node.handle(events.Released(run=one.run)) == []
     assert not node.runs
 
 
 def test_a_run_that_was_too_quick_to_be_seen_running_is_reported_started_first(node: Core) -> None:
     one = order()
     node.handle(desired(one))
-    node.handle(core.PrepareDone(run=one.run))
-    ended = node.handle(core.StatusChanged(status=status(one, "exited")))
+    node.handle(events.PrepareDone(run=one.run))
+    ended = node.handle(events.StatusChanged(status=status(one, "exited")))
     assert kinds(ended) == ["ReportStarted", "DrainLog"]
 
 
@@ -66,11 +66,11 @@ def test_a_renters_stop_is_the_cause_of_the_end(node: Core) -> None:
     one = order()
     running(node, one)
     (stop,) = node.handle(desired(order(wanted="stop", stop_cause="funds")))
-    assert stop == core.Stop(run=one.run, cause="funds")
+    assert stop == instructions.Stop(run=one.run, cause="funds")
     assert node.handle(desired(order(wanted="stop", stop_cause="funds"))) == [], "once is enough"
-    node.handle(core.StatusChanged(status=status(one, "exited", cause="stopped", exit_code=None)))
-    (last,) = node.handle(core.LogDrained(run=one.run))
-    assert isinstance(last, core.ReportExit)
+    node.handle(events.StatusChanged(status=status(one, "exited", cause="stopped", exit_code=None)))
+    (last,) = node.handle(events.LogDrained(run=one.run))
+    assert isinstance(last, instructions.ReportExit)
     assert last.cause == "funds"
 
 
@@ -78,27 +78,30 @@ def test_a_run_that_ended_by_itself_before_the_stop_reached_it_keeps_its_own_end
     one = order()
     running(node, one)
     node.handle(desired(order(wanted="stop", stop_cause="cancelled")))
-    node.handle(core.StatusChanged(status=status(one, "exited")))
-    (last,) = node.handle(core.LogDrained(run=one.run))
-    assert isinstance(last, core.ReportExit)
+    node.handle(events.StatusChanged(status=status(one, "exited")))
+    (last,) = node.handle(events.LogDrained(run=one.run))
+    assert isinstance(last, instructions.ReportExit)
     assert (last.cause, last.status and last.status.exit_code) == ("exited", 0)
 
 
 def test_a_lease_that_vanished_is_fenced(node: Core) -> None:
     one = order()
     running(node, one)
-    assert node.handle(desired()) == [core.Stop(run=one.run, cause="fenced")]
+    assert node.handle(desired()) == [instructions.Stop(run=one.run, cause="fenced")]
 
 
 def test_a_newer_epoch_fences_the_older_run_and_waits_for_its_end(node: Core) -> None:
     old, new = order(epoch=1), order(epoch=2)
     running(node, old)
-    assert node.handle(desired(new)) == [core.Stop(run=old.run, cause="fenced")]
-    node.handle(core.StatusChanged(status=status(old, "exited", cause="stopped")))
-    node.handle(core.LogDrained(run=old.run))
-    node.handle(core.ExitJournalled(run=old.run))
-    assert kinds(node.handle(core.ExitAcknowledged(run=old.run))) == ["Release"]
-    assert node.handle(core.Released(run=old.run)) == [core.Adopt(order=new), core.Prepare(order=new)]
+    assert node.handle(desired(new)) == [instructions.Stop(run=old.run, cause="fenced")]
+    node.handle(events.StatusChanged(status=status(old, "exited", cause="stopped")))
+    node.handle(events.LogDrained(run=old.run))
+    node.handle(events.ExitJournalled(run=old.run))
+    assert kinds(node.handle(events.ExitAcknowledged(run=old.run))) == ["Release"]
+    assert node.handle(events.Released(run=old.run)) == [
+        instructions.Adopt(order=new),
+        instructions.Prepare(order=new),
+    ]
 
 
 def test_an_older_list_does_not_stop_a_newer_epoch(node: Core) -> None:
@@ -108,17 +111,19 @@ def test_an_older_list_does_not_stop_a_newer_epoch(node: Core) -> None:
 
 def test_silence_stops_nothing(node: Core) -> None:
     one = order()
-    found = node.handle(core.RunFound(order=one, status=status(one), start_asked=True, started_reported=True))
+    found = node.handle(
+        events.RunFound(order=one, status=status(one), start_asked=True, started_reported=True)
+    )
     assert found == []
-    assert node.handle(core.Tick(now=0)) == []
-    assert kinds(node.handle(core.Tick(now=5))) == ["Meter"], "evidence goes on"
+    assert node.handle(events.Tick(now=0)) == []
+    assert kinds(node.handle(events.Tick(now=5))) == ["Meter"], "evidence goes on"
 
 
 def test_a_stop_before_the_start_reports_an_end_without_a_start(node: Core) -> None:
     one = order(wanted="stop", stop_cause="cancelled")
     adopt, last = node.handle(desired(one))
-    assert isinstance(adopt, core.Adopt)
-    assert isinstance(last, core.ReportExit)
+    assert isinstance(adopt, instructions.Adopt)
+    assert isinstance(last, instructions.ReportExit)
     assert (last.cause, last.status) == ("cancelled", None)
 
 
@@ -126,51 +131,51 @@ def test_a_cancel_during_preparation_does_not_wait_for_it_but_the_release_does(n
     one = order()
     node.handle(desired(one))
     (last,) = node.handle(desired(order(wanted="stop", stop_cause="cancelled")))
-    assert isinstance(last, core.ReportExit)
-    node.handle(core.ExitJournalled(run=one.run))
-    node.handle(core.ExitAcknowledged(run=one.run))
+    assert isinstance(last, instructions.ReportExit)
+    node.handle(events.ExitJournalled(run=one.run))
+    node.handle(events.ExitAcknowledged(run=one.run))
     assert node.handle(desired()) == [], "the folder is still being filled"
-    assert kinds(node.handle(core.PrepareDone(run=one.run))) == ["Release"]
+    assert kinds(node.handle(events.PrepareDone(run=one.run))) == ["Release"]
 
 
 def test_a_failed_preparation_is_refused(node: Core) -> None:
     one = order()
     node.handle(desired(one))
-    (refused,) = node.handle(core.Failed(run=one.run, cause="environment", detail="no wheel"))
-    assert refused == core.ReportRefused(order=one, cause="environment", detail="no wheel")
+    (refused,) = node.handle(events.Failed(run=one.run, cause="environment", detail="no wheel"))
+    assert refused == instructions.ReportRefused(order=one, cause="environment", detail="no wheel")
 
 
 def test_outputs_that_could_not_be_collected_spoil_a_success_only(node: Core) -> None:
     one = order(outputs=("out/",))
     running(node, one)
-    node.handle(core.StatusChanged(status=status(one, "exited")))
-    node.handle(core.LogDrained(run=one.run))
-    (last,) = node.handle(core.OutputsPacked(run=one.run, outputs=None, failure="too large"))
-    assert isinstance(last, core.ReportExit)
+    node.handle(events.StatusChanged(status=status(one, "exited")))
+    node.handle(events.LogDrained(run=one.run))
+    (last,) = node.handle(events.OutputsPacked(run=one.run, outputs=None, failure="too large"))
+    assert isinstance(last, instructions.ReportExit)
     assert (last.cause, last.detail) == ("outputs", "too large")
 
 
 def test_a_start_that_an_earlier_life_did_not_finish_is_never_repeated(node: Core) -> None:
     one = order()
-    (refused,) = node.handle(core.RunFound(order=one, status=status(one, "prepared"), start_asked=True))
-    assert isinstance(refused, core.ReportRefused)
+    (refused,) = node.handle(events.RunFound(order=one, status=status(one, "prepared"), start_asked=True))
+    assert isinstance(refused, instructions.ReportRefused)
     assert refused.cause == "sandbox"
 
 
 def test_an_unfinished_preparation_of_an_earlier_life_begins_anew(node: Core) -> None:
     one = order()
-    assert kinds(node.handle(core.RunFound(order=one, status=None))) == ["Prepare"]
+    assert kinds(node.handle(events.RunFound(order=one, status=None))) == ["Prepare"]
 
 
 def test_a_run_that_was_released_is_not_started_by_a_late_list(node: Core) -> None:
     one = order()
-    node.handle(core.WasReleased(run=one.run, epoch=1))
+    node.handle(events.WasReleased(run=one.run, epoch=1))
     assert node.handle(desired(one)) == []
 
 
 def test_leaving_for_good_ends_all_and_takes_nothing_new(node: Core) -> None:
     running(node, order(1))
-    assert node.handle(core.Drain()) == [core.Stop(run=order(1).run, cause="node_lost")]
+    assert node.handle(events.Drain()) == [instructions.Stop(run=order(1).run, cause="node_lost")]
     assert node.handle(desired(order(1), order(2))) == []
 
 
@@ -203,52 +208,52 @@ class AnyOrder(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.core = Core(meter_interval_seconds=5)
-        self.pending: list[core.Instruction] = []
-        self.history: list[core.Event] = []
-        self.records: dict[str, core.RunFound] = {}
+        self.pending: list[instructions.Instruction] = []
+        self.history: list[events.Event] = []
+        self.records: dict[str, events.RunFound] = {}
         self.released: dict[str, int] = {}
         self.sandboxes: dict[str, RunStatus] = {}
         self.starts: dict[tuple[str, int], int] = {}
         self.exits: dict[str, int] = {}
 
-    def feed(self, event: core.Event) -> None:
+    def feed(self, event: events.Event) -> None:
         for instruction in self.core.handle(event):
             self.carry_out(instruction)
 
     def note(self, run: str, **changes: Any) -> None:
         old = self.records[run]
         fields = {name: getattr(old, name) for name in old.__dataclass_fields__}
-        self.records[run] = core.RunFound(**(fields | changes))
+        self.records[run] = events.RunFound(**(fields | changes))
 
-    def carry_out(self, instruction: core.Instruction) -> None:
+    def carry_out(self, instruction: instructions.Instruction) -> None:
         match instruction:
-            case core.Adopt(order=one):
+            case instructions.Adopt(order=one):
                 assert one.run not in self.records, "one life of a run at a time"
                 assert self.released.get(one.run, 0) < one.epoch
-                self.records[one.run] = core.RunFound(order=one, status=None)
-            case core.Start(run=run):
+                self.records[one.run] = events.RunFound(order=one, status=None)
+            case instructions.Start(run=run):
                 assert self.sandboxes[run].state == "prepared"
                 epoch = self.records[run].order.epoch
                 self.starts[run, epoch] = self.starts.get((run, epoch), 0) + 1
                 self.note(run, start_asked=True)
                 self.pending.append(instruction)
-            case core.Stop(run=run, cause=cause):
+            case instructions.Stop(run=run, cause=cause):
                 assert self.sandboxes[run].state in ("running", "exited")
                 self.note(run, stop_cause=cause)
                 self.pending.append(instruction)
-            case core.ReportStarted(order=one):
+            case instructions.ReportStarted(order=one):
                 assert not self.records[one.run].started_reported
                 self.note(one.run, started_reported=True)
-            case core.ReportExit(order=one) | core.ReportRefused(order=one):
+            case instructions.ReportExit(order=one) | instructions.ReportRefused(order=one):
                 assert not self.records[one.run].exit_journalled, "one last report"
                 self.note(one.run, exit_journalled=True)
-                self.feed(core.ExitJournalled(run=one.run))
-            case core.Release(run=run):
+                self.feed(events.ExitJournalled(run=one.run))
+            case instructions.Release(run=run):
                 assert self.records[run].exit_acknowledged, "its last report is journalled and acknowledged"
                 listed = (self.core.desired or {}).get(run)
                 assert listed is None or listed.epoch != self.records[run].order.epoch
                 self.pending.append(instruction)
-            case core.Meter():
+            case instructions.Meter():
                 pass
             case _:
                 self.pending.append(instruction)
@@ -265,33 +270,33 @@ class AnyOrder(RuleBasedStateMachine):
         index = data.draw(st.integers(0, len(self.pending) - 1))
         self.finish(self.pending.pop(index), fails=fails)
 
-    def finish(self, instruction: core.Instruction, *, fails: bool) -> None:
-        event: core.Event | None = None
+    def finish(self, instruction: instructions.Instruction, *, fails: bool) -> None:
+        event: events.Event | None = None
         match instruction:
-            case core.Prepare(order=one):
-                event = core.PrepareDone(run=one.run)
+            case instructions.Prepare(order=one):
+                event = events.PrepareDone(run=one.run)
                 if fails:
-                    event = core.Failed(run=one.run, cause="environment", detail="no")
+                    event = events.Failed(run=one.run, cause="environment", detail="no")
                 else:
                     self.sandboxes[one.run] = RunStatus(run_id=one.run, state="prepared")
-            case core.Start(run=run):
+            case instructions.Start(run=run):
                 if fails:
-                    event = core.Failed(run=run, cause="sandbox", detail="no")
+                    event = events.Failed(run=run, cause="sandbox", detail="no")
                 else:
                     self.sandboxes[run] = RunStatus(run_id=run, state="running", started_at=1.0)
-                    event = core.StatusChanged(status=self.sandboxes[run])
-            case core.Stop(run=run):
+                    event = events.StatusChanged(status=self.sandboxes[run])
+            case instructions.Stop(run=run):
                 if run in self.sandboxes and self.sandboxes[run].state == "running":
                     self.end(run, "stopped")
-            case core.DrainLog(order=one):
-                event = core.LogDrained(run=one.run)
-            case core.CollectOutputs(order=one):
-                event = core.OutputsPacked(run=one.run, outputs=None, failure="no" if fails else None)
-            case core.Release(run=run):
+            case instructions.DrainLog(order=one):
+                event = events.LogDrained(run=one.run)
+            case instructions.CollectOutputs(order=one):
+                event = events.OutputsPacked(run=one.run, outputs=None, failure="no" if fails else None)
+            case instructions.Release(run=run):
                 self.sandboxes.pop(run, None)
                 self.released[run] = self.records.pop(run).order.epoch
                 self.history.clear()
-                event = core.Released(run=run)
+                event = events.Released(run=run)
         if event is not None:
             self.history.append(event)
             self.feed(event)
@@ -311,7 +316,7 @@ class AnyOrder(RuleBasedStateMachine):
     def a_run_is_looked_at(self, number: int) -> None:
         run = order(number).run
         if run in self.sandboxes:
-            event = core.StatusChanged(status=self.sandboxes[run])
+            event = events.StatusChanged(status=self.sandboxes[run])
             self.history.append(event)
             self.feed(event)
 
@@ -325,11 +330,11 @@ class AnyOrder(RuleBasedStateMachine):
         run = order(number).run
         if run in self.records and self.records[run].exit_journalled:
             self.note(run, exit_acknowledged=True)
-            self.feed(core.ExitAcknowledged(run=run))
+            self.feed(events.ExitAcknowledged(run=run))
 
     @rule(now=st.floats(0, 1e6))
     def time_passes(self, now: float) -> None:
-        self.feed(core.Tick(now=now))
+        self.feed(events.Tick(now=now))
 
     @rule()
     def the_agent_dies_and_comes_back(self) -> None:
@@ -337,7 +342,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.pending.clear()
         self.history.clear()
         for run, epoch in self.released.items():
-            self.feed(core.WasReleased(run=run, epoch=epoch))
+            self.feed(events.WasReleased(run=run, epoch=epoch))
         for run, record in list(self.records.items()):
             self.note(run, status=self.sandboxes.get(run))
             self.feed(self.records.get(run, record))
