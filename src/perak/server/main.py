@@ -10,8 +10,9 @@ import click
 
 from perak.app.periods import Periods
 from perak.domain.errors import DomainError
-from perak.domain.units import parse_bytes, parse_duration, parse_money
-from perak.server.connections import PER_ADDRESS_MAX, TOTAL_MAX, ConnectionLimits
+from perak.domain.units import parse_money
+from perak.server import options
+from perak.server.connections import ConnectionLimits
 from perak.server.settings import (
     CURRENCY_DEFAULT,
     FEE_BASIS_POINTS_DEFAULT,
@@ -74,80 +75,8 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
 @click.option(
     "--fund", default="0", help="What the default project gets at the first start.", show_default=True
 )
-@click.option(
-    "--beat",
-    "beat_seconds",
-    envvar="PERAK_BEAT_SECONDS",
-    default=5.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 60),
-    help="Seconds between two signs of life of a node; three missed ones make it suspected.",
-)
-@click.option(
-    "--lost-after",
-    "lost_after_seconds",
-    envvar="PERAK_LOST_AFTER_SECONDS",
-    default=300.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds after which a silent node is shown as offline.",
-)
-@click.option(
-    "--start-within",
-    "start_within_seconds",
-    envvar="PERAK_START_WITHIN_SECONDS",
-    default=7_200.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds after which a run that its node has not started is taken back.",
-)
-@click.option(
-    "--batch-seconds",
-    envvar="PERAK_BATCH_SECONDS",
-    default=3.0,
-    show_default=True,
-    type=click.FloatRange(min=0),
-    help="How often deferrable jobs that bid are cleared together; 0: never.",
-)
-@click.option(
-    "--report-within",
-    "report_within_seconds",
-    envvar="PERAK_REPORT_WITHIN_SECONDS",
-    default=3_600.0,
-    show_default=True,
-    type=click.FloatRange(1),
-    help="Seconds after max_duration, or a stop, in which a node must report a run's end.",
-)
-@click.option(
-    "--certificate-life",
-    "certificate_seconds",
-    envvar="PERAK_CERTIFICATE_LIFE_SECONDS",
-    default=86_400.0,
-    show_default=True,
-    type=click.FloatRange(2, 31_536_000),
-    help="Seconds that a node's certificate lives; it is renewed when half of them are over.",
-)
-@click.option(
-    "--blob-quota",
-    envvar="PERAK_BLOB_QUOTA",
-    default="200GB",
-    show_default=True,
-    help="Files (work folders, outputs) that are kept for one project.",
-)
-@click.option(
-    "--node-blob-quota",
-    envvar="PERAK_NODE_BLOB_QUOTA",
-    default="500GB",
-    show_default=True,
-    help="Outputs that are kept of one node.",
-)
-@click.option(
-    "--blobs-kept",
-    envvar="PERAK_BLOBS_KEPT",
-    default="30d",
-    show_default=True,
-    help="How long files that no job refers to are kept.",
-)
+@options.periods
+@options.quotas
 @click.option(
     "--webhooks-to-private",
     envvar="PERAK_WEBHOOKS_TO_PRIVATE",
@@ -161,22 +90,7 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
     type=click.Path(path_type=Path, dir_okay=False),
     help="A file that names feeds of the grid by zone; without one, yearly averages count.",
 )
-@click.option(
-    "--connections",
-    envvar="PERAK_CONNECTIONS",
-    default=TOTAL_MAX,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Connections that are served at once, agents' sessions among them.",
-)
-@click.option(
-    "--connections-per-address",
-    envvar="PERAK_CONNECTIONS_PER_ADDRESS",
-    default=PER_ADDRESS_MAX,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Of one address (IPv6: network); behind a proxy, which has one, as many as in all.",
-)
+@options.connections
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
@@ -197,18 +111,10 @@ def command(
     replica_url: str | None,
     fund: str,
     webhooks_to_private: bool,
-    beat_seconds: float,
-    lost_after_seconds: float,
-    start_within_seconds: float,
-    batch_seconds: float,
-    report_within_seconds: float,
-    certificate_seconds: float,
-    blob_quota: str,
-    node_blob_quota: str,
-    blobs_kept: str,
+    periods: Periods,
+    quotas: Quotas,
     grid_file: Path | None,
-    connections: int,
-    connections_per_address: int,
+    connections: ConnectionLimits,
     log_level: str,
 ) -> None:
     """Serve an exchange on a PostgreSQL database. Several may serve the same one.
@@ -240,20 +146,9 @@ def command(
             fund=parse_money(fund),
             webhooks_to_private=webhooks_to_private,
             grid_file=grid_file,
-            connections=ConnectionLimits(total=connections, per_address=connections_per_address),
-            periods=Periods(
-                beat_seconds=beat_seconds,
-                lost_after_seconds=lost_after_seconds,
-                start_within_seconds=start_within_seconds,
-                batch_seconds=batch_seconds,
-                report_within_seconds=report_within_seconds,
-                certificate_seconds=certificate_seconds,
-            ),
-            quotas=Quotas(
-                project_bytes=parse_bytes(blob_quota),
-                node_bytes=parse_bytes(node_blob_quota),
-                kept_seconds=parse_duration(blobs_kept),
-            ),
+            connections=connections,
+            periods=periods,
+            quotas=quotas,
         )
         _serve(settings, log_level)
     except DomainError as error:

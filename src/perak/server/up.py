@@ -63,6 +63,13 @@ FUND_DEFAULT = "100.00"
     type=click.Path(path_type=Path, dir_okay=False, exists=True, resolve_path=True),
     help="What this machine offers besides: hours, reserve, caches; see the provider's guide.",
 )
+@click.option(
+    "--grid",
+    "grid_file",
+    envvar="PERAK_GRID",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True, resolve_path=True),
+    help="A file that names feeds of the grid by zone; without one, yearly averages count.",
+)
 @click.option("--name", help="The exchange's name; fixed at the first start.")
 @click.option("--currency", help=f"Fixed at the first start.  [default: {CURRENCY_DEFAULT}]")
 @click.option(
@@ -81,6 +88,7 @@ def command(
     price_gpu: str,
     region: str | None,
     provider_file: Path | None,
+    grid_file: Path | None,
     name: str | None,
     currency: str | None,
     fund: str,
@@ -101,6 +109,7 @@ def command(
         prices={"--price-cpu": price_cpu, "--price-gpu": price_gpu},
         region=region,
         provider_file=provider_file,
+        grid_file=grid_file,
         name=name,
         currency=currency,
         fund=fund,
@@ -125,6 +134,7 @@ class Options:
     prices: dict[str, str]
     region: str | None
     provider_file: Path | None
+    grid_file: Path | None
     name: str | None
     currency: str | None
     fund: str
@@ -263,6 +273,7 @@ class Supervisor:
         options = self._options
         arguments = ["exchange", "--listen", options.listen, *options.exposure, "--fund", options.fund]
         arguments += ["--state-dir", str(options.state_dir / "exchange"), "--log-level", options.log_level]
+        arguments += ["--grid", str(options.grid_file)] if options.grid_file else []
         arguments += ["--name", options.name] if options.name else []
         arguments += ["--currency", options.currency] if options.currency else []
         if is_loopback(options.listen.rpartition(":")[0].strip("[]")):
