@@ -33,6 +33,10 @@ def grid(app: App, zone: str | None) -> None:
     """
     from perak.cli.render import of_grid
 
+    if zone is not None and not zone.strip():
+        raise click.UsageError(
+            "Name a zone, like DE or US-CA; without one those that have a feed are listed."
+        )
     with app.client() as client:
         if zone is None:
             zones = client.grid()

@@ -68,12 +68,12 @@ class BreakEven:
 
     @property
     def line(self) -> str:
-        """The verdict in one line, as a quote shows it."""
+        """The break-even in one line, as a quote shows it; between its ends it can't be said."""
         pair, here = self.pair, f"here it is {self.here:.0f}"
         if self.low is None:
             return f"greener than a new {pair.new} on any grid: it needs no more energy; {here} g/kWh"
-        upper = "any" if self.high is None else f"{self.high:.0f}"
-        return f"greener than a new {pair.new} below N g/kWh, N from {self.low:.0f} to {upper}; {here}"
+        doubt = "perhaps on any grid" if self.high is None else f"not above {self.high:.0f}"
+        return f"greener than a new {pair.new} below {self.low:.0f} g/kWh, {doubt}; {here}"
 
 
 def measured_pair(used: str, new: str, workload: str) -> Pair:

@@ -60,16 +60,6 @@ class MarginalHours:
     def __post_init__(self) -> None:
         _check(self.grams_per_kwh, self.source)
 
-    @property
-    def end_hour(self) -> int:
-        """The first hour after the last."""
-        return self.first_hour + len(self.grams_per_kwh)
-
-    def at(self, hour: int) -> float | None:
-        """The intensity in that hour; None where it is not known."""
-        index = hour - self.first_hour
-        return self.grams_per_kwh[index] if 0 <= index < len(self.grams_per_kwh) else None
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridReading:

@@ -25,7 +25,9 @@ from perak.wire.api.grid import CarbonReport, GridHour, GridZone, GridZones, Mar
 router = APIRouter(prefix="/v1", tags=["carbon"])
 
 BACK_HOURS, AHEAD_HOURS = 24, 72
-_MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"[1-9][0-9]{3}-(0[1-9]|1[0-2])")
+YEAR_MAX = 9998
+"""Months end in the next year at the latest, and calendars here end with 9999."""
 _REGION = re.compile(r"[A-Z0-9][A-Z0-9-]{0,31}")
 
 
@@ -52,7 +54,7 @@ async def report_carbon(
 ) -> Response:
     """The carbon of the project's receipts of a month (``2026-11``, UTC), the present one by default."""
     wanted = month or f"{clock.now():%Y-%m}"
-    if not _MONTH.fullmatch(wanted):
+    if not _MONTH.fullmatch(wanted) or int(wanted[:4]) > YEAR_MAX:
         raise InvalidInput(f"{wanted!r} is no month; write it like 2026-11")
     since = datetime(int(wanted[:4]), int(wanted[5:]), 1, tzinfo=UTC)
     until = since.replace(year=since.year + since.month // 12, month=since.month % 12 + 1)
