@@ -2,14 +2,17 @@
 
 Operational carbon is location-based: what was drawn, times the place's average intensity, times the site's
 PUE. Making the hardware is a range apart, and what its reuse may have avoided is a third line, which may be
-negative; neither is ever taken off the first. The score is that of the Software Carbon Intensity
-specification v1.1 (Green Software Foundation; ISO/IEC 21031): ((E x I) + M) per R.
+negative; neither is ever taken off the first. Moving the run's data is a fourth, in none of the others. The
+score is that of the Software Carbon Intensity specification v1.1 (Green Software Foundation; ISO/IEC 21031):
+((E x I) + M) per R.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from perak.domain.facts.power import NETWORK_KWH_PER_GB
 
 JOULES_PER_KWH = 3_600_000
 SECONDS_PER_YEAR = 365 * 24 * 3600
@@ -124,6 +127,35 @@ class Sci:
     high: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """CO2e of bringing the run's data to the node and back, as if the network's power came from where it ran.
+
+    `received_bytes`: work folder and earlier jobs' outputs, as if nothing was on the node already;
+    `sent_bytes`: the outputs; `run_bytes`: what the run itself sent and received. `uncounted`: what came from
+    elsewhere, of a size that the exchange does not know. No site's PUE is in it.
+    """
+
+    received_bytes: int
+    sent_bytes: int
+    run_bytes: int
+    kwh_per_gb_low: float
+    kwh_per_gb_high: float
+    grams_per_kwh: float
+    low_grams: float
+    high_grams: float
+    source: str
+    uncounted: tuple[str, ...] = ()
+
+
+def moving_grams(
+    size_bytes: int, *, grams_per_kwh: float, kwh_per_gb: tuple[float, float] = NETWORK_KWH_PER_GB
+) -> tuple[float, float]:
+    """(low, high) grams of moving so many bytes over the internet."""
+    low, high = (size_bytes / 1e9 * each * grams_per_kwh for each in kwh_per_gb)
+    return low, high
+
+
 def embodied_grams(
     parts: tuple[EmbodiedPart, ...], *, seconds: float, life_years_short: float, life_years_long: float
 ) -> tuple[float, float]:
@@ -170,10 +202,11 @@ def carbon_miscalculations(
     embodied: Embodied | None,
     avoided: Avoided | None,
     score: Sci | None,
+    moved: Moved | None = None,
 ) -> list[str]:
     """Where the figures do not follow from each other, in words; empty: they do."""
     try:
-        return _miscalculations(energy, carbon, embodied, avoided, score)
+        return _miscalculations(energy, carbon, embodied, avoided, score) + _moving(moved)
     except (OverflowError, ValueError, ZeroDivisionError):  # math.fsum of infinities, or of both signs
         return ["the figures are beyond all measure"]
 
@@ -249,6 +282,18 @@ def _score(energy: Energy | None, carbon: Carbon | None, embodied: Embodied | No
     if _same(score.low, due.low, slack) and _same(score.high, due.high, slack):
         return []
     return [f"the SCI score comes to {due.low:.6f} to {due.high:.6f} g per {score.unit}"]
+
+
+def _moving(moved: Moved | None) -> list[str]:
+    if moved is None:
+        return []
+    size = moved.received_bytes + moved.sent_bytes + moved.run_bytes
+    factors = moved.kwh_per_gb_low, moved.kwh_per_gb_high
+    low, high = moving_grams(size, grams_per_kwh=moved.grams_per_kwh, kwh_per_gb=factors)
+    slack = size / 1e9 * (max(factors) + moved.grams_per_kwh) * 1e-6  # Factors and intensity are rounded.
+    if _same(moved.low_grams, low, slack) and _same(moved.high_grams, high, slack):
+        return []
+    return [f"moving the data comes to {low:.6f} to {high:.6f} g"]
 
 
 def _same(said: float, due: float, slack: float = 0.0) -> bool:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from perak.cli.main import cli
 from perak.cli.render import of_footprint, of_grid
-from perak.domain.carbon.counting import hardware, operational
+from perak.domain.carbon.counting import hardware, moving, operational
 from perak.domain.carbon.intensity import yearly_intensity
 from perak.domain.carbon.placement import Grid, ZoneOutlook
 from perak.domain.carbon.signal import AverageHours
@@ -50,6 +50,21 @@ def test_advice_of_a_job_file(tmp_path: Path) -> None:
     assert (told["pair"]["used"], told["pair"]["new"], told["here"]) == ("T4", "L4", 50)
 
 
+def test_the_range_of_a_break_even_is_said_in_words() -> None:
+    finite = printed("advise", "--device", "P100", "--workload", "DeepSpeech2", "--region", "DE")
+    assert "P100: greener than a new A40 below 5 g/kWh, not above 15; here it is 344" in finite
+    never = printed("advise", "--device", "V100", "--workload", "ResNet-50", "--region", "DE")
+    assert "greener than a new A40 on any grid" in never
+    sheets = printed("advise", "--device", "T4", "--new", "L4", "--region", "DE")
+    assert "perhaps on any grid; here it is 344" in sheets or "not above" in sheets
+
+
+def test_a_zone_without_a_name_is_asked_for_before_anybody_is_called() -> None:
+    result = CliRunner().invoke(cli, ["grid", ""])
+    assert result.exit_code == 2
+    assert "Name a zone, like DE or US-CA" in " ".join(result.output.split())
+
+
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
@@ -73,7 +88,11 @@ def test_each_number_of_a_receipt_is_a_sentence() -> None:
     carbon = operational(3.6e6, start=HOUR * 3600.0 + 1800, seconds=3600, region="DE", grid=GRID, pue=1.5)
     embodied, avoided = hardware(gpus=[("Tesla T4", 16 * 2**30)], host_share=0.5, seconds=3600)
     score = sci(energy, carbon, embodied, unit="epoch", count=10)
+    moved = moving(
+        received_bytes=10**9, sent_bytes=0, run_bytes=0, grams_per_kwh=250.0, uncounted=("the image",)
+    )
     parts = {"energy": energy, "carbon": carbon, "embodied": embodied, "avoided": avoided, "sci": score}
+    parts["moved"] = moved
     told = {name: _plain(value) for name, value in parts.items()}
     lines = dict(of_footprint.rows(told))
     assert lines["energy"] == "1,000.0 Wh was drawn by the run, ± 5 %, from 720 readings"
@@ -84,6 +103,8 @@ def test_each_number_of_a_receipt_is_a_sentence() -> None:
     assert "it lowers no other number" in (lines["avoided"] or "")
     assert "per epoch (10 of them)" in (lines["SCI"] or "")
     assert "nothing supports it" in (lines["region"] or "")
+    assert (lines["data moved"] or "").startswith("475 mg CO2e to 15 g CO2e may have come from moving 1.0 GB")
+    assert lines["not counted"] == "the image: the exchange doesn't know their size"
 
 
 def test_an_older_receipt_shows_what_it_says() -> None:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perak.domain.carbon.counting import moving
 from perak.domain.carbon.embodied import embodied_share, gpu_range
 from perak.domain.footprint import (
     SECONDS_PER_YEAR,
@@ -41,11 +42,19 @@ _low, _high = avoided_grams(EMBODIED, NEW, time_ratio=0.5)
 AVOIDED = Avoided(
     low_grams=_low, high_grams=_high, instead_of="L40S", time_ratio=0.5, basis="data sheets", part=NEW
 )
+MOVED = moving(
+    received_bytes=6 * 10**9,
+    sent_bytes=3 * 10**9,
+    run_bytes=10**9,
+    grams_per_kwh=200.0,
+    uncounted=("the image",),
+)
 SCORE = sci(ENERGY, CARBON, EMBODIED, unit="epoch", count=10)
 
 
 def test_a_receipts_figures_follow_from_each_other() -> None:
-    assert carbon_miscalculations(ENERGY, CARBON, EMBODIED, AVOIDED, SCORE) == []
+    assert carbon_miscalculations(ENERGY, CARBON, EMBODIED, AVOIDED, SCORE, MOVED) == []
+    assert (MOVED.low_grams, MOVED.high_grams) == pytest.approx((3.8, 120)), "10 GB at 0.0019 and 0.06 kWh"
     assert SCORE.low == pytest.approx((300 + EMBODIED.low_grams) / 10)
     assert SCORE.high == pytest.approx((300 + EMBODIED.high_grams) / 10)
 
@@ -69,6 +78,14 @@ def test_a_receipts_figures_follow_from_each_other() -> None:
         ),
         (carbon_miscalculations(ENERGY, CARBON, EMBODIED, None, replace(SCORE, low=0.0)), "SCI"),
         (carbon_miscalculations(ENERGY, None, EMBODIED, None, SCORE), "without what it is made of"),
+        (
+            carbon_miscalculations(None, None, None, None, None, replace(MOVED, low_grams=0.0)),
+            "moving the data",
+        ),
+        (
+            carbon_miscalculations(None, None, None, None, None, replace(MOVED, sent_bytes=0)),
+            "moving the data",
+        ),
     ],
 )
 def test_a_changed_figure_is_found(found: list[str], complaint: str) -> None:

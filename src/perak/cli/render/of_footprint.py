@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from perak.cli.render.parts import block, in_grams, in_joules
+from perak.domain.units import format_bytes
 from perak.domain.whereabouts import EVIDENCE_WORDS
 
 Row = tuple[str, str | None]
@@ -14,9 +15,11 @@ Row = tuple[str, str | None]
 def rows(said: Mapping[str, Any]) -> Iterator[Row]:
     """What an older receipt doesn't say is left out."""
     energy, carbon = block(said, "energy"), block(said, "carbon")
-    embodied, avoided, sci = (block(said, name) for name in ("embodied", "avoided", "sci"))
+    moved, embodied, avoided, sci = (block(said, name) for name in ("moved", "embodied", "avoided", "sci"))
     yield from _energy(energy)
     yield from _operational(carbon)
+    if moved:
+        yield from _moved(moved)
     if embodied:
         yield "embodied", _embodied(embodied)
         yield from (("", _part(part)) for part in embodied.get("parts") or ())
@@ -61,6 +64,19 @@ def _operational(carbon: Mapping[str, Any]) -> Iterator[Row]:
         least = min(float(hour["grams_per_kwh"]) for hour in hours)
         most = max(float(hour["grams_per_kwh"]) for hour in hours)
         yield "hours", f"it ran in {len(hours)} hours of {least:.0f} to {most:.0f} g/kWh, weighed by energy"
+
+
+def _moved(moved: Mapping[str, Any]) -> Iterator[Row]:
+    size = format_bytes(moved["received_bytes"] + moved["sent_bytes"] + moved["run_bytes"])
+    low, high = in_grams(float(moved["low_grams"])), in_grams(float(moved["high_grams"]))
+    yield (
+        "data moved",
+        f"{low} to {high} may have come from moving {size}: x {moved['kwh_per_gb_low']:g} to "
+        f"{moved['kwh_per_gb_high']:g} kWh/GB x {moved['grams_per_kwh']:g} g/kWh ({moved['source']}); it is "
+        "in no other number",
+    )
+    if moved.get("uncounted"):
+        yield "not counted", f"{', '.join(moved['uncounted'])}: the exchange doesn't know their size"
 
 
 def _embodied(embodied: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from perak.domain.carbon.embodied import embodied_share, gpu_range
 from perak.domain.carbon.placement import FORECAST, MEASURED, YEARLY, Grid, ZoneOutlook
 from perak.domain.carbon.signal import SECONDS_PER_HOUR, parts_by_hour
 from perak.domain.errors import InvalidInput
-from perak.domain.facts.power import PUE_UNKNOWN
+from perak.domain.facts.power import NETWORK_KWH_PER_GB, NETWORK_SOURCE, PUE_UNKNOWN
 from perak.domain.footprint import (
     HOURS_ON_RECEIPT_MAX,
     JOULES_PER_KWH,
@@ -21,7 +21,9 @@ from perak.domain.footprint import (
     Embodied,
     EmbodiedPart,
     HourCarbon,
+    Moved,
     avoided_grams,
+    moving_grams,
 )
 from perak.domain.whereabouts import CLAIMED, Whereabouts
 
@@ -96,6 +98,31 @@ def hardware(
     low, high = avoided_grams(embodied, part, time_ratio=ratio)
     return embodied, Avoided(
         low_grams=low, high_grams=high, instead_of=new, time_ratio=ratio, basis=pair.basis, part=part
+    )
+
+
+def moving(
+    *,
+    received_bytes: int,
+    sent_bytes: int,
+    run_bytes: int,
+    grams_per_kwh: float,
+    uncounted: Sequence[str] = (),
+) -> Moved:
+    """What moving a run's data emitted; `grams_per_kwh`: of the run, as the way of the bytes is not known."""
+    size = received_bytes + sent_bytes + run_bytes
+    low, high = moving_grams(size, grams_per_kwh=grams_per_kwh)
+    return Moved(
+        received_bytes=received_bytes,
+        sent_bytes=sent_bytes,
+        run_bytes=run_bytes,
+        kwh_per_gb_low=NETWORK_KWH_PER_GB[0],
+        kwh_per_gb_high=NETWORK_KWH_PER_GB[1],
+        grams_per_kwh=grams_per_kwh,
+        low_grams=low,
+        high_grams=high,
+        source=NETWORK_SOURCE,
+        uncounted=tuple(uncounted),
     )
 
 

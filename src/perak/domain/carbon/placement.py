@@ -1,8 +1,9 @@
 """The carbon of running a job at a place from a moment on: what the market weighs, and what receipts count.
 
 `Grid` is a picture of all zones at one moment, made by the exchange from its feeds; everything here is a
-function of it. Two figures are kept apart: `grams` by the intensity of the claimed region, which is reported,
-and `counted_grams`, which is what a preference for clean power sees: never less than the evidence allows.
+function of it. Two figures are kept apart: `grams` of the run by the intensity of the claimed region, which
+is reported, and `counted_grams`, which is what a preference for clean power sees: never less than the
+evidence allows, and with what is emitted where data is moved.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from dataclasses import dataclass, field
 
 from perak.domain.carbon.intensity import Intensity, yearly_intensity
 from perak.domain.carbon.signal import SECONDS_PER_HOUR, AverageHours, parts_by_hour
-from perak.domain.facts.power import NETWORK_KWH_PER_GB, PUE_UNKNOWN
-from perak.domain.footprint import JOULES_PER_KWH
+from perak.domain.facts.power import PUE_UNKNOWN
+from perak.domain.footprint import JOULES_PER_KWH, moving_grams
+from perak.domain.regions import normal_region
 from perak.domain.whereabouts import CLAIMED, Whereabouts, grams_at_least
 
 STEP_SECONDS = 900
 """Starts are tried four times an hour, like in the simulator's policy."""
+
+WORST_OF_HOURS = 7 * 24
+"""A grid's worst hour comes about once a week; a worse one than in the last is not foreseen."""
 
 MEASURED, FORECAST, YEARLY = "measured", "forecast", "yearly average"
 """What an hour's intensity is, best first."""
@@ -78,12 +83,18 @@ class Mean:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementCarbon:
-    """A run's operational CO2e in grams, as claimed and as a preference counts it, and what it rests on."""
+    """A run's operational CO2e in grams, as claimed and as a preference counts it, and what it rests on.
+
+    `moved_grams`: of bringing its data there, low and high, by the claimed region. `grams` has none of it,
+    `counted_grams` has `counted_moved_grams`: the low figure, as a preference counts it.
+    """
 
     grams: float
     counted_grams: float
     mean: Mean
     evidence: str
+    moved_grams: tuple[float, float] = (0.0, 0.0)
+    counted_moved_grams: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +113,7 @@ class Grid:
 
     def zone(self, region: str) -> ZoneOutlook:
         """The outlook of the smallest known zone around `region`: ``US-CA``, else ``US``, else the year's."""
-        name = region.strip().upper().replace("_", "-")
+        name = normal_region(region)
         while name:
             if name in self.zones:
                 return self.zones[name]
@@ -137,18 +148,20 @@ class Grid:
     ) -> PlacementCarbon:
         """CO2e of drawing `watts` for `seconds` from Unix time `start` on in `region`.
 
-        `transfer_bytes`: what has to be brought there first; its carbon is counted at the place.
+        `transfer_bytes`: what has to be brought there first, counted as if the network drew its power there.
         """
-        joules = watts * seconds + transfer_joules(transfer_bytes)
         mean = self.mean(region, start=start, seconds=seconds)
         least = grams_at_least(region, where)
         counted = mean if least <= 0 else self.mean(region, start=start, seconds=seconds, least=least)
-        kwh = joules / JOULES_PER_KWH * pue
+        kwh = watts * seconds / JOULES_PER_KWH * pue
+        low, _ = moving_grams(transfer_bytes, grams_per_kwh=counted.grams_per_kwh)
         return PlacementCarbon(
             grams=kwh * mean.grams_per_kwh,
-            counted_grams=kwh * counted.grams_per_kwh,
+            counted_grams=kwh * counted.grams_per_kwh + low,
             mean=mean,
             evidence=where.evidence,
+            moved_grams=moving_grams(transfer_bytes, grams_per_kwh=mean.grams_per_kwh),
+            counted_moved_grams=low,
         )
 
     def starts(
@@ -180,6 +193,15 @@ class Grid:
             for wait in waits
         )
 
+    def worst(self, region: str, *, now: float) -> float:
+        """g/kWh that no hour from Unix time `now` on is expected to pass: the dirtiest hour of the last week
+        and of the forecast, or the year's mean."""
+        outlook = self.zone(region)
+        this_hour = int(now // SECONDS_PER_HOUR)
+        ahead = this_hour if outlook.forecast is None else outlook.forecast.end_hour
+        hours = range(this_hour - WORST_OF_HOURS, max(ahead, this_hour) + 1)
+        return max(outlook.yearly.grams_per_kwh, *(outlook.at(hour)[0] for hour in hours))
+
     def hourly(self, region: str, *, start: float, hours: int) -> tuple[tuple[int, float, str], ...]:
         """(hour, g/kWh, kind) of each of the `hours` from Unix time `start` on, for showing."""
         outlook = self.zone(region)
@@ -189,23 +211,3 @@ class Grid:
 
 YEARLY_GRID = Grid()
 """No feed: every zone has its year's mean."""
-
-
-def best_start(
-    options: tuple[StartOption, ...], *, carbon_price_per_kg: float, delay_cost_per_hour: float
-) -> StartOption:
-    """The start at which counted carbon and delay together cost least; of equal ones the earliest."""
-    assert options, "starting at once is always an option"
-    return min(
-        options,
-        key=lambda each: (
-            each.carbon.counted_grams / 1000 * carbon_price_per_kg
-            + each.wait_seconds / SECONDS_PER_HOUR * delay_cost_per_hour,
-            each.wait_seconds,
-        ),
-    )
-
-
-def transfer_joules(size_bytes: int) -> float:
-    """Electricity of bringing `size_bytes` to another place, in the network alone."""
-    return size_bytes / 1e9 * NETWORK_KWH_PER_GB * JOULES_PER_KWH

@@ -19,6 +19,10 @@ PUE_UNKNOWN = 1.56
 """Power drawn by a building over that of its computers, for an unknown site: the average of the Uptime
 Institute's global survey of 2024, as in Green Algorithms' defaults_PUE.csv."""
 
-NETWORK_KWH_PER_GB = 0.0019
-"""Of the internet's core and access networks for each GB: 0.06 in 2015, halving every two years (Aslan and
-others 2018, doi:10.1111/jiec.12630), carried on to 2025. An order of magnitude, and no more."""
+NETWORK_KWH_PER_GB = (0.0019, 0.06)
+"""(low, high) of the internet's core and access networks for each GB that is moved. High: the last year that
+Aslan and others counted, 2015 (2018, doi:10.1111/jiec.12630). Low: their trend, half as much every two years,
+carried on to 2025. It is not known where between them the truth lies."""
+NETWORK_SOURCE = (
+    "Aslan et al. 2018, doi:10.1111/jiec.12630: 2015 as counted, and halving every two years to 2025"
+)

@@ -49,6 +49,7 @@ class Option:
     price: int
     expected: Expectation
     where: Whereabouts = CLAIMED
+    brought_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,7 @@ def _grams(option: Option, hours: float, *, now: datetime, latest: int, grid: Gr
         now=now.timestamp(),
         latest_wait_seconds=latest,
         where=option.where,
+        transfer_bytes=option.brought_bytes,
     )
     return [each.carbon.counted_grams for each in starts]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from perak.domain.carbon.budget import least_keepable_grams
 from perak.domain.carbon.energy import cpu_watts, gpu_watts
 from perak.domain.carbon.placement import YEARLY_GRID, Grid, PlacementCarbon
 from perak.domain.hardware.specs import find_gpu
@@ -16,7 +17,6 @@ from perak.domain.market.predict import Place, Prediction, predict, relative_tim
 from perak.domain.market.utility import Outlook, burden, is_cheapest, utility
 from perak.domain.offer import Device, Offer
 from perak.domain.units import SECONDS_PER_HOUR, charge, format_duration, format_money
-from perak.domain.whereabouts import CLAIMED, Whereabouts
 
 HAZARD_MAX = 10.0
 """Failures expected in one undisturbed run, at most: such a job takes two thousand times as long already, and
@@ -69,11 +69,14 @@ def expect(
     *,
     past: Sequence[Past] = (),
     grid: Grid = YEARLY_GRID,
-    where: Whereabouts = CLAIMED,
     start: float,
     price: int | None = None,
+    brought_bytes: int = 0,
 ) -> Expectation:
-    """The job on `offer` from Unix time `start` on, at its ask or at `price` per device-hour."""
+    """The job on `offer` from Unix time `start` on, at its ask or at `price` per device-hour.
+
+    `brought_bytes`: what the exchange has to bring there.
+    """
     price = price_for(spec, offer) if price is None else price
     devices = devices_for(spec, offer)
     hazard = _hazard(offer, devices or ())
@@ -86,12 +89,18 @@ def expect(
             return None
         ahead = min(seconds, CARBON_HORIZON_SECONDS)
         found = grid.carbon(
-            region=offer.ask.region, watts=watts, seconds=ahead, start=start, where=offer.where
+            region=offer.ask.region,
+            watts=watts,
+            seconds=ahead,
+            start=start,
+            where=offer.where,
+            transfer_bytes=brought_bytes,
         )
         if ahead == seconds:
             return found
-        longer = seconds / ahead
-        return replace(found, grams=found.grams * longer, counted_grams=found.counted_grams * longer)
+        longer, moved = seconds / ahead, found.counted_moved_grams
+        counted = (found.counted_grams - moved) * longer + moved
+        return replace(found, grams=found.grams * longer, counted_grams=counted)
 
     if prediction is None:
         return Expectation(
@@ -150,19 +159,26 @@ def _grams(grams: float) -> str:
 
 
 def unacceptable(
-    spec: JobSpec, expected: Expectation, *, waited_seconds: float = 0.0, seconds_left: int | None = None
+    spec: JobSpec,
+    expected: Expectation,
+    *,
+    waited_seconds: float = 0.0,
+    seconds_left: int | None = None,
+    emitted_grams: float = 0.0,
 ) -> tuple[Misfit, ...]:
     """Where what is expected breaks a limit of the renter's: carbon, deadline, or the job's own value.
 
     Only what is known is held against an offer. `waited_seconds`: since the job was submitted;
-    `seconds_left`: until the offer ends.
+    `seconds_left`: until the offer ends; `emitted_grams`: by the job's earlier runs.
     """
     found: list[Misfit] = []
-    most, grams = spec.limits.max_carbon_grams, expected.carbon_grams
-    if most is not None and grams is not None and grams > most:
-        found.append(
-            Misfit(dimension="carbon", needed=f"{_grams(most)} CO2e or less", available=_grams(grams))
-        )
+    most = spec.limits.max_carbon_grams
+    if most is not None and (grams := _emitted_at_least(expected)) is not None:
+        left = max(0.0, most - emitted_grams)
+        if grams > left:
+            found.append(
+                Misfit(dimension="carbon", needed=f"{_grams(left)} CO2e or less", available=_grams(grams))
+            )
     if spec.start is not None and spec.start.deadline_seconds is not None and expected.seconds is not None:
         left = spec.start.deadline_seconds - waited_seconds
         if expected.seconds > left:
@@ -191,6 +207,20 @@ def unacceptable(
             )
         )
     return tuple(found)
+
+
+def least_grams(expected: Expectation) -> float | None:
+    """The smallest max_carbon that can be kept there; None: the power is not known."""
+    if expected.watts is None or expected.carbon is None:
+        return None
+    mean = expected.carbon.mean
+    return least_keepable_grams(watts=expected.watts, grams_per_kwh=mean.grams_per_kwh)
+
+
+def _emitted_at_least(expected: Expectation) -> float | None:
+    """By the whole job, and in any case until it could be stopped; None: the power is not known."""
+    known = [each for each in (expected.carbon_grams, least_grams(expected)) if each is not None]
+    return max(known, default=None)
 
 
 def worth(spec: JobSpec, expected: Expectation) -> float | None:

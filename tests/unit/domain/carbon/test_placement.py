@@ -12,7 +12,6 @@ from perak.domain.carbon.placement import (
     YEARLY_GRID,
     Grid,
     ZoneOutlook,
-    best_start,
 )
 from perak.domain.carbon.signal import AverageHours, MarginalHours, joined, parts_by_hour
 from perak.domain.errors import InvalidInput
@@ -75,21 +74,35 @@ def test_a_dirty_hour_is_never_counted_cleaner_than_it_is() -> None:
     assert found.counted_grams == found.grams
 
 
-def test_the_best_start_waits_for_clean_power_only_as_long_as_that_is_worth_it() -> None:
+def test_each_start_that_may_be_waited_for_has_its_own_carbon() -> None:
     ahead = grid(None, hours(400, 300, 100, 90))
     starts = ahead.starts(
         region="FR", watts=1000, seconds=HOUR, now=NOW, latest_wait_seconds=3 * 3600, where=ATTESTED
     )
-    assert best_start(starts, carbon_price_per_kg=1.0, delay_cost_per_hour=0.0).wait_seconds == 3 * 3600
-    assert best_start(starts, carbon_price_per_kg=1.0, delay_cost_per_hour=0.1).wait_seconds == 2 * 3600
-    assert best_start(starts, carbon_price_per_kg=1.0, delay_cost_per_hour=9.0).wait_seconds == 0
-    assert best_start(starts, carbon_price_per_kg=0.0, delay_cost_per_hour=0.0).wait_seconds == 0
+    hourly = [each for each in starts if each.wait_seconds % 3600 == 0]
+    assert [each.carbon.grams / PUE_UNKNOWN for each in hourly] == pytest.approx([400, 300, 100, 90])
 
 
-def test_moving_data_to_a_clean_place_is_counted_there() -> None:
-    here = YEARLY_GRID.carbon(region="DE", watts=10, seconds=60, start=NOW)
-    moved = YEARLY_GRID.carbon(region="DE", watts=10, seconds=60, start=NOW, transfer_bytes=10**12)
-    assert moved.grams > 100 * here.grams
+def test_moving_data_is_counted_by_a_preference_and_is_no_emission_of_the_run() -> None:
+    here = YEARLY_GRID.carbon(region="DE", watts=10, seconds=60, start=NOW, where=ATTESTED)
+    moved = YEARLY_GRID.carbon(
+        region="DE", watts=10, seconds=60, start=NOW, where=ATTESTED, transfer_bytes=10**12
+    )
+    assert moved.grams == here.grams
+    low, high = moved.moved_grams
+    assert moved.counted_grams == pytest.approx(here.counted_grams + low)
+    year = yearly_intensity("DE").grams_per_kwh
+    assert (low, high) == pytest.approx((1.9 * year, 60 * year)), "a TB at 0.0019 and at 0.06 kWh a GB"
+    assert here.moved_grams == (0, 0)
+
+
+def test_the_worst_hour_is_of_the_last_week_the_forecast_and_the_year() -> None:
+    year = yearly_intensity("FR").grams_per_kwh
+    known = hours(950, *[60.0] * 160, 300, first=490_000 - 161)
+    assert grid(known).worst("FR", now=NOW) == 950
+    assert grid(known).worst("FR", now=NOW + 24 * HOUR) == 300, "a week after it is not expected again"
+    assert grid(known, hours(20, 400, first=490_001)).worst("FR", now=NOW + 24 * HOUR) == 400
+    assert grid().worst("FR", now=NOW) == year
 
 
 def test_average_and_marginal_can_not_be_mixed() -> None:

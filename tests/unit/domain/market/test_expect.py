@@ -97,7 +97,11 @@ def test_where_nothing_is_known_of_the_work_nothing_is_claimed() -> None:
 
     assert (found.seconds, found.cost, found.carbon_grams) == (None, None, None)
     assert (found.watts or 0) > 100
-    assert unacceptable(job(work=None, limits=Limits(max_carbon_grams=0.0)), found) == ()
+    assert unacceptable(job(work=None, limits=Limits(max_carbon_grams=10.0)), found) == ()
+    (carbon,) = unacceptable(job(work=None, limits=Limits(max_carbon_grams=0.5)), found)
+    assert str(carbon) == "carbon: needs 0.5 g CO2e or less, has 1.25 g", "until it could be stopped"
+    spent = unacceptable(job(work=None, limits=Limits(max_carbon_grams=10.0)), found, emitted_grams=9.5)
+    assert str(spent[0]) == "carbon: needs 0.5 g CO2e or less, has 1.25 g"
 
 
 def test_limits_on_carbon_deadline_and_value_are_kept() -> None:
