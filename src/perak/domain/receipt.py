@@ -21,6 +21,7 @@ from perak.domain.footprint import (
     EmbodiedPart,
     Energy,
     HourCarbon,
+    Moved,
     Sci,
     carbon_miscalculations,
 )
@@ -46,6 +47,8 @@ class DeviceUse:
     uuids: tuple[str, ...]
     cpu_milli: int
     memory_bytes: int
+    disk_bytes: int = 0
+    """0: a receipt of before this was said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +125,8 @@ class Receipt:
     avoided: Avoided | None = None
     """None: a run without GPUs, or nothing is known to compare with."""
     sci: Sci | None = None
+    moved: Moved | None = None
+    """None: a receipt of before this was counted."""
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -159,6 +164,7 @@ _NAMES: dict[type, tuple[str, ...]] = {
         EmbodiedPart,
         Avoided,
         Sci,
+        Moved,
         Logs,
         NetworkUse,
     )
@@ -168,6 +174,7 @@ _NAMES: dict[type, tuple[str, ...]] = {
 _LATER = frozenset(
     {
         "checklist",
+        "disk_bytes",
         "image",
         "network",
         "readable_by",
@@ -177,7 +184,7 @@ _LATER = frozenset(
         "region_evidence",
         "note",
     }
-    | {"embodied", "avoided", "sci"}
+    | {"embodied", "avoided", "sci", "moved", "uncounted"}
 )
 """Fields that came after the first receipts were signed. Where one says nothing it is left out, so that older
 receipts keep the very bytes that were signed; a new field belongs here, with a default that says nothing."""
@@ -267,7 +274,7 @@ def miscalculations(receipt: Receipt) -> list[str]:
 def carbon_errors(receipt: Receipt) -> list[str]:
     """Where the receipt's energy and carbon do not follow from each other, in words; empty: they do."""
     return carbon_miscalculations(
-        receipt.energy, receipt.carbon, receipt.embodied, receipt.avoided, receipt.sci
+        receipt.energy, receipt.carbon, receipt.embodied, receipt.avoided, receipt.sci, receipt.moved
     )
 
 
