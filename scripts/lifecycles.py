@@ -26,6 +26,8 @@ INTRODUCTIONS = {
     "mode": "What the owner wants of a node. A `paused` or `draining` one is given no new leases, and"
     " its runs go on to their end; a `draining` node that has no lease left is shown as drained.",
     "offer": "A node's standing ask. It never ends, because the node may come back with it.",
+    "reservation": "A window that is kept for a job. `moved` is to another offer, where its own can't be had"
+    " at the start; `lost` means that there was none, and all is refunded. It `ended` with its job.",
 }
 
 

@@ -14,6 +14,8 @@ from perak.domain.lifecycle import JOB, LEASE, RUN
 from perak.domain.outcome import Outcome, Settlement, outcome, settle
 from perak.domain.report import CAUSES
 
+WINDOW_OVER = "its reserved window ended"
+
 
 async def settle_run(
     tx: Transaction, at: Engagement, end: RunEnd, *, context: Context, now: datetime
@@ -48,6 +50,8 @@ def _settled(
         attempts=at.run.attempt,
         retry=at.job.spec.retry,
     )
+    if end.cause == "max_duration" and at.job.spec.reserve is not None:
+        what = Outcome(event=what.event, reason=WINDOW_OVER)
     what = _within_max_cost(at, what, left=held - money.cost)
     receipt = _receipt(at, end, money, facts=facts, held=held, context=context, now=now)
     if what.event == "requeued" and at.job.spec.limits.max_carbon_grams is not None:

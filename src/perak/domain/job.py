@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 CPU_MILLI_DEFAULT = 250
 """A job that names no CPU gets a quarter of a core, so that many small jobs fit one node."""
@@ -26,7 +27,7 @@ SECRET_KINDS = ("env", "file")
 """How a job finds a secret: an environment variable, or a file in /run/secrets that is in memory only."""
 
 
-PRODUCTS = ("on-demand", "deferrable", "reserved")
+Product = Literal["on-demand", "deferrable", "reserved"]
 """At once at a firm price; within a window, when price or power are better; in a window agreed beforehand."""
 
 
@@ -203,8 +204,8 @@ class JobSpec:
     """None: carbon is counted per run."""
 
     @property
-    def product(self) -> str:
-        """What is bought: one of PRODUCTS. A job says so by its keys, and never becomes another by itself."""
+    def product(self) -> Product:
+        """What is bought. A job says so by its keys, and never becomes another by itself."""
         if self.reserve is not None:
             return "reserved"
         return "on-demand" if self.start is None else "deferrable"

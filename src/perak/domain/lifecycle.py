@@ -143,8 +143,24 @@ OFFER = Lifecycle(
     },
 )
 
-ALL = (JOB, LEASE, RUN, NODE, MODE, OFFER)
+RESERVATION = Lifecycle(
+    name="reservation",
+    initial="booked",
+    table={
+        ("booked", "moved"): "booked",
+        ("booked", "begun"): "begun",
+        ("booked", "cancelled"): "cancelled",
+        ("booked", "lost"): "lost",
+        # A run that was lost is run again in what is left of the window, there or elsewhere.
+        ("begun", "begun"): "begun",
+        ("begun", "moved"): "begun",
+        ("begun", "ended"): "ended",
+    },
+)
+
+ALL = (JOB, LEASE, RUN, NODE, MODE, OFFER, RESERVATION)
 
 JOB_LIVE = ("queued", "leased", "running", "cancelling")
 JOB_ENDED = ("succeeded", "failed", "cancelled")
 LEASE_LIVE = ("active", "suspected")
+RESERVATION_LIVE = ("booked", "begun")

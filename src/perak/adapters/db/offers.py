@@ -12,10 +12,11 @@ import msgspec
 
 from perak.adapters.db.devices import SHOW
 from perak.adapters.db.grid import sighting_of
+from perak.adapters.db.windows import reserved
 from perak.app.records import NodeRecord
 from perak.domain.hardware.standing import Standing
 from perak.domain.job import JobSpec
-from perak.domain.offer import Offer, OfferAsk
+from perak.domain.offer import Claim, Offer, OfferAsk
 from perak.domain.whereabouts import judge
 
 _ask_decoder = msgspec.json.Decoder(OfferAsk)
@@ -108,11 +109,14 @@ class PgOffers:
         )
 
     async def all_open(self) -> list[Offer]:
-        return [offer_of(row) for row in await self._db.fetch(f"{SELECT} where offer.state = 'open'")]
+        offers = [offer_of(row) for row in await self._db.fetch(f"{SELECT} where offer.state = 'open'")]
+        return with_windows(offers, await reserved(self._db))
 
     async def of_node(self, node: str) -> Offer | None:
         row = await self._db.fetchrow(f"{SELECT} where offer.node_id = $1", node)
-        return offer_of(row) if row else None
+        if row is None:
+            return None
+        return with_windows([offer_of(row)], await reserved(self._db, offer=row["id"]))[0]
 
     async def lock(self, id: str, *, project: str) -> Offer | None:
         row = await self._db.fetchrow(
@@ -160,6 +164,13 @@ class PgOffers:
             wanted.gpu_memory_bytes,
         )
         return cheapest
+
+
+def with_windows(offers: list[Offer], windows: Mapping[str, tuple[Claim, ...]]) -> list[Offer]:
+    """The offers with the windows for which parts of them are kept."""
+    if not windows:
+        return offers
+    return [replace(each, reserved=windows.get(each.id, ())) for each in offers]
 
 
 def offer_of(row: Mapping[str, Any]) -> Offer:

@@ -147,7 +147,7 @@ def recheck(
             continue
         if not View(job, now=now, grid=grid).admits(offer):
             continue
-        found, left = assigned(job, offer)
+        found, left = assigned(job, offer, now=now)
         free[offer.id] = left
         held.append((job, offer, replace(found, price=part.price)))
     return held

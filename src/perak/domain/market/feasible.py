@@ -14,9 +14,10 @@ from perak.domain.hardware.standing import UNGRADED, Standing, suffices
 from perak.domain.hardware.torch import choose_torch, driver_cuda_of
 from perak.domain.isolation import LACKS, MEMORY_BYTES_MIN
 from perak.domain.job import JobSpec
+from perak.domain.market.windows import first_claim, in_window, left_until, run_until
 from perak.domain.offer import Device, Offer
 from perak.domain.regions import lies_in
-from perak.domain.units import format_bytes, format_duration, format_money
+from perak.domain.units import charge, format_bytes, format_duration, format_money
 
 NAMES_MAX = 4096
 """Pairs of names (wanted, offered) whose comparison is remembered: a market sees few, a stranger many."""
@@ -130,12 +131,28 @@ def price_for(spec: JobSpec, offer: Offer) -> int | None:
     return offer.ask.price_gpu if spec.resources.gpu_count else offer.ask.price_cpu
 
 
+def window_cost(spec: JobSpec, price: int) -> int:
+    """What a run over the whole of its max_duration, which is the window's length, costs at `price`."""
+    return charge(
+        price_per_device_hour=price,
+        devices_milli=spec.resources.devices_milli,
+        seconds=spec.limits.duration_seconds,
+    )
+
+
 def misfits(spec: JobSpec, offer: Offer, *, now: datetime) -> tuple[Misfit, ...]:
-    """Every dimension in which `offer` fails `spec` at `now` (UTC); empty: it fits."""
+    """Every dimension in which `offer` fails `spec` at `now` (UTC); empty: it fits.
+
+    A job that reserves a window is held against what of the offer is free in it (`Offer.taken`), any other
+    against what is free now and stays so for as long as it may run.
+    """
+    if spec.reserve is not None:
+        now = max(now, spec.reserve.start_at)
+        offer = in_window(offer, spec.reserve, now=now)
+    capacity = (*_gpu_misfits(spec, offer), *_vector_misfits(spec, offer))
     return (
         *_availability(offer, now),
-        *_gpu_misfits(spec, offer),
-        *_vector_misfits(spec, offer),
+        *(capacity or _reserved_misfits(spec, offer, now)),
         *_python_misfits(spec, offer),
         *_region_misfits(spec, offer),
         *_term_misfits(spec, offer, now),
@@ -227,6 +244,26 @@ def _vector_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
     )
 
 
+def _reserved_misfits(spec: JobSpec, offer: Offer, now: datetime) -> tuple[Misfit, ...]:
+    """Whether what is free now is somebody's before the run would have ended."""
+    if not offer.reserved or spec.reserve is not None:
+        return ()
+    until = run_until(spec, now=now)
+    left = left_until(offer, now=now, until=until)
+    if left is offer or not (*_gpu_misfits(spec, left), *_vector_misfits(spec, left)):
+        return ()
+    first = first_claim(offer, now=now, until=until)
+    assert first is not None, "what is less was claimed"
+    return (
+        Misfit(
+            dimension="reserved",
+            needed=f"room until {until:%a %d %b %H:%M} UTC, its max_duration and what precedes it",
+            available=f"room until {first.start_at:%a %d %b %H:%M} UTC, when another's window begins",
+            now_only=True,
+        ),
+    )
+
+
 def _cores(milli: int) -> str:
     return f"{milli / 1000:g} cores"
 
@@ -259,6 +296,8 @@ def _term_misfits(spec: JobSpec, offer: Offer, now: datetime) -> tuple[Misfit, .
         )
     left = offer.ask.seconds_left(now=now)
     asked = spec.limits.max_duration_seconds or max(1, least)
+    if spec.reserve is not None:
+        asked = max(1, int((spec.reserve.end_at - now).total_seconds()))
     if left is not None and left < asked:
         found.append(
             Misfit(
@@ -338,4 +377,18 @@ def _price_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
                 available=f"{format_money(price)}/h",
             ),
         )
-    return ()
+    return _window_cost_misfits(spec, price)
+
+
+def _window_cost_misfits(spec: JobSpec, price: int) -> tuple[Misfit, ...]:
+    """A window is held in full, so that its whole cost is held against max_cost."""
+    most, cost = spec.limits.max_cost, window_cost(spec, price)
+    if spec.reserve is None or most is None or cost <= most:
+        return ()
+    return (
+        Misfit(
+            dimension="max_cost",
+            needed=f"{format_money(most)} or less for the window",
+            available=format_money(cost),
+        ),
+    )

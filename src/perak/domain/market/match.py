@@ -16,6 +16,7 @@ from perak.domain.market.expect import class_model, devices_for, expect, outlook
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
 from perak.domain.market.history import Past
 from perak.domain.market.utility import burden, is_cheapest
+from perak.domain.market.windows import in_window, left_until, run_until
 from perak.domain.offer import Offer
 from perak.domain.outcome import hold_for
 
@@ -104,7 +105,7 @@ def instant_match(
         chosen = next((o for o in chain([cheapest], fitting) if _to_add(job, o, left=left) <= left), None)
         if chosen is not None:
             spent[job.project] += _to_add(job, chosen, left=left)
-            part, free[chosen.id] = assigned(job, chosen)
+            part, free[chosen.id] = assigned(job, chosen, now=now)
             assignments.append(part)
     return Plan(assignments=tuple(assignments))
 
@@ -252,17 +253,22 @@ def _to_add(job: PendingJob, offer: Offer, *, left: int) -> int:
     return max(0, hold.amount - job.held)
 
 
-def assigned(job: PendingJob, offer: Offer) -> tuple[Assignment, Offer]:
+def assigned(job: PendingJob, offer: Offer, *, now: datetime) -> tuple[Assignment, Offer]:
     """The job's part of a fitting offer at its ask, and what is left of the offer."""
-    part = _assign(job, offer)
+    part = _assign(job, offer, now=now)
     return part, _taken(offer, part)
 
 
-def _assign(job: PendingJob, offer: Offer) -> Assignment:
-    wanted = job.spec.resources
+def _assign(job: PendingJob, offer: Offer, *, now: datetime) -> Assignment:
+    """Of devices alike those that no window claims while the run may last; for a window, those free in it."""
+    wanted, reserve = job.spec.resources, job.spec.reserve
     price = price_for(job.spec, offer)
     assert price is not None, "a fitting offer has a price"
-    fitting = fitting_devices(job.spec, offer.free_devices, offer.ask.torch_variants, offer.standings)
+    if reserve is not None:
+        view = in_window(offer, reserve, now=now)
+    else:
+        view = left_until(offer, now=now, until=run_until(job.spec, now=now))
+    fitting = fitting_devices(job.spec, view.free_devices, offer.ask.torch_variants, offer.standings)
     devices = fitting[: wanted.gpu_count] if wanted.gpu_count else ()
     return Assignment(
         job=job.id,

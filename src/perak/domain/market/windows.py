@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from perak.domain.job import JobSpec, Reserve
 from perak.domain.offer import Claim, Offer
+from perak.domain.units import charge, format_money
 
 PREPARE_SECONDS = 600
 """A run may last this much longer than its max_duration: getting its environment ready, and ending, are not
 counted in it. What takes longer is stopped where another's window begins."""
 AHEAD_SECONDS_MAX = 30 * 86_400
 """A window begins within so long: longer than anybody's forecast or posted end date holds."""
-WINDOW_SECONDS_MIN = 60
+WINDOW_SECONDS_MIN = 30
+"""The last seconds of a window are for ending; a shorter one would have no others."""
 WINDOW_SECONDS_MAX = 30 * 86_400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A reservation as it stands: on which node, at micro-units per device-hour, and what became of it.
+
+    `state` is one of the RESERVATION lifecycle; `note` says why it was moved or lost.
+    """
+
+    node_name: str
+    state: str
+    price: int
+    devices_milli: int
+    start_at: datetime
+    end_at: datetime
+    note: str | None = None
+
+    @property
+    def cost(self) -> int:
+        """Of the whole window, in micro-units."""
+        seconds = int((self.end_at - self.start_at).total_seconds())
+        return charge(price_per_device_hour=self.price, devices_milli=self.devices_milli, seconds=seconds)
+
+    def lines(self, currency: str) -> tuple[str, ...]:
+        """Why the job is where it is, as far as its window says so."""
+        span = f"from {self.start_at:%Y-%m-%d %H:%M} to {self.end_at:%Y-%m-%d %H:%M} UTC"
+        price = f"{format_money(self.price, currency)} per device-hour"
+        said = {
+            "booked": f"{self.node_name} is reserved for it {span} at {price}; it begins then",
+            "begun": f"its reserved window on {self.node_name} is {span} at {price}",
+            "ended": f"its reserved window on {self.node_name} was {span} at {price}",
+            "cancelled": f"its window on {self.node_name} {span} was cancelled before it began: it is free",
+            "lost": f"its window on {self.node_name} {span} could not be kept: nothing is paid",
+        }[self.state]
+        return (said,) if self.note is None else (said, self.note)
 
 
 def run_until(spec: JobSpec, *, now: datetime) -> datetime:
@@ -31,9 +68,11 @@ def left_until(offer: Offer, *, now: datetime, until: datetime) -> Offer:
 
 
 def in_window(offer: Offer, reserve: Reserve, *, now: datetime) -> Offer:
-    """The offer with the parts of it that nobody else has in what is left of the window, as its free ones."""
-    assert offer.taken is not None, "who asks for a window looks up what is taken"
-    claims = _overlapping(offer.taken, start=max(now, reserve.start_at), end=reserve.end_at)
+    """The offer with the parts of it that nobody else has in what is left of the window, as its free ones.
+
+    Where `Offer.taken` was not looked up, all of it counts as free: whether the offer would do when idle.
+    """
+    claims = _overlapping(offer.taken or (), start=max(now, reserve.start_at), end=reserve.end_at)
     ask = offer.ask
     idle = replace(
         offer,
