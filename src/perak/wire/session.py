@@ -140,6 +140,8 @@ class LeaseOrder(msgspec.Struct, frozen=True, kw_only=True):
     `devices`: UUIDs of the GPUs that belong to this lease alone. `image`: ``name@sha256:...``, its closed
     registry's secret in `image_credentials`; its own program is run where `command` is None. `tier`: the
     sandbox to use, None the node's default.
+    `joules_max`: what the run may have drawn in all, so that its job keeps its max_carbon: the node ends it
+    before that by itself while it is cut off; None: no bound.
     """
 
     lease: str
@@ -169,6 +171,7 @@ class LeaseOrder(msgspec.Struct, frozen=True, kw_only=True):
     network_allow: tuple[str, ...] = ()
     tier: str | None = None
     encrypt_to: str | None = None
+    joules_max: float | None = None
 
 
 class Desired(msgspec.Struct, tag="desired", frozen=True):
