@@ -8,7 +8,7 @@ file proves itself offline, given the fingerprint of the exchange's authority.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -91,6 +91,20 @@ def readable(jws: str) -> dict[str, Json]:
     if not isinstance(values, dict):
         raise ReceiptError(f"The signed part of this receipt holds no receipt. {_RETRY}")
     return values
+
+
+def outputs_bytes(said: Mapping[str, Any]) -> int | None:
+    """The size of the run's outputs, as the node's report in a receipt says it; None: it says none."""
+    try:
+        report = _parse_json(peek_payload(str(said.get("evidence") or "")))
+    except InvalidInput:
+        return None
+    body = report.get("body") if isinstance(report, dict) else None
+    if not isinstance(body, dict) or "outputs" not in body:
+        return None
+    outputs = body["outputs"]
+    size = outputs.get("size_bytes") if isinstance(outputs, dict) else 0
+    return size if isinstance(size, int) and size >= 0 else None
 
 
 def receipt_file(jws: str) -> str:

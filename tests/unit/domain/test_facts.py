@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from perak.domain.facts import grid, power
-from perak.domain.facts.prices import KINDS, PRICES
+from perak.domain.facts.prices import CPU, DISKLESS, EGRESS, KINDS, PRICES, STORAGE
 from perak.domain.hardware.specs import SPECS, find_gpu
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -128,6 +128,18 @@ def test_every_price_has_a_known_gpu_a_seller_a_source_and_a_day() -> None:
         assert price > 0
         assert seller
         assert source
+
+
+@pytest.mark.parametrize("fact", [EGRESS, STORAGE, CPU])
+def test_what_else_is_on_bills_has_a_source_and_a_day(fact: tuple[int | str, ...]) -> None:
+    *amounts, day, source = fact
+    assert all(isinstance(amount, int) and amount > 0 for amount in amounts)
+    assert date.fromisoformat(str(day)) <= date(2026, 11, 30)
+    assert "." in str(source)
+
+
+def test_machines_without_a_disk_are_in_the_price_book() -> None:
+    assert {seller for _, seller, *_ in PRICES} >= DISKLESS
 
 
 def test_prices_are_those_of_the_points_that_were_collected() -> None:

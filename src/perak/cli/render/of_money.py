@@ -75,6 +75,7 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
         ("device", f"{device.get('kind', '-')} {device.get('model', '')}"),
         ("cores", f"{int(device.get('cpu_milli') or 0) / 1000:g}"),
         ("memory", format_bytes(int(device.get("memory_bytes") or 0))),
+        ("disk", format_bytes(int(device["disk_bytes"])) if device.get("disk_bytes") else None),
         ("sandbox", f"{sandbox.get('tier', '-')} ({sandbox.get('runtime', '-')})"),
         ("image", optional(said.get("image")) or "none"),
         ("enforced", ", ".join(sandbox.get("enforced") or ()) or "nothing"),
@@ -107,10 +108,12 @@ def receipt(said: Mapping[str, Any]) -> RenderableType:
 
 
 def _elsewhere(said: Mapping[str, Any]) -> str | None:
+    """The whole bill elsewhere, and what is on it."""
     from perak.domain.hardware.prices import compare_receipt
+    from perak.wire.receipts import outputs_bytes
 
-    found = compare_receipt(said)
-    return None if found is None else str(found)
+    found = compare_receipt(said, outputs_bytes=outputs_bytes(said))
+    return None if found is None else f"{found}. {found.terms}"
 
 
 def checks(found: Sequence[Any]) -> RenderableType:

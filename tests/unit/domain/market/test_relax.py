@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perak.domain.job import Image, JobSpec, Limits, Resources
+from perak.domain.hardware.standing import Standing
+from perak.domain.job import Image, JobSpec, Limits, Preference, Resources, Work
+from perak.domain.market.expect import Expectation, expect
 from perak.domain.market.pareto import front
 from perak.domain.market.relax import relaxations
 from perak.domain.offer import Device, Offer, OfferAsk
@@ -85,6 +87,45 @@ def test_a_busy_offer_needs_no_relaxation() -> None:
     busy = replace(offer(), free_devices=())
 
     assert relaxations(gpu_job(resources=Resources(gpu_count=1)), [busy], now=NOW) == ()
+
+
+def expecting(job: JobSpec, offer: Offer) -> Expectation:
+    return expect(job, offer, start=NOW.timestamp())
+
+
+def test_limits_on_what_is_expected_are_relaxed_no_further_than_they_must_be() -> None:
+    job = gpu_job(
+        resources=Resources(gpu_count=1, cpu_milli=1000),
+        work=Work(device="V100 SXM2 16GB", hours=10),
+        limits=Limits(max_carbon_grams=5.0),
+    )
+    assert relaxations(job, market()[:1], now=NOW) == ()
+
+    (carbon,) = relaxations(job, market()[:1], now=NOW, expecting=expecting)
+    (value,) = relaxations(
+        replace(job, limits=Limits(), preference=Preference(value=100_000)),
+        market()[:1],
+        now=NOW,
+        expecting=expecting,
+    )
+
+    grams = expecting(job, offer()).carbon_grams
+    assert grams is not None
+    raised = float(carbon.changes["carbon"].removesuffix(" g").rpartition(" ")[2])
+    assert grams <= raised <= grams + 0.1
+    assert str(value) == "value 0.10 raised to 1.80: 1 offer from 0.18/h"
+
+
+def test_a_grade_is_lowered_to_what_there_is_and_a_duration_to_what_is_taken() -> None:
+    graded = replace(offer(), standings={"GPU-0": Standing(grade="B")})
+    short = replace(offer(), ask=replace(offer().ask, min_duration_seconds=7200))
+    job = gpu_job(resources=Resources(gpu_count=1, cpu_milli=1000), min_grade="A")
+
+    assert relaxations(job, [graded], now=NOW)[0].changes == {"grade": "min_grade A lowered to B"}
+    hour = replace(job, min_grade=None, limits=Limits(max_duration_seconds=3600))
+    assert relaxations(hour, [short], now=NOW)[0].changes == {
+        "min_duration": "max_duration 1h 00m raised to 2h 00m"
+    }
 
 
 points = st.lists(st.tuples(*[st.none() | st.integers(0, 5).map(float)] * 3), min_size=1, max_size=30)
