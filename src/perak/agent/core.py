@@ -13,7 +13,8 @@ twice, late or out of order. What holds whatever comes:
 * a run's sandbox is started at most once, over restarts of the agent too;
 * a run is released only after its last report is acknowledged and the exchange no longer lists it;
 * a run that isn't desired, or whose lease has passed to a newer epoch, is stopped as "fenced";
-* silence stops nothing: only a list from the exchange does.
+* silence stops nothing but a run that would draw more than its lease allows: only a list from the exchange
+  does.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from perak.agent.events import (
+    CutOff,
     DesiredReceived,
+    DeviceFaulted,
     Drain,
+    Drawn,
     Event,
     ExitAcknowledged,
     ExitJournalled,
     Failed,
+    Joined,
     LogDrained,
     OutputsPacked,
     PrepareDone,
@@ -53,6 +58,7 @@ from perak.agent.instructions import (
     Start,
     Stop,
 )
+from perak.domain.carbon.budget import READING_SECONDS, STOP, judge_budget
 from perak.domain.errors import InvalidInput
 from perak.domain.ids import check_id
 from perak.domain.report import CAUSES, OutputBlob
@@ -66,6 +72,9 @@ RELEASED_REMEMBERED_MAX = 4096
 
 NO_OUTPUTS_AFTER = frozenset({"fenced", "sandbox", "setup"})
 """After these the work folder is another run's business, or holds nothing that the job made."""
+
+MAY_BE_THE_DEVICES = frozenset({"exited", "signal", "setup"})
+"""How a program ends whose device failed under it: by itself, before anybody looked at the device."""
 
 _FROM_SANDBOX = {"lost": "sandbox"}
 """The sandbox's words for an end that have another name in reports."""
@@ -101,7 +110,11 @@ class RunFacts:
     outputs: OutputBlob | None = None
     outputs_failure: str | None = None
     exit: Exit = Exit.NONE
+    fault: DeviceFaulted | None = None
+    """The first one of a device of it, told before its log was drained."""
     metered_at: float | None = None
+    drawn: Drawn | None = None
+    """Its last reading in this life of the agent."""
 
     @property
     def has_ended(self) -> bool:
@@ -123,6 +136,8 @@ class Core:
     released: dict[str, int] = field(default_factory=dict)
     """Run -> epoch of the runs that are gone, oldest first."""
     draining: bool = False
+    alone: bool = True
+    """Whether the exchange can't be asked now: then what a lease allows to be drawn is kept here."""
 
     def handle(self, event: Event) -> list[Instruction]:
         """The instructions that follow from `event`, to be carried out in order."""
@@ -134,6 +149,14 @@ class Core:
                 return [i for run in list(self.runs) for i in self._advance(run)]
             case Tick(now=now):
                 return self._on_tick(now)
+            case Drawn():
+                return self._on_drawn(event)
+            case Joined():
+                self.alone = False
+                return []
+            case CutOff():
+                self.alone = True
+                return [Meter(order=facts.order) for facts in self._metered() if self._is_bounded(facts)]
             case RunFound():
                 return self._on_found(event)
             case WasReleased(run=run, epoch=epoch):
@@ -141,6 +164,9 @@ class Core:
                 return []
             case StatusChanged(status=status):
                 return self._on_fact(status.run_id, event)
+            case DeviceFaulted(device=device):
+                runs = [run for run, facts in self.runs.items() if device in facts.order.devices]
+                return [i for run in runs for i in self._on_fact(run, event)]
             case _:
                 return self._on_fact(event.run, event)
 
@@ -182,15 +208,60 @@ class Core:
 
     def _on_tick(self, now: float) -> list[Instruction]:
         due: list[Instruction] = []
-        for facts in self.runs.values():
-            if not facts.is_running or facts.exit is not Exit.NONE:
-                continue
+        for facts in self._metered():
             if facts.metered_at is None:
                 facts.metered_at = now
-            elif now - facts.metered_at >= self.meter_interval_seconds:
+            elif now - facts.metered_at >= self._interval_seconds(facts):
                 facts.metered_at = now
                 due.append(Meter(order=facts.order))
         return due
+
+    def _metered(self) -> Iterator[RunFacts]:
+        """The runs whose use is read; not on a device that failed, where no second proves anything."""
+        return (
+            each
+            for each in self.runs.values()
+            if each.is_running and each.exit is Exit.NONE and each.fault is None
+        )
+
+    def _interval_seconds(self, facts: RunFacts) -> float:
+        """Of a run that may draw no more than so much the first reading is not put off."""
+        if facts.drawn is None and self._is_bounded(facts):
+            return min(READING_SECONDS, self.meter_interval_seconds)
+        return self.meter_interval_seconds
+
+    def _on_drawn(self, now: Drawn) -> list[Instruction]:
+        """Where nobody else can, end a run before it draws more than its lease allows."""
+        facts = self.runs.get(now.run)
+        if facts is None or not facts.is_running:
+            return []
+        before, facts.drawn = facts.drawn, now
+        most = self._joules_max(facts)
+        if not self.alone or most is None or facts.stop_cause is not None:
+            return []
+        assert facts.status is not None
+        since = before.at if before is not None else facts.status.started_at or now.at
+        told = judge_budget(
+            budget=most,
+            before=0.0 if before is None else before.joules,
+            now=now.joules,
+            seconds_between=now.at - since,
+            seconds_to_next=self.meter_interval_seconds,
+        )
+        if told != STOP:
+            return []
+        facts.stop_cause = "max_carbon"
+        return list(self._next(facts))
+
+    def _is_bounded(self, facts: RunFacts) -> bool:
+        return self._joules_max(facts) is not None
+
+    def _joules_max(self, facts: RunFacts) -> float | None:
+        """As the exchange said last, which counts it anew as the run goes on."""
+        listed = (self.desired or {}).get(facts.order.run)
+        if listed is None or listed.epoch != facts.order.epoch:
+            return facts.order.joules_max
+        return listed.joules_max
 
     def _on_fact(self, run: str, event: Event) -> list[Instruction]:
         facts = self.runs.get(run)
@@ -226,6 +297,8 @@ class Core:
         """Why this run should end now, if it should."""
         if self.draining:
             return "node_lost"
+        if facts.fault is not None:
+            return "device_fault"
         if self.desired is None:
             return None
         order = self.desired.get(facts.order.run)
@@ -292,9 +365,18 @@ def _after_the_end(facts: RunFacts) -> Iterator[Instruction]:
             detail = facts.outputs_failure
             if cause == "exited" and status.exit_code == 0:
                 cause = "outputs"
+        failed_at = None
+        if facts.fault is not None and (cause == "device_fault" or detail is None):
+            detail = facts.fault.detail
+            failed_at = facts.fault.at if cause == "device_fault" else None
         yield ReportExit(
-            order=facts.order, cause=cause, detail=detail, status=status, outputs=facts.outputs
-        )  # fmt: skip
+            order=facts.order,
+            cause=cause,
+            detail=detail,
+            status=status,
+            outputs=facts.outputs,
+            failed_at=failed_at,
+        )
 
 
 def _stop(facts: RunFacts, cause: str) -> Iterator[Instruction]:
@@ -320,6 +402,8 @@ def _learn(facts: RunFacts, event: Event) -> None:
             facts.failure = (cause, detail)
         case StatusChanged(status=status):
             _learn_status(facts, status)
+        case DeviceFaulted() if facts.fault is None and not facts.drained:
+            facts.fault = event
         case LogDrained() if facts.busy == "drain":
             facts.busy = None
             facts.drained = True
@@ -351,6 +435,8 @@ def _cause(facts: RunFacts) -> str:
     cause = facts.status.cause or "sandbox"
     if cause == "stopped":
         return facts.stop_cause or "fenced"
+    if facts.fault is not None and cause in MAY_BE_THE_DEVICES and facts.status.exit_code != 0:
+        return "device_fault"
     return _FROM_SANDBOX.get(cause, cause)
 
 

@@ -102,10 +102,38 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceFaulted:
+    """A device (UUID) failed so that no run can go on with it; `detail` names both. `at`: Unix seconds."""
+
+    device: str
+    detail: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time passes; `now` in seconds on any steady clock."""
 
     now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A reading of a running run: `joules` drawn in all by `at`, in Unix seconds."""
+
+    run: str
+    joules: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """The exchange can be asked again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutOff:
+    """The exchange can't be asked any more, until Joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +153,10 @@ Event = (
     | ExitJournalled
     | ExitAcknowledged
     | Released
+    | DeviceFaulted
     | Tick
+    | Drawn
+    | Joined
+    | CutOff
     | Drain
 )

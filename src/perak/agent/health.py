@@ -5,28 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from perak.domain.facts.grades import XIDS_MINOR
+from perak.domain.hardware.fault import is_minor
 from perak.domain.hardware.heat import hot_now
 from perak.domain.report import Faulted, Health, Sensor
 
 FAULT_AGAIN_SECONDS = 3_600.0
-"""The same Xid of a card is reported once in this time: one that fails repeats it."""
+"""The same fault of a card is reported once in this time: one that fails repeats it."""
 
 
 class FaultWatch:
     """Which errors of devices are worth a report: those that no program makes, once in a while."""
 
     def __init__(self) -> None:
-        self._told_at: dict[tuple[str, int], float] = {}
+        self._told_at: dict[Faulted, float] = {}
 
-    def take(self, faults: Iterable[tuple[str, int]], *, now: float) -> list[Faulted]:
-        """The reports that these (UUID, Xid) are worth; `now` in seconds on any steady clock."""
+    def take(self, faults: Iterable[Faulted], *, now: float) -> list[Faulted]:
+        """Those that are worth a report; `now` in seconds on any steady clock."""
         found = []
         for fault in faults:
-            if fault[1] in XIDS_MINOR or now - self._told_at.get(fault, -math.inf) < FAULT_AGAIN_SECONDS:
+            if is_minor(fault) or now - self._told_at.get(fault, -math.inf) < FAULT_AGAIN_SECONDS:
                 continue
             self._told_at[fault] = now
-            found.append(Faulted(device=fault[0], xid=fault[1]))
+            found.append(fault)
         return found
 
 

@@ -64,13 +64,17 @@ class CollectOutputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportExit:
-    """Journal the last report of a run; answer ExitJournalled. `status` None: it never started."""
+    """Journal the last report of a run; answer ExitJournalled. `status` None: it never started.
+
+    `failed_at`: when its device failed, where that ended it (Unix seconds): nothing after is proven.
+    """
 
     order: LeaseOrder
     cause: str
     detail: str | None
     status: RunStatus | None
     outputs: OutputBlob | None
+    failed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

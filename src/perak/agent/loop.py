@@ -16,7 +16,7 @@ from typing import Any
 
 from perak.agent import events, instructions
 from perak.agent.core import Core, Exit
-from perak.agent.health_reports import watch_health
+from perak.agent.health_reports import HealthReports
 from perak.agent.identity import Identity
 from perak.agent.inspect.care import Care
 from perak.agent.journal import Journal, RunRecord
@@ -34,8 +34,9 @@ from perak.agent.tasks import Tasks
 from perak.agent.tunnels.keeper import Keeper
 from perak.agent.work import Work
 from perak.domain.errors import DomainError
+from perak.domain.hardware.fault import is_grave, told
 from perak.domain.offer import OfferAsk
-from perak.domain.report import Body
+from perak.domain.report import Body, Faulted
 from perak.wire.session import Desired, Dial, Prove, Welcome
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Node:
     _logs: Logs = field(init=False)
     _runs: RunReports = field(init=False)
     _offering: Offering = field(init=False)
+    _health: HealthReports = field(init=False)
     _steps: Steps = field(init=False)
     _orphans: dict[str, RunStatus] = field(default_factory=dict)
     """Runs of the sandbox that the journal does not know, until the exchange says what they are."""
@@ -106,6 +108,14 @@ class Node:
             report=self._report,
             check_seconds=limits.offer_check_seconds,
         )
+        self._health = HealthReports(
+            tasks=self._tasks,
+            thermometer=self.thermometer,
+            limits=limits,
+            report=self._report,
+            on_fault=self._on_fault,
+            on_reported=lambda fault: self._care.faulted(fault.device) if self._care is not None else None,
+        )
         self._steps = Steps(
             core=self._core,
             tasks=self._tasks,
@@ -118,6 +128,7 @@ class Node:
             care=self._care,
             feed=self._feed,
             observe=self._observe,
+            look_for_faults=self._health.look_for_faults,
         )
 
     async def run(self, stop: asyncio.Event, *, drain: bool, on_ready: Callable[[], None]) -> None:
@@ -134,7 +145,7 @@ class Node:
         self._tasks.spawn(self._link.run())
         self._tasks.spawn(self._tick())
         self._tasks.spawn(self._offering.watch())
-        self._tasks.spawn(self._watch_health())
+        self._tasks.spawn(self._health.watch())
         if self._care is not None:
             self._tasks.spawn(self._care.watch())
         try:
@@ -148,16 +159,6 @@ class Node:
             await self._tasks.cancel()
             await self.tunnels.close()
             self._tasks.shut()
-
-    async def _watch_health(self) -> None:
-        care = self._care
-        await watch_health(
-            tasks=self._tasks,
-            thermometer=self.thermometer,
-            limits=self.limits,
-            report=self._report,
-            on_fault=lambda device: care.faulted(device) if care is not None else None,
-        )
 
     async def _drain(self) -> None:
         """End every run and see its last report acknowledged, for a bounded time."""
@@ -189,6 +190,7 @@ class Node:
     def on_welcome(self, welcome: Welcome) -> None:
         interval = min(self.limits.meter_interval_seconds, welcome.beat_interval_seconds)
         self._core.meter_interval_seconds = interval
+        self._feed(events.Joined())
         if welcome.certificate is not None:
             self._take_certificate(welcome.certificate, before_keeping=self.journal.sign_anew)
         for run in self.journal.reconcile(welcome.ack):
@@ -234,6 +236,13 @@ class Node:
 
     def on_closed(self) -> None:
         self._core.meter_interval_seconds = self.limits.meter_interval_offline_seconds
+        self._feed(events.CutOff())
+
+    def _on_fault(self, fault: Faulted) -> None:
+        """End what runs on a device that failed."""
+        if is_grave(fault):
+            detail = f"{fault.device}: {told(fault)}"
+            self._feed(events.DeviceFaulted(device=fault.device, detail=detail, at=time.time()))
 
     # From events to deeds
 
@@ -267,7 +276,8 @@ class Node:
                 self._runs.refused(order, cause, detail)
                 self._feed(events.ExitJournalled(run=order.run))
             case instructions.Meter(order=order):
-                self._runs.metered(order)
+                if (drawn := self._runs.metered(order)) is not None:
+                    self._feed(drawn)
             case instructions.Release(run=run):
                 self._tasks.spawn(self._steps.release(run))
 
@@ -276,6 +286,8 @@ class Node:
         self._runs.exited(last, log_bytes=self._logs.reported_bytes(order.run))
         if self._care is not None and status is not None and status.started_at is not None:
             self._care.after_run(order.lease, order.devices, faulty=last.cause == "device_fault")
+            if last.cause == "device_fault":
+                self._offering.look()  # With the report, so that nobody is given the device meanwhile.
         self._feed(events.ExitJournalled(run=order.run))
 
     def _busy_devices(self) -> set[str]:

@@ -54,8 +54,12 @@ class Offering:
         while True:
             known = self.tiers is None or self.tiers.known()
             await asyncio.sleep(self.check_seconds if known else TIERS_CHECK_SECONDS)
-            if self._posted is not None:
-                self._post(again=False)
+            self.look()
+
+    def look(self) -> None:
+        """Post the offer now if it changed since it was last posted."""
+        if self._posted is not None:
+            self._post(again=False)
 
     def _post(self, *, again: bool) -> None:
         """Post the offer if it changed; `again`: also if not, unless the same is still on its way."""

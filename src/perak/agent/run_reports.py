@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from perak.agent.events import Drawn
 from perak.agent.instructions import ReportExit
 from perak.agent.journal import Journal
 from perak.agent.meter.energy import EnergyMeter, MeterState
@@ -79,16 +80,16 @@ class RunReports:
         self._meters[order.run] = state = self.meter.begin(order, at=status.started_at)
         self.journal.store_meter(order.run, msgspec.json.encode(state))
 
-    def metered(self, order: LeaseOrder) -> None:
-        """Evidence of a run that is alive; of another one there is none."""
+    def metered(self, order: LeaseOrder) -> Drawn | None:
+        """Evidence of a run that is alive, and what it has drawn; of another one there is none."""
         state = self._meters.get(order.run)
         try:
             alive = self.sandbox.status(order.run).state == "running"
             usage = self.sandbox.usage(order.run)
         except (KeyError, OSError):
-            return
+            return None
         if state is None or not alive:
-            return
+            return None
         now = time.time()
         energy = self.meter.sample(order, state, at=now, cpu_seconds=usage.cpu_seconds)
         self.journal.store_meter(order.run, msgspec.json.encode(state))
@@ -107,12 +108,15 @@ class RunReports:
                 energy_modelled=energy.modelled,
             )
         )
+        return Drawn(run=order.run, joules=energy.joules, at=now)
 
     def exited(self, last: ReportExit, *, log_bytes: int) -> None:
         """The last report of a run; `log_bytes` were reported of its log."""
         order, status = last.order, last.status
         state = self._meters.get(order.run)
         ended_at = _ended_at(status, state)
+        if last.failed_at is not None and status is not None:
+            ended_at = max(status.started_at or 0.0, min(ended_at, last.failed_at))
         energy, cpu_seconds = NO_ENERGY, 0.0
         if status is not None and state is not None:
             energy = self.meter.sample(order, state, at=ended_at, cpu_seconds=status.cpu_seconds)

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -50,6 +50,7 @@ from perak.agent.tunnels.keeper import Keeper
 from perak.agent.work import TEMPORARY, EnvironmentMaker, Work
 from perak.domain.errors import DomainError, InvalidInput, Unavailable
 from perak.domain.offer import Device, OfferAsk
+from perak.domain.report import Body
 from perak.domain.units import parse_price
 from perak.wire.invite import Invite
 
@@ -146,13 +147,7 @@ async def _agent(settings: AgentSettings) -> int:
         ask=offer.ask,
         network=NetworkProxy(RunBook(sandbox)),
         tunnels=Keeper(state_dir=settings.state_dir, url=node_id.url),
-        make_care=lambda report, busy: Care(
-            path=settings.state_dir / DEVICES_FILE_NAME,
-            limits=limits,
-            report=report,
-            devices=offer.uuids,
-            busy=busy,
-        ),
+        make_care=offer.make_care,
     )
     try:
         await node.run(
@@ -176,6 +171,9 @@ class Offer:
     tiers: Tiers | None = None
     _fitness: Fitness | None = None
     _check: threading.Thread | None = None
+    _care: Care | None = None
+    _seen: dict[str, Device] = field(default_factory=dict)
+    """Devices as the driver last showed them, by UUID."""
     _torch_variants: tuple[str, ...] = ()
     _brought: Brought | None = None
     _machine: Machine | None = None
@@ -242,16 +240,26 @@ class Offer:
         return replace(machine, disk_bytes=max(0, machine.disk_bytes - to_grow_bytes))
 
     def _devices(self) -> tuple[list[Device], dict[str, str]]:
-        """(those that are fit, why the others are not); a new one is checked in the background."""
+        """(those that are fit, why the others are not); a new one is checked in the background.
+
+        One that a run has stays listed though the driver has lost it: the run's receipt is yet to name it.
+        """
         if self.nvidia is None or self._fitness is None:
             return [], {}
         self.nvidia.reprobe()
         devices = [each.device for each in self.nvidia.devices]
+        self._seen |= {each.uuid: each for each in devices}
+        suspects: dict[str, str] = {}
+        if self._care is not None:
+            there = {each.uuid for each in devices}
+            devices += [self._seen[uuid] for uuid in self._care.busy() if uuid in self._seen.keys() - there]
+            suspects = self._care.suspects()
         idle = self._check is None or not self._check.is_alive()
         if idle and self._fitness.is_due(devices):
             self._check = threading.Thread(target=self._fitness.check, args=(devices,), daemon=True)
             self._check.start()
         unfit = self._fitness.unfit(devices)
+        unfit |= {each.uuid: suspects[each.uuid] for each in devices if each.uuid in suspects}
         return [each for each in devices if each.uuid not in unfit], unfit
 
     def provider(self) -> Provider:
@@ -267,6 +275,17 @@ class Offer:
                 self._file = (changed, providers.read(path))
             found = self._file[1]
         return _with_flags(found, self.settings)
+
+    def make_care(self, report: Callable[[Body], object], busy: Callable[[], set[str]]) -> Care:
+        """Who looks after the devices, and says which of them are not to be offered for now."""
+        self._care = Care(
+            path=self.settings.state_dir / DEVICES_FILE_NAME,
+            limits=self.settings.limits,
+            report=report,
+            devices=self.uuids,
+            busy=busy,
+        )
+        return self._care
 
     def uuids(self) -> tuple[str, ...]:
         """Every device there is, fit or not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from perak.agent.core import Core
@@ -30,7 +30,8 @@ RELEASE_RETRY_SECONDS = 1.0
 
 @dataclass(slots=True, kw_only=True)
 class Steps:
-    """What the core asks for, done. `feed` takes the events; `observe` looks at a run now."""
+    """What the core asks for, done. `feed` takes the events; `observe` looks at a run now, `look_for_faults`
+    at the devices."""
 
     core: Core
     tasks: Tasks
@@ -43,6 +44,7 @@ class Steps:
     care: Care | None
     feed: Callable[[Event], None]
     observe: Callable[[str], None]
+    look_for_faults: Callable[[], Awaitable[None]]
 
     async def prepare(self, order: LeaseOrder) -> None:
         """Folder, environment, image, inputs and work folder; PrepareDone or Failed."""
@@ -94,7 +96,10 @@ class Steps:
         self.observe(run)
 
     async def drain_log(self, order: LeaseOrder) -> None:
+        """The rest of the log, and what befell its devices until now; DeviceFaulted, LogDrained."""
         await self.logs.drain(order)
+        if order.devices:
+            await self.look_for_faults()
         self.feed(LogDrained(run=order.run))
 
     async def collect(self, order: LeaseOrder) -> None:

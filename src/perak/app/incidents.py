@@ -10,9 +10,9 @@ from perak.app.devices import place_of
 from perak.app.ports import Transaction
 from perak.app.records import NodeRecord
 from perak.app.refusals import tell_refusal
-from perak.domain.facts.grades import XIDS_MINOR, XIDS_REJECTED
+from perak.domain.hardware.fault import is_minor, meaning_of, name_of, told
 from perak.domain.hardware.hazard import device_failures_per_hour, host_departures_per_hour
-from perak.domain.hardware.heat import told
+from perak.domain.hardware.heat import told as heat_told
 from perak.domain.hardware.passport import Incident, entry_digest, incident_entry
 from perak.domain.plausible import shown
 from perak.domain.report import Faulted, Sensor
@@ -26,13 +26,12 @@ RATED_FOR = timedelta(days=1)
 async def take_fault(
     tx: Transaction, *, node: NodeRecord, fault: Faulted, at: datetime, context: Context, now: datetime
 ) -> None:
-    """Write an Xid into the device's passport, and tell its owner; not what a program made itself."""
-    if fault.xid in XIDS_MINOR:
+    """Write a fault into the device's passport, and tell its owner; not what a program made itself."""
+    if is_minor(fault):
         return
-    detail = XIDS_REJECTED.get(fault.xid, "see NVIDIA's catalogue of Xid errors")
-    incident = Incident(what=f"xid {fault.xid}", code=fault.xid, detail=detail, at=_ms(at))
+    incident = Incident(what=name_of(fault), code=fault.xid, detail=meaning_of(fault), at=_ms(at))
     if await _write(tx, fault.device, incident, node=node, context=context, now=now):
-        why = shown(f"{fault.device}: the driver told Xid {fault.xid}: {detail}")[:500]
+        why = shown(f"{fault.device}: {told(fault)}")[:500]
         await tell_refusal(tx, node=node, subject="device", detail=why, now=now)
 
 
@@ -47,7 +46,7 @@ async def take_heat(
 ) -> None:
     """Write into the passports of devices that they reached the temperature at which they slow themselves."""
     for sensor in sorted(turned_hot, key=lambda each: each.id):
-        incident = Incident(what="thermal", detail=told(sensor), at=_ms(at))
+        incident = Incident(what="thermal", detail=heat_told(sensor), at=_ms(at))
         await _write(tx, sensor.id, incident, node=node, context=context, now=now)
 
 

@@ -26,6 +26,7 @@ from perak.domain.hardware.wipe import METHOD, WipeRecord
 from perak.domain.isolation import RANKS
 from perak.domain.offer import Device, Hours, OfferAsk
 from perak.domain.report import (
+    FAULTS,
     ChecklistPosted,
     Faulted,
     Health,
@@ -122,9 +123,8 @@ def check_report(report: Report, *, now_ms: int) -> None:
             _check_inspection(inspection, latest=latest)
         case Wiped(record=record):
             _check_wipe(record, latest=latest)
-        case Faulted(device=device, xid=xid):
-            _name("faulted.device", device)
-            _number("faulted.xid", xid, 1, XID_MAX)
+        case Faulted() as body:
+            _check_fault(body)
         case Proved(answer=answer):
             _check_answer(answer)
         case RunPreparing():
@@ -315,6 +315,14 @@ def _check_check(check: Check) -> None:
             _number(f"checks.{check.name}", number, -FIGURE_MAX, FIGURE_MAX)
     if check.status == "passed" and check.value is None:
         raise Implausible(f"inspection: {check.name} passed without a value; what is missing did not run")
+
+
+def _check_fault(fault: Faulted) -> None:
+    _name("faulted.device", fault.device)
+    if fault.kind not in FAULTS or (fault.xid is None) == (fault.kind == "xid"):
+        raise Implausible(f"faulted: {fault.kind[:60]!r} with the Xid {fault.xid} is no fault")
+    if fault.xid is not None:
+        _number("faulted.xid", fault.xid, 1, XID_MAX)
 
 
 def _check_wipe(record: WipeRecord, *, latest: int) -> None:

@@ -192,10 +192,11 @@ class Wiped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Faulted:
-    """The driver told an error of a device, between inspections: an Xid."""
+    """The driver told a fault of a device, between inspections; `kind`: one of FAULTS, `xid`: its number."""
 
     device: str
-    xid: int
+    xid: int | None = None
+    kind: str = "xid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +229,9 @@ REPORT_TYPES: dict[str, type[Body]] = {
     "run_exited": RunExited,
     "run_refused": RunRefused,
 }
+
+FAULTS = ("xid", "lost", "uncorrected")
+"""An Xid; the device answers its driver no more; new errors in its memory that could not be corrected."""
 
 CAUSES = {
     "exited": "the job ended by itself",

@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from integration.app.conftest import World, ask
+from integration.app.test_way_of_a_job import exited, started
 from perak.adapters.db.views.market import get_offer
 from perak.app.incidents import rate_again
 from perak.domain.hardware import inspection as names
@@ -288,6 +289,48 @@ async def test_a_lost_run_makes_a_card_more_likely_to_fail_before_it_is_inspecte
     assert before is not None
     assert after is not None
     assert after > 1.9 * before, "two departures in a day, where one was supposed"
+
+
+async def test_a_card_that_fails_in_use_costs_no_later_second_and_is_one_failure_however_often_it_is_told(
+    fleet: World,
+) -> None:
+    await fleet.fund(10_000_000)
+    await fleet.report(Inspected(inspection=seen(fleet)))
+    spec = JobSpec(name="one", run="true", resources=Resources(gpu_count=2, cpu_milli=100), limits=Limits())
+    job = await fleet.submit(spec)
+    await fleet.clear()
+    lease = await fleet.lease(job)
+    begin = fleet.now_ms
+    await fleet.report(started(lease, begin))
+    fleet.wait(100)
+    heard = fleet.now_ms
+    await fleet.report(*(Faulted(device="GPU-1", xid=xid) for xid in (48, 63, 79)))
+    fleet.wait(10)
+    lost = Faulted(device="GPU-1", kind="lost")
+    end = exited(lease, begin=begin, end=heard, cause="device_fault", exit_code=None, detail="Xid 79")
+    await fleet.report(Faulted(device="GPU-1", kind="uncorrected"), lost, end)
+    events = [each["credentialSubject"]["traceabilityInformation"][0] for each in await entries(fleet)]
+    assert [each.get("incident") for each in events] == [None, "xid", "xid", "xid", "uncorrected", "lost"]
+    after = await fleet.job(job)
+    assert (after["state"], after["avoid"]) == ("queued", [fleet.node])
+    billed = (await fleet.lease(job))["cost"]
+    assert billed == 180_000 * 2 * 100 // 3600, "two cards for the seconds until the fault was heard"
+    assert await failures(fleet) == 1
+
+    fleet.wait(2 * 3600)
+    await fleet.report(lost)
+    assert await failures(fleet) == 2, "hours later it is another one"
+    assert await rated_again(fleet) == 1
+
+
+async def failures(world: World) -> float:
+    """Of the cards' class."""
+    async with world.db.transaction() as tx:
+        row = await world.one("select project_id from node where id = $1", world.node)
+        found = await tx.devices.history(
+            "GPU-1", node=world.node, project=row["project_id"], model="V100 SXM2 16GB", now=world.now
+        )
+    return found.class_failures
 
 
 async def rated_again(world: World) -> int:

@@ -119,24 +119,44 @@ def test_without_a_driver_there_are_no_cards_and_a_reason(tmp_path: Path) -> Non
 
 
 AGENT = """
-import pynvml
+import os, pynvml, sys
 from perak.agent.probe.driver import Driver
 from perak.agent.probe.nvidia import Nvidia
+from perak.domain.hardware.fault import is_grave, name_of
 Driver.find().load()
 pynvml.nvmlInit()
 found = Nvidia(pynvml)
-print(found.xids(), found.xids())
+def told():
+    faults = found.faults()
+    print(" ".join(f"{each.device}:{name_of(each)}:{is_grave(each)}" for each in faults) or "nothing")
+told()
+with open(os.environ["NVML_STATE"], "a") as file:
+    print(sys.argv[1], file=file)
+told()
+told()
 """
 
 
-def test_the_agent_hears_of_a_cards_xid_once_while_nobody_inspects_it(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("happens", "first", "then"),
+    [
+        ("0 xid 79", "GPU-0:xid 79:True", "nothing"),
+        ("0 xid 63 31", "GPU-0:xid 63:False GPU-0:xid 31:False", "nothing"),
+        ("1 ecc_errors 0 2 0 2", "GPU-1:uncorrected:True", "nothing"),
+        ("1 ecc_errors 9 0 9 0", "nothing", "nothing"),
+        ("1 lost_after 0", "GPU-1:lost:True", "GPU-1:lost:True"),
+    ],
+)
+def test_the_agent_hears_what_befalls_a_card_while_nobody_inspects_it(
+    root: Path, happens: str, first: str, then: str
+) -> None:
     """In a process of its own, as a library is loaded once."""
     told = subprocess.run(
-        [sys.executable, "-c", AGENT],
-        env={**os.environ, **nvml_states.env(root, state("0 xid 79"))},
+        [sys.executable, "-c", AGENT, happens],
+        env={**os.environ, **nvml_states.env(root, state(cards=2))},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert told.stdout.strip() == "[('GPU-0', 79)] []"
+    assert told.stdout.splitlines() == ["nothing", first, then]

@@ -7,7 +7,7 @@ from pathlib import Path
 from perak.agent.health import FaultWatch, HealthWatch
 from perak.agent.probe.temperatures import Thermometer
 from perak.domain.hardware.heat import CPU_HOT_CELSIUS_DEFAULT
-from perak.domain.report import Sensor
+from perak.domain.report import Faulted, Sensor
 
 
 def chip(root: Path, number: int, files: dict[str, str]) -> None:
@@ -77,6 +77,8 @@ def card(celsius: float) -> Sensor:
 
 def test_an_xid_is_reported_once_an_hour_and_one_of_a_program_never() -> None:
     watch = FaultWatch()
-    told = [watch.take([("GPU-1", 79), ("GPU-1", 31)], now=at) for at in (0.0, 5.0, 3_601.0)]
+    faults = [Faulted(device="GPU-1", xid=79), Faulted(device="GPU-1", xid=31)]
+    told = [watch.take(faults, now=at) for at in (0.0, 5.0, 3_601.0)]
     assert [[each.xid for each in reports] for reports in told] == [[79], [], [79]]
-    assert [each.device for each in watch.take([("GPU-2", 79)], now=3_602.0)] == ["GPU-2"]
+    for fault in (Faulted(device="GPU-2", xid=79), Faulted(device="GPU-1", kind="lost")):
+        assert watch.take([fault], now=3_602.0) == [fault], "another card's, or another one of its own"

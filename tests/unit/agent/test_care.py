@@ -177,6 +177,22 @@ async def test_a_fault_and_a_failed_wipe_bring_a_full_inspection(world: World) -
     ]  # fmt: skip
 
 
+async def test_a_device_that_failed_is_not_offered_until_it_was_inspected(world: World) -> None:
+    await (care := world.care(Limits(inspect_idle_seconds=3600.0))).step()
+    assert care.suspects() == {}
+    world.busy = {GPU}
+    care.faulted(GPU)
+    assert care.suspects() == {}, "the run's receipt is yet to name it"
+    world.busy = set()
+    assert set(care.suspects()) == {GPU}
+    assert set(world.care().suspects()) == {GPU}, "it outlives the agent"
+    await care.step()
+    assert care.suspects() == {}
+    care.faulted(GPU)
+    care.can_inspect = False
+    assert care.suspects() == {}, "where nothing can be inspected it would never come back"
+
+
 async def test_a_challenge_is_answered_with_one_report_a_device(world: World) -> None:
     asked = Challenge(id="x", nonce="0" * 32, devices=("GPU-1", "GPU-2"), leaves=16)
     await world.care().challenged(asked)

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from perak.app.records import DeviceHistory, NewInspection, NodeRecord, Unrated
-from perak.domain.facts.grades import XIDS_REJECTED
+from perak.domain.facts.grades import XIDS_ENDING
+from perak.domain.hardware.fault import LOST, UNCORRECTED
 from perak.domain.hardware.grade import EVIDENCE_DAYS_MAX
 from perak.domain.hardware.inspection import DeviceInspection, canonical
 from perak.domain.hardware.passport import Place, Use, wipe_digest
@@ -34,15 +35,21 @@ where lease.devices <> '{}' and lease.devices @> array[$1::text]
 """
 
 CLASS = """
-with card as (select device, min(first_at) as first_at from standing where model = $1 group by device)
+with card as (select device, min(first_at) as first_at from standing where model = $1 group by device),
+grave as (select device, at from passport_entry join card using (device)
+    where kind = 'incident' and incident = any($3::text[]))
 select coalesce(sum(extract(epoch from $2 - first_at)), 0) / 31557600 as years,
-    (select count(*) from lease join run on run.lease_id = lease.id
-        where run.cause = 'device_fault' and lease.devices <> '{}'
-            and lease.devices && (select coalesce(array_agg(device), '{}') from card))
-        + (select count(*) from passport_entry join card using (device)
-            where kind = 'incident' and incident = any($3::text[])) as failures
+    (select count(*) from (
+        select at - lag(at) over (partition by device order by at) as since from grave
+    ) incident where since is null or since > interval '1 hour')
+        + (select count(*) from lease join run on run.lease_id = lease.id
+            where run.cause = 'device_fault' and lease.devices <> '{}'
+                and lease.devices && (select coalesce(array_agg(device), '{}') from card)
+                and not exists (select from grave where grave.device = any(lease.devices)
+                    and grave.at between lease.granted_at and lease.ended_at + interval '1 hour')) as failures
 from card
 """
+"""A failure counts once, though the driver tells it in several ways, and ends the run that has the card."""
 
 HOST = """
 select coalesce(sum(extract(epoch from coalesce(lease.ended_at, $2) - lease.granted_at)), 0) / 3600 as hours,
@@ -83,7 +90,7 @@ where document ->> 'failures_per_hour' is not null and (
         and kind = 'incident' and at > rated_at))
 order by node_id, device limit $2 for no key update skip locked
 """
-GRAVE = [f"xid {code}" for code in XIDS_REJECTED]
+GRAVE = [LOST, UNCORRECTED, *(f"xid {code}" for code in XIDS_ENDING)]
 """Incidents that count as failures of the device, as its class has them."""
 
 EXPIRE = """

@@ -36,6 +36,7 @@ AGAIN_SECONDS = 3_600.0
 """Between two tries on a device where nothing could be inspected: somebody may have installed what lacks."""
 UUIDS_KEPT_MAX = 8
 """Of what a device in one place was called before; an honest one has one."""
+SUSPECT = "it failed in use, or could not be wiped: it is inspected first"
 CPU = "cpu"
 """How the processor is called until its inspection says its name."""
 
@@ -109,6 +110,13 @@ class Care:
         """The driver told an error of it: it is inspected as soon as it is idle."""
         self._of(uuid).fault = True
         self._keep()
+
+    def suspects(self) -> dict[str, str]:
+        """Devices that no run has and that wait for an inspection after a fault, and why: none is offered."""
+        if not self.can_inspect:
+            return {}
+        busy = self.busy()
+        return {uuid: SUSPECT for uuid, kept in self._file.devices.items() if kept.fault and uuid not in busy}
 
     async def challenged(self, challenge: Challenge) -> None:
         """Answer the exchange: one report a device, as each takes some 50 kB."""

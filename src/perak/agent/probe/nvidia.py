@@ -6,15 +6,17 @@ The library is loaded only where a driver is: it takes some 8 MiB.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from perak.agent.probe.driver import DeviceAccess, Driver, bus_id
+from perak.domain.hardware.fault import LOST, UNCORRECTED
 from perak.domain.hardware.heat import DEFAULT_SOURCE, GPU_HOT_CELSIUS_DEFAULT
 from perak.domain.hardware.torch import driver_cuda_of
 from perak.domain.offer import Device
-from perak.domain.report import Sensor
+from perak.domain.report import Faulted, Sensor
 
 _T = TypeVar("_T")
 
@@ -37,6 +39,16 @@ class NvidiaDevice:
     handle: Any
 
 
+@dataclass(slots=True, kw_only=True)
+class _Watched:
+    """A device whose faults are listened for. `events` None: it tells none; `uncorrected`: errors so far."""
+
+    uuid: str
+    handle: Any
+    events: Any
+    uncorrected: int | None = None
+
+
 class Nvidia:
     """The devices of this machine's NVIDIA driver, and their counters."""
 
@@ -45,7 +57,8 @@ class Nvidia:
         self._nvml = nvml
         self._driver = driver or Driver()
         self.devices = tuple(self._probe())
-        self._by_events: list[tuple[str, Any]] | None = None
+        self._watched: list[_Watched] = []
+        self._asking = threading.Lock()
 
     @classmethod
     def open(cls) -> Nvidia | None:
@@ -95,32 +108,48 @@ class Nvidia:
         """What each card's own sensor says, with the temperature at which the card slows itself."""
         return [sensor for each in self.devices if (sensor := self._temperature(each)) is not None]
 
-    def xids(self) -> list[tuple[str, int]]:
-        """(UUID, Xid) of errors that the driver told since the last call; none where it tells of none."""
-        if self._by_events is None:
-            self._by_events = self._listen()
-        found: list[tuple[str, int]] = []
-        for uuid, events in self._by_events:
-            for _ in range(XIDS_MAX):
-                event = self._read(lambda e=events: self._nvml.nvmlEventSetWait_v2(e, 0))  # type: ignore[misc]
-                if event is None:
-                    break  # A timeout: no more have come.
-                found.append((uuid, int(event.eventData)))
-        return found
+    def faults(self) -> list[Faulted]:
+        """What the driver told of the devices since the last call, and that one does not answer it now.
 
-    def _listen(self) -> list[tuple[str, Any]]:
+        Of a device that was not there before, what it tells from now on; one that is no longer listed is
+        still asked.
+        """
+        with self._asking:
+            known = {each.uuid for each in self._watched}
+            self._watched += [self._watch(each) for each in self.devices if each.device.uuid not in known]
+            return [fault for each in self._watched for fault in self._faults_of(each)]
+
+    def _watch(self, found: NvidiaDevice) -> _Watched:
         """A set of events for each device: only with its own does an event surely tell whose it is."""
-        nvml, found = self._nvml, []
-        for each in self.devices:
-            events = self._read(nvml.nvmlEventSetCreate)
-            if events is None:
-                continue
+        nvml = self._nvml
+        events = self._read(nvml.nvmlEventSetCreate)
+        if events is not None:
             try:
-                nvml.nvmlDeviceRegisterEvents(each.handle, nvml.nvmlEventTypeXidCriticalError, events)
+                nvml.nvmlDeviceRegisterEvents(found.handle, nvml.nvmlEventTypeXidCriticalError, events)
             except nvml.NVMLError:
-                continue  # Consumer cards on some systems tell no events.
-            found.append((each.device.uuid, events))
-        return found
+                events = None  # Consumer cards on some systems tell no events.
+        return _Watched(uuid=found.device.uuid, handle=found.handle, events=events)
+
+    def _faults_of(self, each: _Watched) -> Iterator[Faulted]:
+        nvml = self._nvml
+        for _ in range(XIDS_MAX if each.events is not None else 0):
+            event = self._read(lambda: nvml.nvmlEventSetWait_v2(each.events, 0))
+            if event is None:
+                break  # A timeout: no more have come.
+            yield Faulted(device=each.uuid, xid=int(event.eventData))
+        try:
+            uncorrected = int(
+                nvml.nvmlDeviceGetTotalEccErrors(
+                    each.handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC
+                )
+            )
+        except nvml.NVMLError as error:  # Most cards have no such counter; only one that is lost says so.
+            if error.value in (nvml.NVML_ERROR_GPU_IS_LOST, nvml.NVML_ERROR_RESET_REQUIRED):
+                yield Faulted(device=each.uuid, kind=LOST)
+            return
+        if each.uncorrected is not None and uncorrected > each.uncorrected:
+            yield Faulted(device=each.uuid, kind=UNCORRECTED)
+        each.uncorrected = uncorrected
 
     def _temperature(self, found: NvidiaDevice) -> Sensor | None:
         nvml = self._nvml

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from perak.agent.probe.nvidia import Nvidia
 from perak.domain.hardware.heat import CPU_HOT_CELSIUS_DEFAULT, DEFAULT_SOURCE
-from perak.domain.report import Sensor
+from perak.domain.report import Faulted, Sensor
 
 CPU_DRIVERS = frozenset({"coretemp", "k10temp", "zenpower", "cpu_thermal"})
 """Of Intel, AMD (twice) and boards with ARM processors."""
@@ -33,9 +33,9 @@ class Thermometer:
         cards = self._nvidia.temperatures() if self._nvidia is not None else []
         return [*cards, *self._processors()]
 
-    def faults(self) -> list[tuple[str, int]]:
-        """(UUID, Xid) of what the cards' driver has told since the last call."""
-        return self._nvidia.xids() if self._nvidia is not None else []
+    def faults(self) -> list[Faulted]:
+        """What the cards' driver has told of them since the last call."""
+        return self._nvidia.faults() if self._nvidia is not None else []
 
     def _processors(self) -> list[Sensor]:
         chips = _sorted(self._root / "sys/class/hwmon", "hwmon*")

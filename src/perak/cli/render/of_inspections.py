@@ -31,7 +31,8 @@ def inspection(found: DeviceInspection, assessed: Assessment) -> RenderableType:
         parts += [Text(), _mismatches(found)]
     parts += [Text(), _not_run(found)]
     verdict = assessed.grade or "ungraded"
-    score = f", score {assessed.score:.0f} of 100" if assessed.score is not None else ""
+    known = assessed.score is not None
+    score = f", score {assessed.score:.0f} of 100 (its weights are placeholders)" if known else ""
     parts += [
         Text(),
         Text(f"{len(found.failed)} failed", style="bold red" if found.failed else "green")

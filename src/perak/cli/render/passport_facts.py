@@ -10,6 +10,12 @@ from typing import Any
 from perak.domain.hardware.hazard import HOURS_PER_YEAR
 from perak.wire.passports import Entry, Passport
 
+INCIDENTS = {
+    "thermal": "too hot",
+    "lost": "no answer to its driver",
+    "uncorrected": "uncorrectable memory errors",
+}
+CAVEAT = "The score's weights, and how it moves the rate of failure, are placeholders: no data fits them yet."
 _OUTCOMES = {True: "", False: "NOT PASSED: ", None: "not looked at: "}
 
 
@@ -22,6 +28,8 @@ class Facts:
     grade: str
     score: str
     reasons: tuple[str, ...]
+    caveat: str
+    """What is still unsure of score and rate of failure; empty: neither is shown."""
     identity: tuple[tuple[str, str], ...]
     use: tuple[tuple[str, str], ...]
     software: tuple[tuple[str, str], ...]
@@ -44,6 +52,7 @@ def facts_of(passport: Passport) -> Facts:
         grade=str(claim.get("label") or "ungraded"),
         score="-" if score is None else f"{score:.0f} of 100",
         reasons=tuple(str(each) for each in claim.get("reasons") or ()),
+        caveat="" if score is None else CAVEAT,
         identity=_identity(product),
         use=_use(newest, claim),
         software=tuple(
@@ -110,7 +119,8 @@ def _happened(entry: Entry) -> tuple[str, str, str]:
             told if event.get("status") == "passed" else f"{told}, {event.get('reason')}",
         )
     if event.get("kind") == "incident":
-        what = f"Xid {event.get('code')}" if event.get("incident") == "xid" else "too hot"
+        found = event.get("incident")
+        what = f"Xid {event.get('code')}" if found == "xid" else INCIDENTS.get(str(found), str(found))
         when = "during a lease" if event.get("leased") else "without a lease"
         return entry.at[:10], f"{what}, {when}", str(event.get("detail"))
     incidents = [_incident(each) for each in event.get("incidents") or ()]

@@ -72,7 +72,9 @@ def _sheet(passport: Passport) -> Figure:
     reasons = wrapped(facts.reasons or ("No reason to grade it lower was found.",), 88)
     kept = reasons[:REASON_LINES_MAX] + (["…"] if len(reasons) > REASON_LINES_MAX else [])
     figure.text(0.07, 0.893, "\n".join(kept), fontsize=7.5, va="top", linespacing=1.4)
-    top = 0.893 - len(kept) * 0.0125 - 0.028
+    lines = len(kept) + bool(facts.caveat)
+    figure.text(0.07, 0.893 - len(kept) * 0.0125, facts.caveat, fontsize=6.5, va="top", color=FAINT)
+    top = 0.893 - lines * 0.0125 - 0.028
     _pairs(figure, "Identity", facts.identity, left=0.07, top=top)
     _pairs(figure, "In use", facts.use, left=0.53, top=top)
     below = top - (len(facts.use) + 2.2) * ROW
@@ -268,6 +270,7 @@ def _document(facts: Facts, plots: Sequence[str]) -> str:
     score = f"<small>score {e(facts.score)}</small>" if facts.score != NO_SCORE else ""
     software = f"<h2>Software that still runs on it</h2>{_table(facts.software)}" if facts.software else ""
     reasons = reasons or "<li>No reason to grade it lower was found.</li>"
+    caveat = f'<p class="caveat">{e(facts.caveat)}</p>' if facts.caveat else ""
     history = "".join(
         f"<tr><td>{e(day)}</td><td>{e(what)}</td><td>{e(how)}</td></tr>" for day, what, how in facts.history
     )
@@ -277,7 +280,8 @@ def _document(facts: Facts, plots: Sequence[str]) -> str:
 body {{ font: 15px/1.5 system-ui, sans-serif; color: {INK}; max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem }}
 h1 {{ margin: 0; font-size: 1.8rem }} h2 {{ font-size: 1rem; margin: 1.6rem 0 .4rem }}
-.device, .proof, th {{ color: {FAINT} }} .device {{ font-family: monospace; overflow-wrap: anywhere }}
+.device, .proof, .caveat, th {{ color: {FAINT} }} .caveat {{ font-size: .8rem }}
+.device {{ font-family: monospace; overflow-wrap: anywhere }}
 .badge {{ float: right; background: {colour}; color: white; font-weight: bold; border-radius: .5rem;
   padding: .4rem .9rem; font-size: 1.4rem; text-align: right }}
 .badge small {{ display: block; font-weight: normal; font-size: .8rem }}
@@ -290,7 +294,7 @@ td:first-child {{ white-space: nowrap }}
 <div class="badge">{e(facts.grade)}{score}</div>
 <div class="device">HARDWARE PASSPORT</div><h1>{e(facts.title)}</h1>
 <div class="device">{e(facts.device)}</div>
-<ul>{reasons}</ul>
+<ul>{reasons}</ul>{caveat}
 <div class="columns"><div><h2>Identity</h2>{_table(facts.identity)}</div>
 <div><h2>In use</h2>{_table(facts.use)}
 {software}</div></div>

@@ -37,6 +37,17 @@ XIDS_REJECTED: dict[int, str] = {
     95: "an uncontained error in its memory",
 }
 """NVIDIA, "XID Errors": what needs a reset at least, and mostly another card."""
+XIDS_ENDING: dict[int, str] = XIDS_REJECTED | {
+    62: "its own controller halted",
+    74: "its link to another card failed",
+    94: "an error in its memory that ended the program",
+    119: "its system processor did not answer",
+    120: "its system processor failed",
+    140: "an error in its memory that was not recovered from",
+}
+"""Those after which a run can't go on: NVIDIA's Xid catalogue (docs.nvidia.com/deploy/xid-errors, 2026-09)
+asks for a new start of the program that met it (94), the card, or the machine. Others of hardware (63, a row
+replaced; 92, many corrected errors) let programs go on."""
 XIDS_MINOR = frozenset({13, 31, 43, 45})
 """NVIDIA, "XID Errors": of a program's own making; they say nothing against the card."""
 

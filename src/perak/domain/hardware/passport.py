@@ -70,7 +70,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """What befell a device between inspections. `what`: ``thermal`` or ``xid <code>``; `at`: by its node."""
+    """What befell a device between inspections; `at`: by its node.
+
+    `what`: ``thermal``, or a fault by `perak.domain.hardware.fault.name_of`; `code`: the Xid's.
+    """
 
     what: str
     detail: str
