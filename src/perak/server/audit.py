@@ -1,4 +1,4 @@
-"""`perak audit`: recompute balances and receipts from the entries, by other code than wrote them.
+"""`perak audit`: recompute balances, receipts and passports from the entries, by other code than wrote them.
 
 Nothing of the ledger's, the market's or the settlement's code is used here: only rows, arithmetic, and the
 verification of receipts that anyone can do.
@@ -17,6 +17,8 @@ from typing import Any
 from perak.adapters.db import audit as rows
 from perak.adapters.db.audit import Books
 from perak.domain.errors import DomainError
+from perak.server.audit_passports import check_passports
+from perak.server.audit_windows import check_windows
 from perak.wire.identity import fingerprint
 from perak.wire.receipts import receipt_file, verify_receipt
 
@@ -98,9 +100,12 @@ async def audit(books: Books) -> Report:
     jobs = {row["id"]: row["state"] async for row in books.rows(rows.JOBS)}
     report.looked_at["jobs"] = len(jobs)
     money = await _check_ledger(report, books, jobs)
-    receipts = await _check_receipts(report, books, money, trusted=fingerprint(authority.encode()))
+    trusted = fingerprint(authority.encode())
+    receipts = await _check_receipts(report, books, money, trusted=trusted)
     await _check_runs(report, books, money, receipts)
     await _check_capacity(report, books)
+    await check_windows(report, books)
+    await check_passports(report, books, trusted=trusted)
     return report
 
 
@@ -265,7 +270,8 @@ async def _check_capacity(report: Report, books: Books) -> None:
         used[row["id"]] = [a + b for a, b in zip(used.get(row["id"], [0, 0, 0]), parts, strict=True)]
     for offer, row_says in stands.items():
         if row_says != used[offer]:
-            report.add("offer", offer, f"its row says {row_says} are used, its live leases {used[offer]}")
+            said = f"its row says {row_says} are used, its live leases and held quotes {used[offer]}"
+            report.add("offer", offer, said)
     report.looked_at["offers"] = len(stands)
     async for row in books.rows(rows.TAKEN_DEVICES):
         if row["state"] not in LEASE_LIVE:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(database: str | None, state_dir: Path | None, against: Path | None, as_json: bool) -> None:
-    """Recompute every balance and receipt from the entries.
+    """Recompute every balance, receipt and passport from the entries.
 
     It only reads, in one snapshot, while the exchange goes on. It ends with 1 when something is wrong. With
     `--against` it also looks for receipts that this exchange signed and no longer knows, as after a restore.

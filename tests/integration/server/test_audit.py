@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -10,11 +11,16 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 from click.testing import CliRunner
-from server_world import Running, ScriptedNode, exited, now_ms, started
+from server_world import OFFER, Running, ScriptedNode, exited, now_ms, started
 
 from perak.adapters.db.audit import open_books
+from perak.domain.hardware import inspection as names
+from perak.domain.hardware.wipe import WipeRecord
+from perak.domain.offer import Device
+from perak.domain.report import Faulted, Inspected, OfferPosted, Wiped
 from perak.server.audit import Report, audit, compare
 from perak.server.audit_command import command
+from unit.domain.hardware.inspections import V100, inspection
 
 TAMPERED = {
     "a balance": ("update account set posted = posted + 1 where kind = 'wallet'", "balance", "its row says"),
@@ -70,6 +76,84 @@ TAMPERED = {
     "a price": ("update lease set price = price / 2", "run", "signed evidence proves"),
     "a lease of an ended job": ("update lease set state = 'active'", "lease", "has ended"),
     "an offer's use": ("update offer set used_cpu_milli = 1", "offer", "are used"),
+    "an entry that is gone": (
+        "delete from passport_entry where seq = 2",
+        "passport",
+        "chain: entry 2 is numbered 3",
+    ),
+    "the last entry that is gone": (
+        "delete from passport_entry where seq = 4",
+        "standing",
+        "that it names is not in the passport",
+    ),
+    "a wipe that no entry is of": (
+        "delete from passport_entry where seq > 1",
+        "passport",
+        "no entry is of its wipe",
+    ),
+    "an entry's signature": (
+        """update passport_entry
+        set credential = overlay(credential placing 'AAAA' from length(credential) - 8) where seq = 1""",
+        "passport",
+        "signatures: entry 1",
+    ),
+    "an entry that says nothing": (
+        "update passport_entry set credential = 'x.y.z' where seq = 1",
+        "passport",
+        "can't be read",
+    ),
+    "two entries that changed places": (
+        "update passport_entry set seq = case seq when 2 then 30 else 20 end where seq in (2, 3)",
+        "passport",
+        "filed as the wiped 30",
+    ),
+    "an entry's digest": (
+        "update passport_entry set digest = 'sha256:0' where seq = 2",
+        "passport",
+        "filed under sha256:0",
+    ),
+    "an incident's kind": (
+        "update passport_entry set incident = 'xid 63' where incident = 'xid 79'",
+        "passport",
+        "filed as xid 63",
+    ),
+    "an entry's node": (
+        "update passport_entry set node_id = 'x' where seq = 2",
+        "passport",
+        "filed under the node x",
+    ),
+    "an inspection that is gone": (
+        "delete from inspection where digest = (select min(digest) from inspection)",
+        "passport",
+        "is not kept",
+    ),
+    "an inspection's text": (
+        "update inspection set document = replace(document, '0.9', '0.8')",
+        "passport",
+        "stored as another text",
+    ),
+    "an inspection's signature": (
+        "update inspection set jws = overlay(jws placing 'AAAA' from length(jws) - 8)",
+        "passport",
+        "evidence:",
+    ),
+    "whose inspection it was": ("update inspection set node_id = 'x'", "passport", "was signed by"),
+    "another inspection's report": (
+        "update inspection set jws = (select jws from inspection i where i.digest <> inspection.digest)",
+        "passport",
+        "its node signed",
+    ),
+    "how a wipe came out": ("update wipe set status = 'failed'", "passport", "filed as failed"),
+    "a device's grade": (
+        """update standing set document = document || '{"grade": "A"}'""",
+        "standing",
+        "its grade is A",
+    ),
+    "a grade on an offer": (
+        "update offer set standings = jsonb_set(standings, '{GPU-1,standing,grade}', '\"A\"')",
+        "standing",
+        "its offer shows A",
+    ),
     "the authority": ("update exchange set ca_certificate = signing_chain", "receipt", "authority"),
 }
 
@@ -83,6 +167,25 @@ async def settled(exchange: Running, node: ScriptedNode) -> tuple[str, dict[str,
     await node.report(started(order, at=at), exited(order, started_at=at))
     (receipt,) = (await exchange.client.get("/v1/receipts")).json()["items"]
     return job, dict((await exchange.client.get(f"/v1/receipts/{receipt['id']}")).json())
+
+
+async def with_a_passport(node: ScriptedNode) -> None:
+    """A card that was inspected, wiped, met an Xid, and was inspected again: B, by its power."""
+    at = now_ms() - 10_000_000
+    wipe = WipeRecord(
+        device="GPU-1", lease="lease-1", status="passed", memory_bytes=2**30, memory_total_bytes=2**34,
+        local_bytes=1, leftover_words=0, started_at=now_ms() - 2000, ended_at=now_ms() - 1000,
+    )  # fmt: skip
+    card = Device(
+        index=0, kind="nvidia", model=V100, uuid="GPU-1", memory_bytes=2**34, compute_capability="7.0"
+    )
+    await node.report(
+        OfferPosted(offer=replace(OFFER, devices=(card,), price_gpu=1)),
+        Inspected(inspection=inspection(at=at)),
+        Wiped(record=wipe),
+        Faulted(device="GPU-1", xid=79),
+        Inspected(inspection=inspection({names.SOAK_POWER: 0.84}, at=at + 2_000_000)),
+    )
 
 
 async def report_of(connection: Any) -> Report:
@@ -107,10 +210,12 @@ async def test_sound_books_and_each_tampering(
     database_url: str, settled: tuple[str, dict[str, Any]], node: ScriptedNode, exchange: Running
 ) -> None:
     await exchange.submit()  # and one that goes on, with money held
+    await with_a_passport(node)
     async with open_books(database_url) as books:
         sound = await audit(books)
     assert sound.sound, list(sound.lines())
     assert sound.looked_at["receipts"] == 1
+    assert sound.looked_at["passport entries"] == 4
     connection = await as_superuser(database_url)
     missed = []
     for name, (statement, check, words) in TAMPERED.items():

@@ -29,9 +29,12 @@ select id, project_id, provider_project_id, job_id, run_id, cost, payload::text 
 from receipt order by id
 """
 CAPACITY = """
-select offer.id, used_cpu_milli, used_memory_bytes, used_disk_bytes, lease.id as lease_id, lease.cpu_milli,
-    lease.memory_bytes, lease.disk_bytes
-from offer left join lease on lease.offer_id = offer.id and lease.state in ('active', 'suspected')
+select offer.id, used_cpu_milli, used_memory_bytes, used_disk_bytes, part.cpu_milli, part.memory_bytes,
+    part.disk_bytes
+from offer left join (
+    select offer_id, cpu_milli, memory_bytes, disk_bytes from lease where state in ('active', 'suspected')
+    union all select offer_id, cpu_milli, memory_bytes, disk_bytes from quote where state = 'held'
+) part on part.offer_id = offer.id
 order by offer.id
 """
 TAKEN_DEVICES = """
@@ -39,6 +42,22 @@ select device.offer_id, device.uuid, device.lease_id, lease.state
 from device left join lease on lease.id = device.lease_id where device.lease_id is not null
 """
 JOBS = "select id, state from job"
+INSPECTED_DEVICES = """
+select device from inspection union select device from wipe union select device from passport_entry order by 1
+"""
+ENTRIES = """
+select seq, kind, digest, credential, node_id, incident from passport_entry where device = $1 order by seq
+"""
+EVIDENCE = """
+select digest, node_id, 'inspection' as kind, document, null as status, jws from inspection where device = $1
+union all select digest, node_id, 'wipe', null, status, jws from wipe where device = $1
+order by digest
+"""
+STANDINGS = """
+select standing.node_id, standing.project_id, rejected, document::text as document,
+    (offer.standings -> device)::text as shown
+from standing left join offer on offer.node_id = standing.node_id where device = $1 order by standing.node_id
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +69,11 @@ class Books:
     async def authority(self) -> str | None:
         """The certificate of the exchange's authority (PEM); None before the first start."""
         found: str | None = await self.connection.fetchval("select ca_certificate from exchange")
+        return found
+
+    async def of(self, statement: str, subject: str) -> list[asyncpg.Record]:
+        """The rows of one device."""
+        found: list[asyncpg.Record] = await self.connection.fetch(statement, subject)
         return found
 
     async def rows(self, statement: str) -> AsyncIterator[asyncpg.Record]:
