@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from perak.app.records import Engagement, ExchangeFacts, RunEnd
-from perak.domain.carbon.counting import hardware, operational
+from perak.domain.carbon.counting import hardware, moving, operational
 from perak.domain.carbon.placement import Grid
-from perak.domain.footprint import RUN_UNIT, Avoided, Carbon, Embodied, Energy, sci
+from perak.domain.footprint import RUN_UNIT, Avoided, Carbon, Embodied, Energy, Moved, Sci, sci
 from perak.domain.offer import OfferAsk
 from perak.domain.outcome import Settlement
 from perak.domain.receipt import (
@@ -38,7 +38,6 @@ def compose(
     assert end.started_at_ms is not None
     energy, carbon = _energy_and_carbon(end, ask, grid, where)
     embodied, avoided = _hardware(at, end, ask)
-    wanted = at.job.spec.functional_unit if end.exit_code == 0 else None
     return Receipt(
         id=id,
         issued_at=utc_text(int(now.timestamp() * 1000)),
@@ -55,13 +54,7 @@ def compose(
         offer=at.lease.offer,
         offer_version=at.lease.offer_version,
         device=_device(at, ask),
-        sandbox=SandboxUse(
-            tier=at.run.tier or ask.tier,
-            runtime=ask.sandbox(at.run.tier).runtime,
-            enforced=at.run.enforced,
-            unenforced=at.run.unenforced,
-            checklist=at.lease.checklist,
-        ),
+        sandbox=_sandbox(at, ask),
         started_at=utc_text(end.started_at_ms),
         ended_at=utc_text(end.until_ms),
         billed_seconds=money.billed_seconds,
@@ -78,13 +71,8 @@ def compose(
         carbon=carbon,
         embodied=embodied,
         avoided=avoided,
-        sci=sci(
-            energy,
-            carbon,
-            embodied,
-            unit=wanted.name if wanted else RUN_UNIT,
-            count=wanted.count if wanted else 1.0,
-        ),
+        sci=_sci(at, end, energy, carbon, embodied),
+        moved=_moved(at, end, carbon),
         logs=Logs(size_bytes=at.run.log_bytes if end.log_bytes is None else end.log_bytes),
         outputs_digest=end.outputs.digest if end.outputs else None,
         network=end.network,
@@ -122,6 +110,28 @@ def _hardware(at: Engagement, end: RunEnd, ask: OfferAsk) -> tuple[Embodied, Avo
     return hardware(gpus=used, host_share=share, seconds=_seconds(end))
 
 
+def _moved(at: Engagement, end: RunEnd, carbon: Carbon) -> Moved:
+    """Inputs, images and packages from elsewhere are named: only the node saw how large they were."""
+    spec, network = at.job.spec, end.network
+    elsewhere = [each.path for each in spec.inputs if not each.url.startswith("job:")]
+    elsewhere += ["the image"] if spec.image else []
+    elsewhere += ["the Python packages"] if spec.python and spec.python.packages else []
+    return moving(
+        received_bytes=at.job.brought_bytes,
+        sent_bytes=end.outputs.size_bytes if end.outputs else 0,
+        run_bytes=network.sent_bytes + network.received_bytes if network else 0,
+        grams_per_kwh=carbon.grams_per_kwh,
+        uncounted=elsewhere,
+    )
+
+
+def _sci(at: Engagement, end: RunEnd, energy: Energy, carbon: Carbon, embodied: Embodied) -> Sci:
+    """Per the renter's functional unit; of a run that did not end well, per run."""
+    wanted = at.job.spec.functional_unit if end.exit_code == 0 else None
+    unit, count = (wanted.name, wanted.count) if wanted else (RUN_UNIT, 1.0)
+    return sci(energy, carbon, embodied, unit=unit, count=count)
+
+
 def _seconds(end: RunEnd) -> float:
     assert end.started_at_ms is not None
     return max(0.0, (end.until_ms - end.started_at_ms) / 1000)
@@ -135,4 +145,15 @@ def _device(at: Engagement, ask: OfferAsk) -> DeviceUse:
         uuids=at.lease.devices,
         cpu_milli=at.lease.cpu_milli,
         memory_bytes=at.lease.memory_bytes,
+        disk_bytes=at.lease.disk_bytes,
+    )
+
+
+def _sandbox(at: Engagement, ask: OfferAsk) -> SandboxUse:
+    return SandboxUse(
+        tier=at.run.tier or ask.tier,
+        runtime=ask.sandbox(at.run.tier).runtime,
+        enforced=at.run.enforced,
+        unenforced=at.run.unenforced,
+        checklist=at.lease.checklist,
     )
