@@ -18,11 +18,12 @@ def main() -> None:
     mpl.rcParams.update(
         {"svg.fonttype": "none", "svg.hashsalt": "perak", "font.size": 9, "axes.edgecolor": FAINT}
     )
-    shares = {batch: [each / 100 for each in yearly] for batch, yearly, _ in TITAN_FAILURES}
+    shares = {batch: [each / 100 for each in yearly] for batch, yearly, _, _ in TITAN_FAILURES}
+    gpus = {batch: at_work for batch, _, at_work, _ in TITAN_FAILURES}
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     axes = figure.subplots()
     for batch, colour in (("old", OLD), ("reworked", NEW)):
-        fit = fit_yearly(shares[batch], devices=TITAN_GPUS)
+        fit = fit_yearly(shares[batch], devices=gpus[batch])
         years = range(1, len(shares[batch]) + 1)
         axes.plot(years, [100 * each for each in shares[batch]], "o", color=colour)
         low, high = fit.sampling
