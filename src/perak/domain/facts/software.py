@@ -27,10 +27,12 @@ RocmRow = tuple[tuple[str, ...], str | None, str]
 ROCM: tuple[RocmRow, ...] = (
     (("gfx803",), "3.x", f"{_ROCM}: not among the supported GPUs from 4.0 on"),
     (("gfx900",), "4.5", f"{_ROCM}: removed after 4.5"),
-    (("gfx906",), "5.7", f"{_ROCM}: in maintenance from 5.7 on, no longer tested in 6.x"),
+    (("gfx906",), "5.7", f"{_ROCM} of 5.6: no new features beyond 5.7, fixes until the middle of 2024"),
     (("gfx908", "gfx90a", "gfx942", "gfx1030", "gfx1100"), None, f"{_ROCM}: supported in 6.x"),
     (("gfx950", "gfx1201"), None, f"{_ROCM}: supported in 7.x"),
 )
+"""Less certain than CUDA's: what AMD no longer lists often runs for some releases more (of gfx906 it is told
+up to 6.3), and part of what it lists lacks libraries. Nobody tried it here, and no job is refused by it."""
 
 _JAX = "docs.jax.dev, Installing JAX: CUDA 13 wheels for 7.5 and newer, CUDA 12 wheels for 5.2 and newer"
 _CUPY = "docs.cupy.dev, Installation: cupy-cudaNNx is built for CUDA NN"

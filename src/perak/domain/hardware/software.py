@@ -29,7 +29,12 @@ def software_life(spec: GpuSpec) -> tuple[SoftwareLife, ...]:
     """What is known of a card's software; what nobody dated is left out, and not taken for support."""
     if spec.gfx is not None:
         return tuple(
-            SoftwareLife(software="ROCm", last=last or _NEWEST, note=f"target {spec.gfx}", source=source)
+            SoftwareLife(
+                software="ROCm",
+                last=last or _NEWEST,
+                note=f"target {spec.gfx}, as AMD lists it" + ("; more may run" if last else ""),
+                source=source,
+            )
             for targets, last, source in ROCM
             if spec.gfx in targets
         )
