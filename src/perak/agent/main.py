@@ -36,6 +36,11 @@ EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 0, 1, 69, 77
     callback=lambda _ctx, _param, value: tier_names(value),
     help="Sandbox tiers to offer, like bubblewrap,crun.  [default: all that this machine can give]",
 )
+@click.option(
+    "--inspect-cpu",
+    is_flag=True,
+    help="Where there is no GPU, inspect the processor as a device.  [default: GPUs only]",
+)
 @click.option("--drain-on-exit", is_flag=True, help="End all runs before leaving; else they live on.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 @click.pass_context
@@ -50,6 +55,7 @@ def command(
     price_cpu: str | None,
     price_gpu: str | None,
     tiers: tuple[str, ...] | None,
+    inspect_cpu: bool,
     drain_on_exit: bool,
     log_level: str,
 ) -> None:
@@ -74,7 +80,7 @@ def command(
             tiers=tiers,
             drain_on_exit=drain_on_exit,
             log_level=log_level,
-            limits=Limits(),
+            limits=Limits(inspect_cpu=inspect_cpu),
         )
     )
 

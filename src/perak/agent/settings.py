@@ -75,7 +75,7 @@ class Limits:
     inspect_idle_seconds: float = 600.0
     """How long a device has had no lease before anything but the first, quick inspection: not between two."""
     inspect_cpu: bool = False
-    """Whether a machine's processor is inspected as a device too; tests have no other."""
+    """Whether the processor of a machine without a GPU is inspected as a device (`--inspect-cpu`)."""
     slow_threads_max: int = 4
     """Environments, transfers and packing; more at once would only share two cores and one disk."""
 

@@ -40,10 +40,15 @@ _from = click.option(
 @click.option("--price-cpu", metavar="PRICE", help="Per core-hour, like 0.02.")
 @click.option("--price-gpu", metavar="PRICE", help="Per GPU-hour, like 0.20.")
 @click.option("--tiers", metavar="LIST", help="Sandbox tiers to offer; by default all that work.")
+@click.option("--inspect-cpu", is_flag=True, help="Where there is no GPU, inspect the processor as a device.")
 @_state
 @_from
 def install(
-    invite: str | None, state_dir: Path | None, requirement: str | None, **given: str | Path | None
+    invite: str | None,
+    state_dir: Path | None,
+    requirement: str | None,
+    inspect_cpu: bool,
+    **given: str | Path | None,
 ) -> int:
     """Start the agent at every boot, as a service of systemd.
 
@@ -57,6 +62,8 @@ def install(
         if value is not None
         for part in (f"--{name.replace('_', '-')}", str(value))
     ]
+    if inspect_cpu:
+        options.append("--inspect-cpu")
     make = make_version(_requirement(requirement, this=True))
     ready = install(_places(state_dir), options, invite=invite, make=make, systemctl=_systemctl())
     click.echo("The agent runs and starts at boot." if ready else "Installed, but not ready yet.")

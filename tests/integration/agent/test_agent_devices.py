@@ -24,7 +24,7 @@ import functools
 import perak.agent.settings as settings
 from perak.agent.inspect import talk
 talk.Inspect = functools.partial(talk.Inspect, cpu_memory_bytes=2**20, run_seconds=0.001, product_size=16)
-settings.Limits = functools.partial(settings.Limits, device_check_seconds=0.2, inspect_cpu=True)
+settings.Limits = functools.partial(settings.Limits, device_check_seconds=0.2)
 from perak.agent.main import command
 command()
 """
@@ -59,7 +59,7 @@ async def test_an_agent_inspects_at_enrolment_and_answers_a_challenge(
 ) -> None:
     agent = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", START, "--state-dir", str(state_dir)),
-        *("--invite", exchange.invite, "--price-cpu", "0.02"),
+        *("--invite", exchange.invite, "--price-cpu", "0.02", "--inspect-cpu"),
         stdout=asyncio.subprocess.DEVNULL,
     )
     try:
