@@ -151,7 +151,6 @@ class Inspection:
         if self.request.fade_seconds is not None and effort.fade_seconds is not None:
             effort = replace(effort, fade_seconds=self.request.fade_seconds)
         tests = memory.MemoryTests(session=session, buffers=buffers, effort=effort, hook=self.hooks.memory)
-        tests.warm()
         try:
             yield from tests.run()
         finally:

@@ -52,8 +52,8 @@ inline void tell(__global uint *count, __global uint *found, uint most, uint ind
         }
 }
 
-/* For each pattern: write it; read it back; read it and write its inverse in one pass. What differs is gathered, and
-   told apart only where there is something to tell: the way of a healthy device has no branch a word. */
+/* For each pattern: write it; read it back. What differs is gathered, and told apart only where there is something to
+   tell: the way of a healthy device has no branch a word. */
 #define MEMORY(name)                                                                                                 \
     __kernel void fill_##name(__global words *buffer, uint low, uint high, uint seed) {                              \
         EACH(i) buffer[i] = pattern_##name(LANES + (low + i * V), high, seed);                                       \
@@ -64,7 +64,9 @@ inline void tell(__global uint *count, __global uint *found, uint most, uint ind
         EACH(i) differing |= pattern_##name(LANES + (low + i * V), high, seed) ^ buffer[i];                          \
         if (any(differing != (words)(0)))                                                                            \
             EACH(i) tell(count, found, most, i, pattern_##name(LANES + (low + i * V), high, seed), buffer[i]);       \
-    }                                                                                                                \
+    }
+/* Read a pattern, and write its inverse in one pass. */
+#define TURN(name)                                                                                                   \
     __kernel void turn_##name(__global words *buffer, uint low, uint high, uint seed, __global uint *count,          \
                               __global uint *found, uint most) {                                                     \
         words differing = (words)(0);                                                                                \
@@ -77,6 +79,8 @@ MEMORY(address)
 MEMORY(constant)
 MEMORY(checkerboard)
 MEMORY(random)
+TURN(constant)
+TURN(checkerboard)
 
 /* The device's own copy, beside which the kernels above are measured. */
 __kernel void copy(__global const words *from, __global words *to) {

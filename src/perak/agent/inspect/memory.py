@@ -29,8 +29,6 @@ SPEED_TRIES = 3
 """Another program that takes memory's time makes either side slower: what fails once is measured again."""
 KEPT_FREE_BYTES = 64 * 2**20
 """For the results, and what drivers allot of their own on the way."""
-TURNED = ("constant", "checkerboard")
-"""Patterns that are inverted word by word as they are read."""
 MOVED_WORDS = 32
 """How far a block is shifted: one line of the caches."""
 
@@ -115,16 +113,6 @@ class MemoryTests:
         if self.effort.fade_seconds is not None:
             yield self._checked(i.MEMORY_BIT_FADE, self._bit_fade)
         yield self._checked(i.MEMORY_BLOCK_MOVE, self._block_move)
-
-    def warm(self) -> None:
-        """Run every kernel once, on next to nothing: pocl translates each as it is first started."""
-        session = self.session
-        small = session.buffer(session.grain_bytes)
-        for pattern in ("constant", "address", "random", "checkerboard"):
-            session.over(f"fill_{pattern}", small, session.grain_bytes, 0, 0, 0)
-            for kernel in ("check", "turn") if pattern in TURNED else ("check",):
-                session.over(f"{kernel}_{pattern}", small, session.grain_bytes, 0, 0, 0, *session.findings)
-        session.finish()
 
     def speed_check(self) -> Check:
         """How near the kernels come to the device's own copy, measured in turns so that both see one load."""
