@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Protocol
@@ -14,6 +14,7 @@ from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.errors import InsufficientFunds
 from perak.domain.lifecycle import JOB
 from perak.domain.market.batch import waits_for_batch
+from perak.domain.market.considered import Considered, considered
 from perak.domain.market.defer import PriceProfile
 from perak.domain.market.expect import devices_for, place_of
 from perak.domain.market.history import Past, fingerprint
@@ -34,6 +35,7 @@ class WorkloadStore(Protocol):
 
     async def past(self, fingerprints: Sequence[str], *, project: str) -> dict[str, tuple[Past, ...]]: ...
     async def keep_forecast(self, lease: str, foretold: Prediction, *, now: datetime) -> None: ...
+    async def keep_considered(self, kept: Mapping[str, Sequence[Considered]], *, now: datetime) -> None: ...
 
 
 async def clear(
@@ -105,7 +107,11 @@ async def _match_page(
     by_offer = {offer.id: offer for offer in offers}
     plan = instant_match(jobs, offers, now=now, grid=grid, prices=prices)
     planned = [(by_id[part.job], by_offer[part.offer], part) for part in plan.assignments]
-    return await grant_all(tx, planned, new_id=new_id, now=now, workloads=workloads)
+
+    def beside(job: PendingJob, chosen: Offer) -> Sequence[Considered]:
+        return considered(job, chosen, offers, now=now, grid=grid)
+
+    return await grant_all(tx, planned, new_id=new_id, now=now, workloads=workloads, beside=beside)
 
 
 async def grant_all(
@@ -115,12 +121,13 @@ async def grant_all(
     new_id: Ids,
     now: datetime,
     workloads: WorkloadStore | None,
+    beside: Callable[[PendingJob, Offer], Sequence[Considered]] | None = None,
 ) -> list[Assignment]:
-    """Fund and grant a plan; those parts that could be had."""
+    """Fund and grant a plan; those parts that could be had. `beside`: what else a job might have had."""
     # Wallets first, by project, then offers: settlements lock them in this order too.
     by_wallet = sorted(planned, key=lambda each: each[0].project)
     funded = {job.id: await _fund(tx, job, part, now=now) for job, _, part in by_wallet}
-    granted = []
+    granted, kept = [], dict[str, Sequence[Considered]]()
     for job, offer, part in planned:
         funding = funded[job.id]
         if funding is None:
@@ -131,6 +138,10 @@ async def grant_all(
         granted.append(part)
         if workloads is not None:
             await _foretell(workloads, lease, job, offer, now=now)
+        if beside is not None:
+            kept[lease] = beside(job, offer)
+    if workloads is not None and kept:
+        await workloads.keep_considered(kept, now=now)
     return granted
 
 
@@ -147,7 +158,14 @@ async def _foretell(
 
 
 async def grant_part(
-    tx: Transaction, job: PendingJob, part: Assignment, *, ask: OfferAsk, new_id: Ids, now: datetime
+    tx: Transaction,
+    job: PendingJob,
+    part: Assignment,
+    *,
+    offer: Offer,
+    new_id: Ids,
+    now: datetime,
+    workloads: WorkloadStore | None = None,
 ) -> bool:
     """Fund and grant one lease; False where the offer can't be had now. Raises InsufficientFunds."""
     funding = await _fund(tx, job, part, now=now)
@@ -156,6 +174,24 @@ async def grant_part(
             f"the wallet does not cover the job at {format_money(part.price)} per device-hour; fund it with "
             "`perak wallet fund`, or lower max_cost or max_duration"
         )
+    lease = await _grant(tx, job, part, funding, ask=offer.ask, new_id=new_id, now=now)
+    if lease is not None and workloads is not None:
+        await _foretell(workloads, lease, job, offer, now=now)
+    return lease is not None
+
+
+async def grant_window(
+    tx: Transaction,
+    job: PendingJob,
+    part: Assignment,
+    *,
+    seconds: int,
+    ask: OfferAsk,
+    new_id: Ids,
+    now: datetime,
+) -> bool:
+    """Grant a lease in a window that is held in full, for what is left of it; False: it can't be had now."""
+    funding = seconds, "max_duration", "full"
     return await _grant(tx, job, part, funding, ask=ask, new_id=new_id, now=now) is not None
 
 

@@ -11,9 +11,12 @@ from perak.app import market
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
 from perak.app.records import Caller
+from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.errors import Conflict, NotFound, TooManyRequests
 from perak.domain.job import JobSpec, Resources
+from perak.domain.market.expect import Expectation, expect
 from perak.domain.market.feasible import misfits
+from perak.domain.market.history import Past, fingerprint
 from perak.domain.market.match import Assignment, PendingJob, instant_match
 from perak.domain.offer import Offer
 from perak.domain.units import format_money
@@ -62,10 +65,14 @@ async def hold(
     offers: Sequence[Offer],
     new_id: Ids,
     now: datetime,
+    past: Sequence[Past] = (),
+    grid: Grid = YEARLY_GRID,
 ) -> HeldQuote:
     """Hold the offer of `offers` that the job's preference likes best. No money moves.
 
-    Raises TooManyRequests where the project holds HELD_MAX already, Conflict where no offer fits now.
+    `past`: what its workload did before; `grid`: what is known of the hours ahead. A job that may wait is
+    held a part for now all the same. Raises TooManyRequests where the project holds HELD_MAX already, and
+    Conflict where no offer fits now.
     """
     await expire(quotes, now=now)
     if await quotes.count_held(caller.project) >= HELD_MAX:
@@ -73,8 +80,11 @@ async def hold(
             f"this project holds {HELD_MAX} quotes already; use one with `perak run --quote`, or wait until "
             f"one expires, {HELD_SECONDS} s after it was made"
         )
-    asked = PendingJob(id="asked", project=caller.project, spec=spec, epoch=0, available=2**62)
-    plan = instant_match([asked], [each for each in offers if each.accepting], now=now)
+    at_once = replace(spec, start=replace(spec.start, within_seconds=0)) if spec.start else spec
+    asked = PendingJob(
+        id="asked", project=caller.project, spec=at_once, epoch=0, available=2**62, past=tuple(past)
+    )
+    plan = instant_match([asked], [each for each in offers if each.accepting], now=now, grid=grid)
     if not plan.assignments:
         raise Conflict(
             "no offer fits this job now, so there is nothing to hold; `perak quote` says what stands in the "
@@ -102,6 +112,14 @@ async def hold(
     return quote
 
 
+def expected(
+    quote: HeldQuote, spec: JobSpec, offers: Sequence[Offer], *, past: Sequence[Past], grid: Grid
+) -> Expectation:
+    """What to expect of the job at a quote that was just held on one of `offers`, at its price."""
+    offer = next(each for each in offers if each.id == quote.offer)
+    return expect(spec, offer, past=past, grid=grid, start=quote.created_at.timestamp(), price=quote.price)
+
+
 async def honour(
     tx: Transaction,
     quotes: QuoteStore,
@@ -113,10 +131,12 @@ async def honour(
     held: int,
     new_id: Ids,
     now: datetime,
+    workloads: market.WorkloadStore | None = None,
 ) -> list[Effect]:
     """Give the job, which was queued in this transaction, the part that the quote holds, at its price.
 
-    `held`: micro-units that its submission holds. Raises NotFound, Conflict where the quote has expired, was
+    `held`: micro-units that its submission holds. `workloads`: where what is expected of the run is kept, as
+    for any other; None: nothing is foretold. Raises NotFound, Conflict where the quote has expired, was
     used, or is for other resources, and InsufficientFunds.
     """
     quote = await quotes.lock(id, project=caller.project)
@@ -137,6 +157,8 @@ async def honour(
     if offer is None or offer.id != quote.offer:
         raise Conflict(f"the offer of the quote {id} is gone; ask for another", code="quote_lost")
     _check_fits(spec, offer, quote, now=now)
+    print_of = fingerprint(spec)
+    known = {} if workloads is None else await workloads.past([print_of], project=caller.project)
     pending = PendingJob(
         id=job,
         project=caller.project,
@@ -144,9 +166,12 @@ async def honour(
         epoch=0,
         held=held,
         available=await tx.ledger.wallet_available(caller.project),
+        past=known.get(print_of, ()),
     )
     part = _part(quote, offer, pending)
-    if not await market.grant_part(tx, pending, part, ask=offer.ask, new_id=new_id, now=now):
+    if not await market.grant_part(
+        tx, pending, part, offer=offer, new_id=new_id, now=now, workloads=workloads
+    ):
         raise Conflict(
             f"the node of the quote {id} takes no work any more: it went away or its owner paused it",
             code="quote_lost",
@@ -157,7 +182,8 @@ async def honour(
 def _check_fits(spec: JobSpec, offer: Offer, quote: HeldQuote, *, now: datetime) -> None:
     """The job must fit apart from its price, which is the quote's, and from what the clock changed since."""
     asked = replace(spec, limits=replace(spec.limits, max_price=None))
-    wrong = [each for each in misfits(asked, offer, now=now) if not each.now_only]
+    found = misfits(asked, offer, now=now)
+    wrong = [each for each in found if not each.now_only or each.dimension == "reserved"]
     if wrong:
         raise Conflict(
             f"the job does not fit the offer of the quote {quote.id}: {wrong[0]}", code="quote_of_another_job"

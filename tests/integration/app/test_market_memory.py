@@ -8,11 +8,13 @@ from typing import Any
 from integration.app.conftest import PROVIDER, RENTER, World
 from integration.app.test_way_of_a_job import exited, started
 from perak.adapters.db import prices
+from perak.adapters.db.views.why import job_place
 from perak.adapters.db.workloads import PgWorkloads, accuracy
 from perak.app import market
 from perak.domain.job import JobSpec, Work
 from perak.domain.market.history import RENTERS_MIN, fingerprint
 from perak.domain.market.ticker import history
+from perak.domain.report import OutputBlob
 
 SPEC = JobSpec(name="again", run="python train.py", work=Work(device="cpu", hours=0.5))
 
@@ -82,6 +84,34 @@ async def test_what_was_foretold_is_held_against_what_it_took(world: World) -> N
     assert (rows["declared work"]["runs"], rows["declared work"]["median"]) == (1, 2.0)
     assert (rows["history"]["runs"], rows["history"]["median"]) == (1, 0.9)
     assert rows["history"]["inside"] == 1.0
+
+
+async def test_what_a_workload_left_is_known_to_its_own_renter(world: World) -> None:
+    await world.fund(10_000_000)
+    for size in (100, 300, 200):
+        blob = OutputBlob(digest=None, size_bytes=size, file_count=1)
+        await run_once(world, 10, outputs=blob)
+
+    async with world.db.connection() as connection:
+        workloads = PgWorkloads(connection)
+        assert await workloads.outputs_bytes(fingerprint(SPEC), project=RENTER.project) == 200
+        assert await workloads.outputs_bytes(fingerprint(SPEC), project=PROVIDER.project) is None
+
+
+async def test_why_a_job_was_placed_is_told_of_that_moment(world: World) -> None:
+    await world.fund(10_000_000)
+    placed_at = world.now
+    job = await world.submit(SPEC)
+    await clear(world)
+    world.wait(3600)
+
+    async with world.db.connection() as connection:
+        found = await job_place(connection, job, project=RENTER.project)
+
+    assert found is not None
+    assert found.placed is not None
+    assert (found.placed.at, found.placed.beside) == (placed_at, ())
+    assert found.placed.forecast_seconds == 1800
 
 
 async def test_the_price_history_names_nobody_and_marks_thin_cells(world: World) -> None:

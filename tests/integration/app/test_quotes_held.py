@@ -9,10 +9,11 @@ import pytest
 
 from integration.app.conftest import RENTER, World, ask
 from perak.adapters.db.quotes import PgQuotes
+from perak.adapters.db.workloads import PgWorkloads
 from perak.app import jobs, quotes
 from perak.app.quotes import HELD_MAX, HELD_SECONDS, HeldQuote
 from perak.domain.errors import Conflict, InsufficientFunds, NotFound, TooManyRequests
-from perak.domain.job import JobSpec, Limits, Resources
+from perak.domain.job import JobSpec, Limits, Resources, Start, Work
 from perak.domain.offer import Device
 from perak.domain.report import OfferPosted
 
@@ -58,6 +59,7 @@ async def run_at(world: World, quote: str, spec: JobSpec = SPEC) -> str:
             held=held,
             new_id=world.context.new_id,
             now=world.now,
+            workloads=PgWorkloads(tx.connection),
         )
     return job
 
@@ -84,6 +86,28 @@ async def test_what_a_quote_holds_is_no_others_and_its_price_stays(world: World)
     lease = await world.one("select price, devices from lease where job_id = $1", job)
     assert lease == {"price": 200_000, "devices": ["GPU-1"]}
     assert (await world.one("select state, job_id from quote")) == {"state": "used", "job_id": job}
+
+
+async def test_what_is_expected_at_a_held_quote_is_kept_as_of_any_placement(world: World) -> None:
+    await world.fund(10_000_000)
+    await offered(world)
+    declared = replace(SPEC, work=Work(device="V100 SXM2 16GB", hours=0.5))
+    quote = await hold(world, declared)
+
+    job = await run_at(world, quote.id, declared)
+
+    kept = await world.one(
+        "select seconds, source from forecast join lease on lease.id = lease_id where job_id = $1", job
+    )
+    assert kept == {"seconds": 1800.0, "source": "declared work"}
+
+
+async def test_a_job_that_may_wait_is_held_a_part_for_now(world: World) -> None:
+    await offered(world)
+
+    quote = await hold(world, replace(SPEC, start=Start(within_seconds=8 * 3600)))
+
+    assert quote.price == 200_000
 
 
 async def test_asking_costs_nothing_and_what_nobody_uses_is_given_back(world: World) -> None:

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
+from perak.domain.market.considered import Considered
 from perak.domain.market.history import RENTERS_MIN, Past, device_key
 from perak.domain.market.predict import Prediction
 from perak.domain.report import NODE_CAUSES
@@ -34,6 +37,17 @@ from unnest($1::text[]) asked (fingerprint), lateral (
 """
 """Runs that ended well, and those that a fault of node or device cut short; what a script's own error ended
 tells nothing of how long it takes."""
+
+OUTPUTS_RUNS_MAX = 20
+"""A workload leaves about as much each time."""
+OUTPUTS = """
+select percentile_disc(0.5) within group (order by coalesce((lately.outputs->>'size_bytes')::bigint, 0))
+from (
+    select run.outputs from job join run on run.job_id = job.id
+    where job.fingerprint = $1 and job.project_id = $2 and run.exit_code = 0 and run.cause = 'exited'
+    order by run.id desc limit $3
+) lately
+"""
 
 ACCURACY = """
 select forecast.source, count(*) as runs,
@@ -63,6 +77,22 @@ class PgWorkloads:
         for row in rows:
             found[row["fingerprint"]].append(row)
         return {fingerprint: tuple(_pasts(runs, project)) for fingerprint, runs in found.items()}
+
+    async def outputs_bytes(self, fingerprint: str, *, project: str) -> int | None:
+        """What the project's own runs of the workload left, the median; None: none has ended well yet."""
+        found: int | None = await self._db.fetchval(OUTPUTS, fingerprint, project, OUTPUTS_RUNS_MAX)
+        return found
+
+    async def keep_considered(self, kept: Mapping[str, Sequence[Considered]], *, now: datetime) -> None:
+        """Keep what the market saw beside each lease's offer when it granted it."""
+        await self._db.execute(
+            """insert into placement (lease_id, at, considered)
+            select each.lease, $2, each.considered::jsonb
+            from unnest($1::text[], $3::text[]) each (lease, considered)""",
+            list(kept),
+            now,
+            [msgspec.json.encode(tuple(each)).decode() for each in kept.values()],
+        )
 
     async def keep_forecast(self, lease: str, foretold: Prediction, *, now: datetime) -> None:
         await self._db.execute(

@@ -46,6 +46,9 @@ def quote(quoted: api.Quote) -> RenderableType:
         parts += [plain(f"  {each.text}") for each in quoted.relaxations]
     funds = "which the wallet covers" if quoted.affordable else "which the wallet does not cover"
     hold = f"{quoted.hold} {quoted.currency} will be held, {funds}; what is not used comes back."
+    if quoted.window_start is not None and quoted.window_end is not None:
+        span = f"from {at_time(quoted.window_start)} to {at_time(quoted.window_end)}"
+        parts += [Text(), plain(f"Reserved {span}; the price is firm once it is submitted.")]
     parts += [Text(), Text(hold, style="" if quoted.affordable else "red"), Text(quoted.trust, style="dim")]
     return Group(*parts)
 
@@ -71,8 +74,11 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
     notes += [plain(line) for line in list(greener)[:NOTES_MAX]]
     compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}
     if not compared:
-        notes.append(plain("Against clouds: no comparable offer in the price book, which has GPUs, in USD."))
-    return notes + [plain(line) for line in list(compared)[:NOTES_MAX]]
+        notes.append(plain("Against clouds: no comparable offer in the price book, which is in USD."))
+    terms = {offer.comparison.terms: None for offer in fitting if offer.comparison}
+    return notes + [
+        plain(line) for line in [*list(compared)[:NOTES_MAX], *filter(None, list(terms)[:NOTES_MAX])]
+    ]
 
 
 def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Fitted:
@@ -144,8 +150,23 @@ def held_quote(held: api.HeldQuote) -> RenderableType:
         ("node", plain(held.node_name)),
         ("price", f"{held.price} {held.currency} per device-hour"),
         ("until", at_time(held.expires_at)),
+        ("expected", _expected(held)),
+        ("carbon by", held.carbon_source),
         ("use it", f"perak run --quote {held.id} JOB.yaml"),
     )
+
+
+def _expected(held: api.HeldQuote) -> str:
+    """Of the job; of an hour where its time is not known."""
+    if held.expected_seconds is None:
+        watts, grams = held.energy_watts, held.carbon_grams_per_hour
+        known = [] if watts is None else [f"{watts:.3g} W"]
+        known += [] if grams is None else [f"{in_grams(grams)} an hour"]
+        return ", ".join([*known, "how long is not known"])
+    cost = [] if held.expected_cost is None else [f"{held.expected_cost} {held.currency}"]
+    energy = [] if held.energy_joules is None else [in_joules(held.energy_joules)]
+    carbon = [] if held.carbon_grams is None else [in_grams(held.carbon_grams)]
+    return ", ".join([format_duration(held.expected_seconds), *cost, *energy, *carbon])
 
 
 def why(answer: api.Why) -> RenderableType:
@@ -153,6 +174,11 @@ def why(answer: api.Why) -> RenderableType:
     parts += [plain(f"  {line}") for line in answer.reasons]
     if answer.price_now is not None:
         parts.append(plain(f"  {answer.price_now} {answer.currency} per device-hour would place it now"))
+    if answer.then is not None and answer.placed_at is not None:
+        title = f"Other offers when it was placed, {at_time(answer.placed_at)}:"
+        none = "  no other had a price for it"
+        parts += [Text(), Text(title, style="bold")]
+        parts += [plain(f"  {line}") for line in answer.then] or [plain(none)]
     if answer.elsewhere:
         parts += [Text(), Text("Other offers, as they are now:", style="bold")]
         parts += [plain(f"  {line}") for line in answer.elsewhere]

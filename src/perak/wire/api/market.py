@@ -29,14 +29,25 @@ class AlternativeView(Model):
     points: int
     date: str
     source: str
+    storage: Money | None = None
+    """What of their bill is for disk."""
+    transfer: Money | None = None
+    """What of it is for data that leaves."""
 
 
 class ComparisonView(Model):
-    """The job's bill here and elsewhere; `per_hour`: an hour's, as nothing is known of the work."""
+    """The job's bill here and elsewhere; `per_hour`: an hour's, as nothing is known of the work.
+
+    `included` and `left_out`: what is on the bills elsewhere beside the devices, and what is not.
+    """
 
     bill: Money
     per_hour: bool
     alternatives: list[AlternativeView]
+    included: list[str] = []
+    left_out: list[str] = []
+    terms: str = ""
+    """Both in one line."""
 
 
 class OfferQuote(Model):
@@ -115,6 +126,10 @@ class Quote(Model):
     """The fitting offers, the best for the renter first, then those that don't fit with what failed."""
 
     currency: str
+    product: Literal["on-demand", "deferrable", "reserved"] = "on-demand"
+    """What is bought; of what is reserved, `window_start` and `window_end` say when."""
+    window_start: datetime | None = None
+    window_end: datetime | None = None
     preference: PreferenceView | None = None
     relaxations: list[RelaxationView] = []
     max_duration_seconds: int
@@ -125,7 +140,10 @@ class Quote(Model):
 
 
 class HeldQuote(Model):
-    """A part of an offer that is kept for the project until `expires_at`, at a firm price per device-hour."""
+    """A part of an offer that is kept for the project until `expires_at`, at a firm price per device-hour.
+
+    What is expected of the job there is as in `OfferQuote`, at that price.
+    """
 
     id: str
     offer: str
@@ -133,14 +151,28 @@ class HeldQuote(Model):
     price: Money
     currency: str
     expires_at: datetime
+    expected_seconds: float | None = None
+    expected_cost: Money | None = None
+    energy_watts: float | None = None
+    energy_joules: float | None = None
+    carbon_grams: float | None = None
+    carbon_grams_per_hour: float | None = None
+    carbon_source: str | None = None
+    failure_risk: float | None = None
 
 
 class Why(Model):
-    """Why a job is where it is, or waits; `price_now`: what would place a waiting job at once."""
+    """Why a job is where it is, or waits; `price_now`: what would place a waiting job at once.
+
+    `then`: the offers that it would have liked next, as they were at `placed_at`; None: that was not kept.
+    `elsewhere`: other offers as they are now.
+    """
 
     job: str
     state: str
     reasons: list[str]
+    placed_at: datetime | None = None
+    then: list[str] | None = None
     elsewhere: list[str]
     price_now: Money | None
     currency: str

@@ -9,19 +9,23 @@ from typing import Any
 import msgspec
 
 from perak.domain.job import JobSpec
+from perak.domain.market.considered import Considered
 from perak.domain.market.why import Placed
 
 _spec_decoder = msgspec.json.Decoder(JobSpec)
+_considered_decoder = msgspec.json.Decoder(tuple[Considered, ...])
 
 WHY = """
 select job.state, job.spec::text as spec_text, job.created_at, lease.offer_id, node.name as node_name,
-    lease.price, forecast.seconds, forecast.source
+    lease.price, lease.granted_at, forecast.seconds, forecast.source,
+    placement.considered::text as considered_text
 from job
     left join lateral (
         select * from lease where lease.job_id = job.id order by lease.epoch desc limit 1
     ) lease on true
     left join node on node.id = lease.node_id
     left join forecast on forecast.lease_id = lease.id
+    left join placement on placement.lease_id = lease.id
 where job.id = $1 and job.project_id = $2
 """
 
@@ -41,12 +45,15 @@ async def job_place(connection: Any, job: str, *, project: str) -> JobPlace | No
         return None
     placed = None
     if row["offer_id"] is not None:
+        considered = row["considered_text"]
         placed = Placed(
             offer=row["offer_id"],
             node_name=row["node_name"],
             price=row["price"],
             forecast_seconds=row["seconds"],
             forecast_source=row["source"],
+            at=row["granted_at"],
+            beside=None if considered is None else _considered_decoder.decode(considered),
         )
     return JobPlace(
         state=row["state"],
