@@ -8,7 +8,7 @@ from datetime import datetime
 
 from perak.domain.carbon.breakeven import advice
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
-from perak.domain.hardware.prices import Comparison, compare
+from perak.domain.hardware.prices import Beside, Comparison, compare, compare_cores
 from perak.domain.hardware.specs import find_gpu
 from perak.domain.job import JobSpec
 from perak.domain.market.expect import (
@@ -25,6 +25,7 @@ from perak.domain.market.feasible import (
     large_enough_devices,
     misfits,
     price_for,
+    window_cost,
 )
 from perak.domain.market.history import Past
 from perak.domain.market.pareto import front
@@ -88,12 +89,20 @@ def quote(
     currency: str,
     now: datetime,
     past: Sequence[Past] = (),
+    outputs_bytes: int | None = None,
     grid: Grid = YEARLY_GRID,
 ) -> Quote:
     """The job on every offer; `available` is what the wallet could hold, in micro-units of `currency`.
 
-    `past`: what its workload did before.
+    `past`: what its workload did before; `outputs_bytes`: how much it left then, None: that is not known.
+    A job that reserves a window is quoted as of the window's start.
     """
+    if spec.reserve is not None:
+        now = max(now, spec.reserve.start_at)
+    beside = Beside(
+        disk=spec.resources.disk_bytes,
+        outputs=outputs_bytes if spec.outputs else 0,
+    )
     found = [
         _on_offer(
             spec,
@@ -101,23 +110,36 @@ def quote(
             currency=currency,
             now=now,
             past=past,
+            beside=beside,
             grid=grid,
         )
         for offer in offers
     ]
-    hold = hold_for(
-        price=_price_to_hold(spec, found),
+    hold = _hold(spec, _price_to_hold(spec, found), available=available)
+    return Quote(
+        hold=hold,
+        affordable=hold <= available,
+        offers=tuple(sorted(_with_front(found), key=_order)),
+        relaxations=relaxations(
+            spec,
+            offers,
+            now=now,
+            expecting=lambda job, offer: expect(job, offer, past=past, grid=grid, start=now.timestamp()),
+        ),
+    )
+
+
+def _hold(spec: JobSpec, price: int, *, available: int) -> int:
+    """What is held at submission: of a window all, as it is agreed for all of it."""
+    if spec.reserve is not None:
+        return window_cost(spec, price)
+    return hold_for(
+        price=price,
         devices_milli=spec.resources.devices_milli,
         seconds=spec.limits.duration_seconds,
         max_cost=spec.limits.max_cost,
         available=available,
-    )
-    return Quote(
-        hold=hold.amount,
-        affordable=hold.amount <= available,
-        offers=tuple(sorted(_with_front(found), key=_order)),
-        relaxations=relaxations(spec, offers, now=now),
-    )
+    ).amount
 
 
 def _order(item: OfferQuote) -> tuple[bool, int, float, str]:
@@ -159,13 +181,13 @@ def _on_offer(
     currency: str,
     now: datetime,
     past: Sequence[Past],
+    beside: Beside,
     grid: Grid,
 ) -> OfferQuote:
     price, milli = price_for(spec, offer), spec.resources.devices_milli
     devices = _devices(spec, offer)
     expected = expect(spec, offer, past=past, grid=grid, start=now.timestamp())
     per_hour = None if price is None else _cost(price, milli, SECONDS_PER_HOUR)
-    carbon = expected.carbon
     return OfferQuote(
         offer=offer,
         sandbox=offer.ask.sandbox(
@@ -179,16 +201,26 @@ def _on_offer(
         per_hour=per_hour,
         cost_max=None if price is None else _cost(price, milli, spec.limits.duration_seconds),
         watts=expected.watts,
-        carbon_grams_per_hour=None
-        if carbon is None
-        else carbon.grams * SECONDS_PER_HOUR / (expected.seconds or SECONDS_PER_HOUR),
-        carbon_source=None if carbon is None else f"{carbon.mean.label}: {carbon.mean.source}",
+        carbon_grams_per_hour=hourly_grams(expected),
+        carbon_source=carbon_source(expected),
         expected=expected,
         utility=worth(spec, expected),
         burden=None if price is None else burden(spec.preference, outlook(spec, expected, price=price)),
-        comparison=_comparison(spec, devices, expected, per_hour, currency),
+        comparison=_comparison(spec, devices, expected, per_hour, currency, beside),
         old_or_new=_old_or_new(devices, expected),
     )
+
+
+def hourly_grams(expected: Expectation) -> float | None:
+    """Operational CO2e of an hour there; None: the power is not known."""
+    if expected.carbon is None:
+        return None
+    return expected.carbon.grams * SECONDS_PER_HOUR / (expected.seconds or SECONDS_PER_HOUR)
+
+
+def carbon_source(expected: Expectation) -> str | None:
+    """What the intensity rests on, in words."""
+    return None if expected.carbon is None else f"{expected.carbon.mean.label}: {expected.carbon.mean.source}"
 
 
 def _old_or_new(devices: Sequence[Device], expected: Expectation) -> str | None:
@@ -232,18 +264,35 @@ def _device_text(offer: Offer, devices: tuple[Device, ...]) -> str:
 
 
 def _comparison(
-    spec: JobSpec, devices: tuple[Device, ...], expected: Expectation, per_hour: int | None, currency: str
+    spec: JobSpec,
+    devices: tuple[Device, ...],
+    expected: Expectation,
+    per_hour: int | None,
+    currency: str,
+    beside: Beside,
 ) -> Comparison | None:
     """The whole bill where the time is known, else an hour's."""
-    if not devices or per_hour is None:
+    wanted, known = spec.resources, expected.undisturbed
+    if per_hour is None or (wanted.gpu_count and not devices):
         return None
-    known = expected.undisturbed
+    bill = per_hour if known is None or expected.cost is None else expected.cost
+    hours = None if known is None else known.hours
+    if not devices:
+        return compare_cores(
+            wanted.cpu_milli,
+            memory_bytes=wanted.memory_bytes,
+            bill=bill,
+            currency=currency,
+            hours=hours,
+            beside=beside,
+        )
     return compare(
         devices[0].model,
         count=len(devices),
-        bill=per_hour if known is None or expected.cost is None else expected.cost,
+        bill=bill,
         currency=currency,
-        hours=None if known is None else known.hours,
+        hours=hours,
         memory_bytes=devices[0].memory_bytes,
-        memory_needed=spec.resources.gpu_memory_bytes,
+        memory_needed=wanted.gpu_memory_bytes,
+        beside=beside,
     )
