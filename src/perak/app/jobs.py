@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from perak.app.budget import check_max_carbon
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
 from perak.app.records import Caller
+from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.errors import InsufficientFunds, InvalidInput, NotFound
 from perak.domain.job import Image, Input, JobSpec
 from perak.domain.lifecycle import JOB
@@ -26,22 +28,26 @@ async def submit(
     new_id: Ids,
     now: datetime,
     workdir_key: Callable[[str], bytes] | None = None,
+    grid: Grid = YEARLY_GRID,
 ) -> tuple[str, list[Effect]]:
     """Queue a job and hold its money. The new job's id, and what to wake.
 
     `workdir_key`: seals the key to the encrypted work folder for the job of that id.
 
-    Raises InvalidInput where the work folder was not uploaded or an image is not pinned, NotFound where an
-    input is no output of an earlier job, InsufficientFunds where the wallet does not cover the hold.
+    Raises InvalidInput where the work folder was not uploaded, an image is not pinned or a max_carbon is too
+    small to be kept, NotFound where an input is no output of an earlier job, InsufficientFunds where the
+    wallet does not cover the hold.
     """
     if spec.workdir_digest and not await tx.blobs.known(project=caller.project, digest=spec.workdir_digest):
         raise InvalidInput(f"the work folder {spec.workdir_digest} was not uploaded; PUT /v1/blobs/… first")
     _check_pinned(spec.image)
     await _check_secrets(tx, caller.project, spec)
     _check_encrypted(spec, has_key=workdir_key is not None)
+    await check_max_carbon(tx, spec, grid=grid, now=now)
     spec = replace(spec, inputs=tuple([await _pinned(tx, caller.project, each) for each in spec.inputs]))
     job = new_id("job")
-    amount, mode = await _hold(tx, caller.project, spec)
+    # Of a window the whole is held, by whoever books it: at the price of its offer.
+    amount, mode = (0, "full") if spec.reserve is not None else await _hold(tx, caller.project, spec)
     await tx.jobs.insert(id=job, caller=caller, spec=spec, tree=tree, hold_mode=mode, now=now)
     if workdir_key is not None:
         await tx.secrets.keep_for_job(job, name=WORKDIR_KEY, sealed=workdir_key(job))

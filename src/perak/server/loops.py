@@ -24,6 +24,7 @@ from perak.server.keeping import evict
 from perak.server.logging import get_logger
 from perak.server.logs import archive_logs
 from perak.server.marketkeeping import keep_market
+from perak.server.reserving import keep_windows
 from perak.server.services import Services
 from perak.server.sightings import keep_sightings
 from perak.server.sweeping import sweep
@@ -68,6 +69,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "sightings": note_sightings,
         "challenge": challenge_devices,
         "marketkeeping": keep_market,
+        "windows": keep_windows,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
     try:

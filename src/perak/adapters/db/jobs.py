@@ -18,13 +18,16 @@ from perak.domain.market.match import PendingJob
 _spec_decoder = msgspec.json.Decoder(JobSpec)
 
 COLUMNS = """job.id, job.project_id, job.name, job.state, job.spec::text as spec_text, job.epoch,
-    job.attempts, job.hold_mode, job.created_at, job.started_at as job_started_at"""
+    job.attempts, job.hold_mode, job.created_at, job.started_at as job_started_at, job.brought_bytes"""
 
 INSERT = """
 with job as (
     insert into job (id, project_id, key_id, name, state, spec, file, workdir_digest, hold_mode, created_at,
-        fingerprint)
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning id
+        fingerprint, brought_bytes)
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, (
+        select coalesce(sum(blob.size_bytes), 0)::bigint from blob
+        where blob.project_id = $2 and blob.digest = any ($12)
+    )) returning id
 )
 insert into job_event (job_id, at, kind, detail) values ($1, $10, 'state', 'queued')
 """
@@ -49,16 +52,23 @@ insert into job_event (job_id, at, kind, detail) select id, $3, 'state', $2 from
 
 PENDING = f"""
 select job.id, job.project_id, job.spec::text as spec_text, job.epoch, job.attempts, job.avoid,
-    job.created_at, wallet.posted - wallet.pending as available,
+    job.created_at, job.brought_bytes, wallet.posted - wallet.pending as available,
     coalesce((
         select sum(hold.amount)::bigint from transfer hold
         where hold.job_id = job.id and hold.phase = 'pending' and {UNRESOLVED}
-    ), 0) as held
+    ), 0) as held,
+    case when job.attempts > 0 then (
+        select coalesce(sum(receipt.carbon_grams), 0) from receipt where receipt.job_id = job.id
+    ) else 0 end as emitted_grams
 from job join account wallet on wallet.kind = 'wallet' and wallet.project_id = job.project_id
-where job.state = 'queued' and ($1::text is null or job.id > $1)
+where job.state = 'queued' and {{which}}
 order by job.id limit $2
 for no key update of job skip locked
 """
+
+IN_THE_QUEUE = "($1::text is null or job.id > $1) and job.spec->>'reserve' is null"
+"""Jobs with a reserved window are none of the market's: they begin with it."""
+ONE = "job.id = $1"
 
 
 class PgJobs:
@@ -88,6 +98,7 @@ class PgJobs:
             hold_mode,
             now,
             fingerprint(spec),
+            [each for each in (spec.workdir_digest, *_earlier_outputs(spec)) if each],
         )
 
     async def lock(self, id: str, *, project: str) -> JobRecord | None:
@@ -138,25 +149,39 @@ class PgJobs:
         return digest
 
     async def any_pending(self) -> bool:
-        query = "select exists (select from job where state = 'queued')"
+        query = "select exists (select from job where state = 'queued' and spec->>'reserve' is null)"
         return bool(await self._db.fetchval(query))
 
     async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
-        rows = await self._db.fetch(PENDING, after, limit)
-        return [
-            PendingJob(
-                id=row["id"],
-                project=row["project_id"],
-                spec=_spec_decoder.decode(row["spec_text"]),
-                epoch=row["epoch"],
-                attempts=row["attempts"],
-                avoid=tuple(row["avoid"]),
-                held=row["held"],
-                available=row["available"],
-                submitted_at=row["created_at"],
-            )
-            for row in rows
-        ]
+        rows = await self._db.fetch(PENDING.format(which=IN_THE_QUEUE), after, limit)
+        return [_pending(row) for row in rows]
+
+
+def _earlier_outputs(spec: JobSpec) -> list[str | None]:
+    """The digests of inputs that the exchange has."""
+    return [each.digest for each in spec.inputs if each.url.startswith("job:")]
+
+
+async def pending_job(connection: Any, job: str) -> PendingJob | None:
+    """The job, locked, where it is queued and no other transaction holds it, whatever it waits for."""
+    row = await connection.fetchrow(PENDING.format(which=ONE), job, 1)
+    return _pending(row) if row else None
+
+
+def _pending(row: Mapping[str, Any]) -> PendingJob:
+    return PendingJob(
+        id=row["id"],
+        project=row["project_id"],
+        spec=_spec_decoder.decode(row["spec_text"]),
+        epoch=row["epoch"],
+        attempts=row["attempts"],
+        avoid=tuple(row["avoid"]),
+        held=row["held"],
+        available=row["available"],
+        submitted_at=row["created_at"],
+        brought_bytes=row["brought_bytes"],
+        emitted_grams=row["emitted_grams"],
+    )
 
 
 def job_record(row: Mapping[str, Any]) -> JobRecord:
@@ -172,4 +197,5 @@ def job_record(row: Mapping[str, Any]) -> JobRecord:
         hold_mode=row["hold_mode"],
         created_at=row["created_at"],
         started_at=row["job_started_at"],
+        brought_bytes=row["brought_bytes"],
     )

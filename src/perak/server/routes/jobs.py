@@ -13,10 +13,13 @@ from starlette.responses import Response, StreamingResponse
 
 from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.quotes import PgQuotes
+from perak.adapters.db.reservations import PgReservations
 from perak.adapters.db.views import jobs as views
+from perak.adapters.db.workloads import PgWorkloads
 from perak.app import jobs as use_cases
 from perak.app.effects import Effect
 from perak.app.quotes import honour
+from perak.app.reservations import book
 from perak.domain.errors import InvalidInput, NotFound
 from perak.domain.lifecycle import JOB
 from perak.domain.secrets import WORKDIR_KEY
@@ -35,6 +38,9 @@ from perak.wire.api import Job, JobDetail, JobSubmit, Page, Why
 from perak.wire.jobfile import parse_job
 
 BYTES = "application/octet-stream"
+QUOTE_OR_WINDOW = (
+    "a held quote is for now, and `reserve` makes its own price firm; submit the job without a quote"
+)
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -47,7 +53,12 @@ async def submit(body: JobSubmit, request: Request, caller: Renter) -> Response:
     vault, key = services.identity.vault, body.workdir_key
     workdir_key = None if key is None else partial(_sealed_key, vault, key)
 
+    if body.quote is not None and spec.reserve is not None:
+        raise InvalidInput(QUOTE_OR_WINDOW)
+
     async def action(tx: PgTransaction) -> tuple[Job, Sequence[Effect]]:
+        if body.quote is not None or spec.reserve is not None:
+            await tx.single("market")  # What is free changes under neither; before any row is locked.
         id, effects = await use_cases.submit(
             tx,
             caller=caller,
@@ -56,6 +67,7 @@ async def submit(body: JobSubmit, request: Request, caller: Renter) -> Response:
             new_id=services.context.new_id,
             now=clock.now(),
             workdir_key=workdir_key,
+            grid=services.context.grid.now,
         )
         if body.quote is not None:
             held = sum(each.amount for each in await tx.ledger.held(id))
@@ -69,6 +81,17 @@ async def submit(body: JobSubmit, request: Request, caller: Renter) -> Response:
                 held=held,
                 new_id=services.context.new_id,
                 now=clock.now(),
+                workloads=PgWorkloads(tx.connection),
+            )
+        elif spec.reserve is not None:
+            effects = await book(
+                tx,
+                PgReservations(tx.connection),
+                caller=caller,
+                job=id,
+                spec=spec,
+                now=clock.now(),
+                grid=services.context.grid.now,
             )
         return await _job(tx, id, caller.project), effects
 

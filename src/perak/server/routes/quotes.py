@@ -9,11 +9,14 @@ from starlette.responses import Response
 
 from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.quotes import PgQuotes
+from perak.adapters.db.workloads import PgWorkloads
 from perak.app.effects import Effect
-from perak.app.quotes import hold
+from perak.app.quotes import expected, hold
+from perak.domain.errors import InvalidInput
 from perak.domain.hardware.prices import Comparison
 from perak.domain.job import Preference
 from perak.domain.market import quote as domain
+from perak.domain.market.history import fingerprint
 from perak.domain.market.utility import is_cheapest, weights
 from perak.domain.units import format_money
 from perak.server import clock
@@ -47,6 +50,9 @@ async def get_quote(body: JobSubmit, request: Request, caller: Renter) -> Respon
     return reply(
         Quote(
             currency=currency,
+            product=spec.product,
+            window_start=None if spec.reserve is None else spec.reserve.start_at,
+            window_end=None if spec.reserve is None else spec.reserve.end_at,
             preference=preference_view(spec.preference, currency),
             max_duration_seconds=spec.limits.duration_seconds,
             hold=format_money(quote.hold),
@@ -71,8 +77,17 @@ async def hold_quote(body: JobSubmit, request: Request, caller: Renter) -> Respo
     services = services_of(request)
     spec = parse_job(body.job, workdir_digest=body.workdir)
 
+    if spec.reserve is not None:
+        raise InvalidInput(
+            "a window needs no held quote: submitting the job reserves it, at the price of `perak quote`"
+        )
+
     async def action(tx: PgTransaction) -> tuple[HeldQuote, Sequence[Effect]]:
+        await tx.single("market")  # No window and no match takes the part meanwhile.
         offers = await tx.offers.all_open()
+        print_of = fingerprint(spec)
+        known = await PgWorkloads(tx.connection).past([print_of], project=caller.project)
+        past, grid = known.get(print_of, ()), services.context.grid.now
         held = await hold(
             tx,
             PgQuotes(tx.connection),
@@ -81,7 +96,10 @@ async def hold_quote(body: JobSubmit, request: Request, caller: Renter) -> Respo
             offers=offers,
             new_id=services.context.new_id,
             now=clock.now(),
+            past=past,
+            grid=grid,
         )
+        there = expected(held, spec, offers, past=past, grid=grid)
         name = next(each.node_name for each in offers if each.id == held.offer)
         return HeldQuote(
             id=held.id,
@@ -90,6 +108,14 @@ async def hold_quote(body: JobSubmit, request: Request, caller: Renter) -> Respo
             price=format_money(held.price),
             currency=services.identity.facts.currency,
             expires_at=held.expires_at,
+            expected_seconds=there.seconds,
+            expected_cost=_money(there.cost),
+            energy_watts=there.watts,
+            energy_joules=there.joules,
+            carbon_grams=there.carbon_grams,
+            carbon_grams_per_hour=domain.hourly_grams(there),
+            carbon_source=domain.carbon_source(there),
+            failure_risk=there.failure_risk,
         ), ()
 
     return await write(request, action, project=caller.project, status=201)
@@ -163,9 +189,14 @@ def _comparison_view(found: Comparison) -> ComparisonView:
                 points=each.points,
                 date=each.date,
                 source=each.source,
+                storage=format_money(each.storage) if each.seller else None,
+                transfer=format_money(each.transfer) if each.seller else None,
             )
             for each in found.alternatives
         ],
+        included=list(found.included),
+        left_out=list(found.left_out),
+        terms=found.terms,
     )
 
 

@@ -40,6 +40,7 @@ from perak.wire.api.jobs import (
     JobDetail,
     JobSubmit,
     LogEvent,
+    ReservationView,
     RunView,
     Tunnel,
     TunnelCreate,
@@ -79,6 +80,7 @@ from perak.wire.api.nodes import (
     NodeChange,
     TemperatureView,
     TierView,
+    WindowView,
 )
 from perak.wire.api.prices import Accuracy, PriceCell, Prices
 from perak.wire.api.webhooks import DeliveryView, Webhook, WebhookCreate, WebhookCreated, WebhookDetail
@@ -143,6 +145,7 @@ __all__ = [
     "ReceiptSummary",
     "RelaxationView",
     "Request",
+    "ReservationView",
     "Role",
     "RunView",
     "Scope",
@@ -159,4 +162,5 @@ __all__ = [
     "WebhookCreated",
     "WebhookDetail",
     "Why",
+    "WindowView",
 ]  # fmt: skip

@@ -84,6 +84,25 @@ class EventView(Model):
     detail: str
 
 
+class ReservationView(Model):
+    """A window that is kept for a job: on which node, at what price per device-hour, and what it costs whole.
+
+    `state`: ``booked`` until it begins, ``begun``, ``ended``; ``cancelled`` before it began, or ``lost``: its
+    node was gone and no other fitted. `note`: why it was moved or lost.
+    """
+
+    state: Literal["booked", "begun", "ended", "cancelled", "lost"]
+    offer: str
+    node: str
+    node_name: str
+    devices: list[str]
+    price: Money
+    cost: Money
+    start_at: datetime
+    end_at: datetime
+    note: str | None = None
+
+
 class Job(Model):
     """A job as its project sees it. `cost` is what was charged so far, over all runs."""
 
@@ -101,6 +120,7 @@ class Job(Model):
     node_name: str | None
     node_silent: bool = False
     has_outputs: bool = False
+    reservation: ReservationView | None = None
 
 
 class JobDetail(Job):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from perak.wire.api.base import Model, Name, Request
+from perak.wire.api.base import Model, Money, Name, Request
 
 
 class TemperatureView(Model):
@@ -19,6 +19,18 @@ class TemperatureView(Model):
     hot_celsius: float
     limit_source: str
     hot: bool
+
+
+class WindowView(Model):
+    """A window that is kept on a node for a renter: cores in thousandths, bytes of memory, price per
+    device-hour."""
+
+    start_at: datetime
+    end_at: datetime
+    devices: list[str]
+    cpu_milli: int
+    memory_bytes: int
+    price: Money
 
 
 class Node(Model):
@@ -40,6 +52,9 @@ class Node(Model):
     health_at: datetime | None = None
     offer: str | None
     live_leases: int
+    reservations: list[WindowView] = []
+    """Windows to come and those that last, the next first; a node that is away or paused at the start of one
+    loses it to another."""
 
 
 class NodeChange(Request):

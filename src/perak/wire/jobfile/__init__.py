@@ -133,6 +133,21 @@ def _wrong_together(tree: Mapping[str, Any], where: Where) -> list[FieldError]:
         errors.append(
             where.error(("python",), "is the node's, and an image brings its own; leave one of them out")
         )
+    return errors + _wrong_in_window(tree, where)
+
+
+def _wrong_in_window(tree: Mapping[str, Any], where: Where) -> list[FieldError]:
+    """A window says when the job begins and for how long it may run."""
+    if "reserve" not in tree:
+        return []
+    errors, limits = [], tree.get("limits")
+    if "start" in tree:
+        errors.append(
+            where.error(("start",), "is for a job that may wait, and `reserve` says when it begins")
+        )
+    if isinstance(limits, Mapping) and "max_duration" in limits:
+        message = "is the window's length, which `reserve` says; leave it out"
+        errors.append(where.error(("limits", "max_duration"), message))
     return errors
 
 
@@ -163,6 +178,7 @@ def _split_unbuilt(tree: Mapping[str, Any], where: Where) -> tuple[list[FieldErr
         "network",
         "prefer",
         "start",
+        "reserve",
     ):
         if isinstance(rest.get(name), Mapping):
             rest[name] = keep(rest[name], (name,))

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from perak.domain import job as domain
+from perak.wire.jobfile import reserve as windows
 from perak.wire.jobfile import wishes
 from perak.wire.jobfile.block import Block
 from perak.wire.jobfile.values import (
@@ -244,6 +245,10 @@ class Job(Block):
     start: wishes.Start | None = Field(
         default=None, description="Let the job wait for a better price or cleaner power; at once by default."
     )
+    reserve: windows.Reserve | None = Field(
+        default=None,
+        description="A window that is kept for the job, at a price that is agreed at submission.",
+    )
     work: wishes.Work | None = Field(
         default=None,
         description="How much work the job is, where its renter knows; other devices' times follow from it.",
@@ -264,6 +269,7 @@ BLOCKS: dict[KeyPath, type[Block]] = {
     ("placement",): Placement,
     ("prefer",): wishes.Prefer,
     ("start",): wishes.Start,
+    ("reserve",): windows.Reserve,
     ("work",): wishes.Work,
     ("functional_unit",): wishes.FunctionalUnit,
 }
@@ -283,7 +289,7 @@ def spec_of(model: Job, workdir_digest: str | None) -> domain.JobSpec:
         limits=domain.Limits(
             max_price=model.limits.max_price,
             max_cost=model.limits.max_cost,
-            max_duration_seconds=model.limits.max_duration,
+            max_duration_seconds=model.limits.max_duration if model.reserve is None else model.reserve.length,
             max_carbon_grams=model.limits.max_carbon,
         ),
         disconnect_grace_seconds=model.disconnect_grace,
@@ -296,6 +302,7 @@ def spec_of(model: Job, workdir_digest: str | None) -> domain.JobSpec:
         encrypt_to=model.encrypt,
         preference=wishes.preference(model.prefer),
         start=wishes.start(model.start),
+        reserve=windows.reserve(model.reserve),
         work=wishes.work(model.work),
         regions=model.placement.regions,
         min_grade=model.placement.min_grade,

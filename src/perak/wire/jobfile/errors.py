@@ -9,6 +9,7 @@ from typing import TypedDict
 from pydantic_core import ErrorDetails
 
 from perak.domain.errors import InvalidInput, NotSupportedYet
+from perak.wire.jobfile.block import Block
 from perak.wire.jobfile.blocks import BLOCKS, EXAMPLE
 from perak.wire.jobfile.values import KeyPath, Positions
 
@@ -81,7 +82,7 @@ def as_field_error(details: ErrorDetails, where: Where) -> FieldError:
     if kind == "missing":
         return where.error(path, "is missing; a job file needs at least " + EXAMPLE)
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        keys = ", ".join(BLOCKS[path].model_fields) if path in BLOCKS else "names and values"
+        keys = ", ".join(_keys(BLOCKS[path])) if path in BLOCKS else "names and values"
         return where.error(path, f"must be a block of keys: {keys}")
     if kind in ("tuple_type", "list_type"):
         return where.error(path, "must be a list, such as [a, b]")
@@ -92,10 +93,8 @@ def as_field_error(details: ErrorDetails, where: Where) -> FieldError:
 def _unknown_key(path: KeyPath) -> str:
     """Says which key was probably meant: one of the same block, or the same word in another."""
     key = str(path[-1])[:80]
-    beside = list(BLOCKS[path[:-1]].model_fields)
-    everywhere = {
-        name: dotted((*block, name)) for block, model in BLOCKS.items() for name in model.model_fields
-    }
+    beside = _keys(BLOCKS[path[:-1]])
+    everywhere = {name: dotted((*block, name)) for block, model in BLOCKS.items() for name in _keys(model)}
     if key in everywhere:
         return f"there is no such key here; did you mean {everywhere[key]}?"
     if near := difflib.get_close_matches(key.lower(), beside, n=1, cutoff=0.6):
@@ -103,3 +102,8 @@ def _unknown_key(path: KeyPath) -> str:
     if near := difflib.get_close_matches(key.lower(), everywhere, n=1, cutoff=0.75):
         return f"there is no such key here; did you mean {everywhere[near[0]]}?"
     return f"there is no such key; the keys here are {', '.join(beside)}"
+
+
+def _keys(block: type[Block]) -> list[str]:
+    """As they are written."""
+    return [field.alias or name for name, field in block.model_fields.items()]

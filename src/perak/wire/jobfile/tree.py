@@ -46,7 +46,7 @@ def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
         "limits": {
             "max_price": _optional(spec.limits.max_price, lambda micros: f"{units.format_money(micros)}/h"),
             "max_cost": _optional(spec.limits.max_cost, units.format_money),
-            "max_duration": _optional(spec.limits.max_duration_seconds, _duration_text),
+            "max_duration": _max_duration(spec),
             "max_carbon": _optional(spec.limits.max_carbon_grams, _grams_text),
         },
         "disconnect_grace": _duration_text(spec.disconnect_grace_seconds),
@@ -57,6 +57,11 @@ def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
             "within": _duration_text(spec.start.within_seconds),
             "deadline": _optional(spec.start.deadline_seconds, _duration_text),
         },
+        "reserve": spec.reserve
+        and {
+            "start": spec.reserve.start_at.isoformat().replace("+00:00", "Z"),
+            "for": _duration_text(spec.reserve.seconds),
+        },
         "work": spec.work and {"device": spec.work.device, "hours": spec.work.hours},
         "functional_unit": spec.functional_unit
         and {"name": spec.functional_unit.name, "count": spec.functional_unit.count},
@@ -65,6 +70,11 @@ def spec_to_tree(spec: domain.JobSpec) -> dict[str, Any]:
         for key in ("gpu", "gpu_count", "gpu_memory"):
             del tree["resources"][key]
     return _without_empty(tree)
+
+
+def _max_duration(spec: domain.JobSpec) -> str | None:
+    """Of a window it is the length, which `reserve` says."""
+    return None if spec.reserve else _optional(spec.limits.max_duration_seconds, _duration_text)
 
 
 def _image(image: domain.Image | None) -> str | dict[str, Any] | None:

@@ -22,13 +22,25 @@ EVENTS_PER_READ = 100
 # As `format_money` writes it: at least two decimals and no needless zeros.
 MONEY = "to_char(coalesce({}, 0) / 1e6, 'FM9999999990.009999')"
 
+# Price x devices x time in micro-units, rounded half up (docs/ledger.md).
+WINDOW_COST = """floor((2 * price::numeric * devices_milli * extract(epoch from end_at - start_at)::bigint
+        + 3600000) / 7200000)::bigint"""
+
+RESERVATION = f"""
+    select jsonb_build_object('state', kept.state, 'offer', offer_id, 'node', node_id, 'node_name', at.name,
+        'devices', devices, 'price', {MONEY.format("price")}, 'cost', {MONEY.format(WINDOW_COST)},
+        'start_at', start_at, 'end_at', end_at, 'note', note)
+    from reservation kept join node at on at.id = kept.node_id where kept.job_id = job.id
+"""
+
 JOB = f"""
 select job.id, job.name, job.state, job.reason, job.exit_code, job.attempts, job.created_at, job.started_at,
     job.ended_at, {MONEY.format("runs.cost")} as cost, coalesce(runs.has_outputs, false) as has_outputs,
     node.name as node_name, job.ended_at is null and exists (
         select from lease where lease.job_id = job.id and lease.state = 'suspected'
     ) as node_silent,
-    {MONEY.format("held.amount")} as held
+    {MONEY.format("held.amount")} as held,
+    ({RESERVATION}) as reservation
 from {{jobs}} job
 left join lateral (
     select sum(run.cost)::bigint as cost, bool_or(run.outputs->>'digest' is not null) as has_outputs,

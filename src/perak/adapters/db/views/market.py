@@ -10,18 +10,28 @@ from typing import Any
 import msgspec
 
 from perak.adapters.db.offers import SELECT as OFFER_SELECT
-from perak.adapters.db.offers import offer_of
+from perak.adapters.db.offers import offer_of, with_windows
+from perak.adapters.db.windows import reserved
 from perak.domain.job import JobSpec
 from perak.domain.offer import Offer as MarketOffer
 from perak.domain.offer import OfferAsk
 from perak.domain.units import format_money
-from perak.wire.api import DeviceView, Node, Offer, TemperatureView, TierView
+from perak.wire.api import DeviceView, Node, Offer, TemperatureView, TierView, WindowView
 
 NODE = """
 select node.id, node.name, node.project_id as project, node.state,
     case when node.mode = 'draining' and live.leases = 0 then 'drained' else node.mode end as mode,
     node.last_seen, node.enrolled_at, node.agent_version, node.notice, node.notice_at,
-    node.sensors, node.health_at, node.hot, offer.id as offer, live.leases as live_leases
+    node.sensors, node.health_at, node.hot, offer.id as offer, live.leases as live_leases,
+    (
+        select jsonb_agg(jsonb_build_object('start_at', start_at, 'end_at', end_at, 'devices', devices,
+            'cpu_milli', kept.cpu_milli, 'memory_bytes', kept.memory_bytes, 'price', kept.price)
+            order by start_at)
+        from (
+            select * from reservation where node_id = node.id and state in ('booked', 'begun')
+            order by start_at limit 100
+        ) kept
+    ) as reservations
 from node left join offer on offer.node_id = node.id, lateral (
     select count(*) as leases from lease
     where lease.node_id = node.id and lease.state in ('active', 'suspected')
@@ -31,7 +41,10 @@ from node left join offer on offer.node_id = node.id, lateral (
 LEASES = """
 select lease.node_id as node, lease.id as lease, run.id as run, lease.job_id as job, lease.epoch,
     lease.stop_cause, lease.devices, lease.cpu_milli, lease.memory_bytes, lease.disk_bytes,
-    lease.max_duration_seconds, job.spec::text as spec_text,
+    lease.max_duration_seconds, lease.joules_max, job.spec::text as spec_text, offer.ask->>'region' as region,
+    case when run.attempt > 1 then (
+        select coalesce(sum(receipt.carbon_grams), 0) from receipt where receipt.job_id = job.id
+    ) else 0 end as emitted_grams,
     case when job.spec->>'isolation' is not null then offer.ask::text end as ask_text
 from lease join run on run.lease_id = lease.id join job on job.id = lease.job_id
     join offer on offer.id = lease.offer_id
@@ -79,9 +92,8 @@ async def get_offer(connection: Any, id: str) -> Offer | None:
 
 async def offers_to_quote(connection: Any) -> list[MarketOffer]:
     """Every offer as the market sees it, those that take no work now included: a quote says why."""
-    return [
-        offer_of(row) for row in await connection.fetch(f"{OFFER_SELECT} where offer.state <> 'withdrawn'")
-    ]
+    rows = await connection.fetch(f"{OFFER_SELECT} where offer.state <> 'withdrawn'")
+    return with_windows([offer_of(row) for row in rows], await reserved(connection))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +111,11 @@ class LiveLease:
     memory_bytes: int
     disk_bytes: int
     max_duration_seconds: int
+    joules_max: float | None
+    """What its run may have drawn in all while its node is cut off, since that was last counted."""
+    region: str
+    emitted_grams: float
+    """By earlier runs of the job."""
     spec: JobSpec
     tier: str | None
     """The sandbox that the job's isolation needs there; None: it asks for none."""
@@ -168,7 +185,12 @@ def _node(row: Mapping[str, Any]) -> Node:
     values = dict(row)
     hot = set(values.pop("hot"))
     sensors = values.pop("sensors") or ()
-    return Node(**values, temperatures=[TemperatureView(**each, hot=each["id"] in hot) for each in sensors])
+    windows = values.pop("reservations") or ()
+    return Node(
+        **values,
+        temperatures=[TemperatureView(**each, hot=each["id"] in hot) for each in sensors],
+        reservations=[WindowView(**{**each, "price": format_money(each["price"])}) for each in windows],
+    )
 
 
 def _live_lease(row: Mapping[str, Any]) -> LiveLease:
