@@ -40,6 +40,10 @@ class PendingJob:
     past: tuple[Past, ...] = ()
     """What its workload did before; empty: nothing is known, or nothing depends on it."""
     submitted_at: datetime | None = None
+    brought_bytes: int = 0
+    """What a run of it has to be brought by the exchange."""
+    emitted_grams: float = 0.0
+    """What its earlier runs emitted, which is off its max_carbon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +125,10 @@ def _demand(job: PendingJob) -> Demand:
     spec = job.spec
     brings = frozenset(each.url.partition(":")[0] for each in spec.inputs), spec.image is not None
     placement = spec.regions, spec.min_grade, spec.isolation, bool(spec.secrets), bool(spec.network_allow)
-    limits = spec.limits.max_price, spec.limits.max_carbon_grams, spec.preference.value
-    length = spec.limits.max_duration_seconds
-    # What is expected of a job is its own affair where a limit of its hangs on it.
-    own = job.id if spec.start or job.past or limits[1:] != (None, None) else None
-    return spec.resources, spec.python, brings, placement, limits, length, spec.work, own
+    limits = spec.limits.max_price, spec.limits.max_carbon_grams, spec.limits.max_duration_seconds
+    # How long it may wait still is its own affair, and what it may emit still.
+    own = job.id if spec.start or spec.reserve or job.emitted_grams or job.brought_bytes else None
+    return spec.resources, spec.python, brings, placement, limits, spec.preference, spec.work, job.past, own
 
 
 class View:
@@ -184,8 +187,10 @@ class View:
                 grid=self._grid,
                 start=self._now.timestamp(),
                 price=price,
+                brought_bytes=self._job.brought_bytes,
             ),
             where=offer.where,
+            brought_bytes=self._job.brought_bytes,
         )
 
     def _judged(self, offer: Offer) -> tuple[float, bool]:
@@ -211,6 +216,7 @@ class View:
                 grid=self._grid,
                 start=at,
                 price=price,
+                brought_bytes=self._job.brought_bytes,
             )
             burdened = burden(spec.preference, outlook(spec, expected, price=price))
             since = self._job.submitted_at or self._now
@@ -219,6 +225,7 @@ class View:
                 spec,
                 expected,
                 waited_seconds=waited,
+                emitted_grams=self._job.emitted_grams,
                 seconds_left=offer.ask.seconds_left(now=self._now),
             )
             self._known[key] = burdened, not wrong
@@ -226,13 +233,21 @@ class View:
 
 
 def _ranked(job: PendingJob, offers: Iterable[Offer], view: View) -> list[Offer]:
-    """The offers that have a price for the job, the best first, whether they fit or not."""
+    """The offers with a price for the job, the best first, whether they fit or not; none that is too full."""
     priced = [
         (offer.node in job.avoid, view.burden(offer, price), offer.free_cpu_milli, offer.id, offer)
         for offer in offers
-        if (price := price_for(job.spec, offer)) is not None
+        if _has_room(job, offer) and (price := price_for(job.spec, offer)) is not None
     ]
     return [offer for *_, offer in sorted(priced, key=itemgetter(0, 1, 2, 3))]
+
+
+def _has_room(job: PendingJob, offer: Offer) -> bool:
+    """At one look, as full offers are what a busy market mostly has; a window's room is not that of now."""
+    wanted = job.spec.resources
+    return job.spec.reserve is not None or (
+        offer.free_cpu_milli >= wanted.cpu_milli and offer.free_memory_bytes >= wanted.memory_bytes
+    )
 
 
 def _to_add(job: PendingJob, offer: Offer, *, left: int) -> int:
