@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perak.domain.job import JobSpec, Limits, Resources
+from perak.domain.job import JobSpec, Limits, Preference, Resources
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
+from perak.domain.market.history import Past
 from perak.domain.market.match import PendingJob, Plan, instant_match
 from perak.domain.offer import Device, Offer, OfferAsk
 from perak.domain.outcome import hold_for
@@ -285,3 +286,22 @@ def test_ten_minutes_ahead_are_enough() -> None:
 def test_a_job_with_a_max_cost_needs_nothing_beyond_what_is_left_of_it() -> None:
     retried = make_job(1, max_cost=1000, held=400, available=0)
     assert instant_match([retried], [make_offer("one", price_cpu=10_000)], now=NOW).assignments
+
+
+def test_a_job_that_bids_too_little_keeps_nobody_like_it_from_the_offer() -> None:
+    """What each is worth is all that differs, and what its workload did before says what it would cost."""
+    past = Past(
+        device="1000m x Test CPU",
+        runs=9,
+        renters=1,
+        own=True,
+        low_seconds=3600,
+        median_seconds=3600,
+        high_seconds=3600,
+    )
+    low, high = (
+        replace(job, past=(past,), spec=replace(job.spec, preference=Preference(value=value)))
+        for job, value in ((make_job(1), 1), (make_job(2), 10**9))
+    )
+    plan = instant_match([low, high], [make_offer("one", price_cpu=1000)], now=NOW)
+    assert assigned(plan) == {"job-002": "offer-one"}
