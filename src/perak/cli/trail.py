@@ -26,16 +26,23 @@ def trail(app: App, count: int) -> None:
     """
     with app.client() as client:
         found = list(islice(client.trail(), count))
-    app.emit(found, lambda: _table(found))
+    app.emit(found, lambda: table_of(found))
 
 
-def _table(found: list[api.TrailEntry]) -> RenderableType:
-    from perak.cli.render.parts import at_time, new_table, plain, short_id
+def table_of(found: list[api.TrailEntry]) -> RenderableType:
+    """A line for each deed."""
+    from perak.cli.render.parts import Fitted, at_time, plain, short_id, short_subject
 
-    table = new_table("AT", "KEY", "FROM", "ACTION", "ON", "OUTCOME")
-    for each in found:
-        who = f"{each.key_name} ({short_id(each.key)})"
-        table.add_row(
-            at_time(each.at), plain(who), plain(each.address), each.action, plain(each.subject), each.outcome
+    rows = [
+        (
+            at_time(each.at),
+            plain(each.key_name),
+            short_id(each.key),
+            plain(each.address),
+            plain(each.action),
+            plain(short_subject(each.subject)),
+            plain(each.outcome),
         )
-    return table
+        for each in found
+    ]
+    return Fitted(("AT", "WHO", "KEY", "FROM", "ACTION", "ON", "OUTCOME"), rows, spare=("FROM", "KEY"))

@@ -8,28 +8,34 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from perak.cli.render.parts import at_time, fact_table, new_table, plain, short_id, state_text
+from perak.cli.render.parts import Fitted, at_time, fact_table, new_table, plain, short_id, state_text
 
 if TYPE_CHECKING:
     from perak.wire import api
 
 
 def keys(found: Iterable[api.Key]) -> RenderableType:
-    table = new_table("ID", "NAME", "ROLES", "SCOPE", "PROJECT", "CREATED", "LAST USED", "ENDS")
-    for key in found:
-        used = at_time(key.last_used_at) if key.last_used_at else "never"
-        expires = at_time(key.expires_at) if key.expires_at else "-"
-        table.add_row(
+    rows = [
+        (
             short_id(key.id),
             plain(key.name),
             ", ".join(key.roles),
             key.scope,
             short_id(key.project),
             at_time(key.created_at),
-            used,
-            f"revoked {at_time(key.revoked_at)}" if key.revoked_at else expires,
+            at_time(key.last_used_at) if key.last_used_at else "never",
+            _end(key),
         )
-    return table
+        for key in found
+    ]
+    columns = ("ID", "NAME", "ROLES", "SCOPE", "PROJECT", "CREATED", "LAST USED", "ENDS")
+    return Fitted(columns, rows, spare=("CREATED", "PROJECT", "LAST USED"))
+
+
+def _end(key: api.Key) -> str:
+    if key.revoked_at:
+        return f"revoked {at_time(key.revoked_at)}"
+    return at_time(key.expires_at) if key.expires_at else "-"
 
 
 def projects(found: Iterable[api.Project]) -> RenderableType:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from perak.cli.render.of_money import carbon_of, energy_of
 from perak.cli.render.parts import (
+    Fitted,
     ago,
     at_time,
     block,
@@ -31,9 +32,8 @@ if TYPE_CHECKING:
 
 
 def jobs(found: Iterable[api.Job], *, now: datetime) -> RenderableType:
-    table = new_table("ID", "NAME", "STATE", "NODE", "SUBMITTED", ">TIME", ">COST")
-    for job in found:
-        table.add_row(
+    rows = [
+        (
             short_id(job.id),
             plain(job.name),
             job_state(job),
@@ -42,7 +42,10 @@ def jobs(found: Iterable[api.Job], *, now: datetime) -> RenderableType:
             lasted(job.started_at, job.ended_at, now),
             job.cost,
         )
-    return table
+        for job in found
+    ]
+    columns = ("ID", "NAME", "STATE", "NODE", "SUBMITTED", ">TIME", ">COST")
+    return Fitted(columns, rows, spare=("NODE", ">TIME"))
 
 
 def job(detail: api.JobDetail, *, now: datetime) -> RenderableType:
@@ -52,43 +55,51 @@ def job(detail: api.JobDetail, *, now: datetime) -> RenderableType:
         ("state", job_state(detail)),
         ("reason", detail.reason),
         ("submitted", at_time(detail.created_at)),
+        *_window(detail),
         ("time", lasted(detail.started_at, detail.ended_at, now)),
         ("cost", detail.cost),
         ("held", detail.held),
         ("outputs", f"perak download {short_id(detail.id)}" if detail.has_outputs else None),
         *_left_behind(detail),
     )
-    columns = (
-        "RUN",
-        "NODE",
-        "STATE",
-        ">PRICE/h",
-        ">TIME",
-        ">MEMORY",
-        ">EXIT",
-        "ENDED BY",
-        ">COST",
-        "RECEIPT",
-    )
-    runs = new_table(*columns)
-    for run in detail.runs:
-        runs.add_row(
-            str(run.attempt),
-            plain(run.node_name),
-            state_text(run.state),
-            run.price,
-            lasted(run.started_at, run.ended_at, now),
-            _memory(run),
-            "-" if run.exit_code is None else str(run.exit_code),
-            plain(run.cause or "-"),
-            run.cost or "-",
-            short_id(run.receipt) if run.receipt else "-",
-        )
+    runs = Fitted(
+        (
+            "RUN", "NODE", "STATE", ">PRICE/h", ">TIME", ">MEMORY", ">EXIT", "ENDED BY", ">COST", "RECEIPT",
+        ),
+        [
+            (
+                str(run.attempt),
+                plain(run.node_name),
+                state_text(run.state),
+                run.price,
+                lasted(run.started_at, run.ended_at, now),
+                _memory(run),
+                "-" if run.exit_code is None else str(run.exit_code),
+                plain(run.cause or "-"),
+                run.cost or "-",
+                short_id(run.receipt) if run.receipt else "-",
+            )
+            for run in detail.runs
+        ],
+        spare=(">PRICE/h", ">MEMORY", ">EXIT", "NODE"),
+    )  # fmt: skip
     steps = new_table("AT", "STEP")
     for event in detail.events:
         steps.add_row(at_time(event.at), plain(event.detail or event.kind))
     parts: list[RenderableType] = [facts, Text(), runs] if detail.runs else [facts]
     return Group(*parts, Text(), steps)
+
+
+def _window(detail: api.JobDetail) -> Iterator[tuple[str, str | None]]:
+    """What is reserved for it."""
+    kept = detail.reservation
+    if kept is None:
+        return
+    span = f"{at_time(kept.start_at)} to {at_time(kept.end_at)}"
+    devices = f"{len(kept.devices)} GPU on " if kept.devices else ""
+    yield "reserved", f"{span}, {devices}{kept.node_name}"
+    yield "window", f"{kept.state}, {kept.price} per device-hour, {kept.cost} in all"
+    yield "note", kept.note
 
 
 def _memory(run: api.RunView) -> str:

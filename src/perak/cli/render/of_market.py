@@ -15,7 +15,6 @@ from perak.cli.render.parts import (
     ago,
     at_time,
     fact_table,
-    new_table,
     plain,
     short_device,
     short_id,
@@ -30,9 +29,8 @@ if TYPE_CHECKING:
 
 
 def nodes(found: Iterable[api.Node], *, now: datetime) -> RenderableType:
-    table = new_table("ID", "NAME", "STATE", "MODE", "LAST SEEN", ">LEASES", "OFFER", "AGENT")
-    for node in found:
-        table.add_row(
+    rows = [
+        (
             short_id(node.id),
             plain(node.name),
             state_text(node.state),
@@ -42,7 +40,10 @@ def nodes(found: Iterable[api.Node], *, now: datetime) -> RenderableType:
             short_id(node.offer) if node.offer else "-",
             plain(node.agent_version or "-"),
         )
-    return table
+        for node in found
+    ]
+    columns = ("ID", "NAME", "STATE", "MODE", "LAST SEEN", ">LEASES", "OFFER", "AGENT")
+    return Fitted(columns, rows, spare=("AGENT", "OFFER", "MODE"))
 
 
 def node(
@@ -64,6 +65,7 @@ def node(
         ),
         ("offer", found.offer),
         ("live leases", str(found.live_leases)),
+        *(("reserved", _window(each)) for each in found.reservations),
         *(_sandboxes(offered) if offered is not None else ()),
         *standing_rows(devices),
         *(("temperature", _temperature(each)) for each in found.temperatures),
@@ -75,6 +77,24 @@ def _notice(found: api.Node) -> str | None:
     if found.notice is None or found.notice_at is None:
         return None
     return f"{at_time(found.notice_at)}: {found.notice}"
+
+
+def _window(kept: api.WindowView) -> str:
+    what = f"{len(kept.devices)} GPU" if kept.devices else f"{kept.cpu_milli / 1000:g} cores"
+    return f"{at_time(kept.start_at)} to {at_time(kept.end_at)}: {what} at {kept.price} per device-hour"
+
+
+def reserved_warning(found: api.Node) -> str | None:
+    """What a node that takes no work loses; None: nothing is reserved on it."""
+    if not found.reservations:
+        return None
+    count, first = len(found.reservations), found.reservations[0]
+    windows = "1 reserved window" if count == 1 else f"{count} reserved windows"
+    return (
+        f"{windows} on {found.name}, the next from {at_time(first.start_at)}: one that begins while the node "
+        "takes no work goes to another offer, or is refunded. `perak node show` lists them; `perak node "
+        "resume` in time keeps them."
+    )
 
 
 def _temperature(sensor: api.TemperatureView) -> Text:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perak.cli.exits import printable
+from perak.domain.ids import is_id
 from perak.domain.units import format_duration, format_money
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SHORT_ID_CHARACTERS = 6
 """30 random bits: enough among the thousand jobs in which a short id is looked for."""
 
+WHOLE_COLUMNS = frozenset({"ID", "AT", "JOB", "KEY", "RECEIPT", "ISSUED"})
+"""Ids and times, which nobody can read or copy in pieces: other columns give way to them."""
 WIDTH_UNBOUND = 10_000
 """More characters than a row has, for measuring what it wants."""
 _PROCESSOR_NOISE = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b|@", re.IGNORECASE)
@@ -52,12 +55,23 @@ def short_id(public_id: str) -> str:
     return public_id.partition("@")[0][-SHORT_ID_CHARACTERS:]
 
 
+def short_subject(text: str) -> str:
+    """Of a whole id its kind and its end, like ``node 8s1jny``; a name or anything else as it is."""
+    return f"{text.partition('-')[0]} {short_id(text)}" if is_id(text) else text
+
+
 def new_table(*columns: str) -> Table:
     """A plain table; a column whose name begins with > is for numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         name = column.removeprefix(">")
-        table.add_column(name, justify="right" if column.startswith(">") else "left", overflow="fold")
+        whole = name in WHOLE_COLUMNS
+        table.add_column(
+            name,
+            justify="right" if column.startswith(">") else "left",
+            overflow="ellipsis" if whole else "fold",
+            no_wrap=whole,
+        )
     return table
 
 
@@ -128,6 +142,8 @@ def state_text(state: str) -> Text:
 
 def job_state(job: api.Job) -> Text:
     state = state_text(job.state)
+    if job.state == "queued" and job.reservation is not None:
+        return state_text("reserved") + Text(f" {job.reservation.start_at.astimezone():%m-%d %H:%M}")
     return state + Text(" (node silent)", style="yellow") if job.node_silent else state
 
 
