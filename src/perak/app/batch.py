@@ -19,8 +19,6 @@ BIDS_MAX = 256
 
 async def snapshot(tx: Transaction, *, workloads: WorkloadStore) -> tuple[list[PendingJob], list[Offer]]:
     """The jobs that take part, the oldest first, and the offers as they are; none of either without jobs."""
-    if not await tx.jobs.any_pending():
-        return [], []
     jobs = await with_past(workloads, await _waiting(tx))
     return jobs, [o for o in await tx.offers.all_open() if o.accepting] if jobs else []
 
@@ -44,12 +42,5 @@ async def commit(
 
 
 async def _waiting(tx: Transaction) -> list[PendingJob]:
-    found: list[PendingJob] = []
-    after: str | None = None
-    for _ in range(PAGES_MAX):
-        page = await tx.jobs.pending(after=after, limit=PAGE)
-        found += [job for job in page if takes_part(job)]
-        if len(page) < PAGE:
-            break
-        after = page[-1].id
+    found = [job for job in await tx.jobs.pending_deferrable(limit=PAGE * PAGES_MAX) if takes_part(job)]
     return found[:BIDS_MAX]

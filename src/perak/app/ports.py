@@ -116,6 +116,10 @@ class JobStore(Protocol):
 
     async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
         """Queued jobs in their order, locked, without those that another transaction holds."""
+        ...
+
+    async def pending_deferrable(self, *, limit: int) -> list[PendingJob]:
+        """The same of those that may wait: the batches ask often, and most queues hold few of them."""
 
 
 class LeaseStore(Protocol):

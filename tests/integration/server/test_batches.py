@@ -84,8 +84,8 @@ async def test_the_better_bid_wins_and_pays_what_it_displaced(
     after = await cleared(exchange, solver, node, low)
 
     for job, price, why in (
-        (high, "0.50 per device-hour", "the ask, and what the other would have given above it"),
-        (low, "0.30 per device-hour", "nobody was displaced"),
+        (high, "0.50 USD per device-hour", "the ask, and what the other would have given above it"),
+        (low, "0.30 USD per device-hour", "nobody was displaced"),
     ):
         told = (await exchange.client.get(f"/v1/jobs/{job}/why")).json()
         assert price in told["reasons"][0], why

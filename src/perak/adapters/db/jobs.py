@@ -68,6 +68,7 @@ for no key update of job skip locked
 
 IN_THE_QUEUE = "($1::text is null or job.id > $1) and job.spec->>'reserve' is null"
 """Jobs with a reserved window are none of the market's: they begin with it."""
+DEFERRABLE = f"{IN_THE_QUEUE} and job.spec->>'start' is not null"
 ONE = "job.id = $1"
 
 
@@ -154,6 +155,10 @@ class PgJobs:
 
     async def pending(self, *, after: str | None, limit: int) -> list[PendingJob]:
         rows = await self._db.fetch(PENDING.format(which=IN_THE_QUEUE), after, limit)
+        return [_pending(row) for row in rows]
+
+    async def pending_deferrable(self, *, limit: int) -> list[PendingJob]:
+        rows = await self._db.fetch(PENDING.format(which=DEFERRABLE), None, limit)
         return [_pending(row) for row in rows]
 
 
