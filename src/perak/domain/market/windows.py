@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from perak.domain.job import JobSpec, Reserve
-from perak.domain.offer import Claim, Offer
 from perak.domain.units import charge, format_money
+
+if TYPE_CHECKING:  # The job file needs the limits below alone, and commands start with it.
+    from perak.domain.offer import Claim, Offer
 
 PREPARE_SECONDS = 600
 """A run may last this much longer than its max_duration: getting its environment ready, and ending, are not

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from perak.domain import job as domain
 from perak.domain import units
-from perak.domain.hardware.specs import find_gpu
 from perak.domain.hardware.standing import GRADES
 from perak.domain.market.utility import PRESETS, preset
 from perak.domain.regions import is_known, nearest_region, normal_region
@@ -91,6 +90,8 @@ def work_device(value: object) -> str:
     text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if text.lower() == CPU_DEVICE:
         return CPU_DEVICE
+    from perak.domain.hardware.specs import find_gpu  # a table of cards, which few job files need
+
     if not 0 < len(text) <= 64 or find_gpu(text) is None:
         raise refuse(
             f"{str(value)[:40]!r} is no device whose speed is known; name a GPU such as V100 or A100, or cpu "
