@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from perak.domain.checklist import CHECKS, LIMITS, Check
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "escape-checklist.md"
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "escape-checklist.md"
+WEAKNESSES = ROOT / "tests" / "integration" / "sandbox"
+
+TRIED = """## Tried against a weakened sandbox
+
+In bubblewrap each point is weakened alone; in the other tiers several at once that do not touch each other.
+"""
 
 HEAD = """# The escape checklist
 
@@ -29,15 +37,26 @@ scripts/escape_checklist.py`, and a test fails where it is not current.
   detail says so. The network is tried twice: by a run that has none, and by one that may reach an address.
 - **Proof**: the node signs the result. Offers and receipts name its digest, and `perak offer checks DIGEST`
   fetches and verifies it.
-- **Do the checks check?** Each one fails against a sandbox weakened in just its point:
-  `tests/integration/sandbox/test_escape_checks.py`; for gVisor what only its wall holds, in
-  `test_escape_checks_gvisor.py`.
+- **Do the checks check?** Each one fails against a sandbox that is really weakened in its point, in the
+  tiers of the table at the end: `tests/integration/sandbox/test_escape_checks.py` and
+  `test_escape_checks_tiers.py`, by the weaknesses of `weaknesses.py` beside them. A check that is missing
+  there fails a test.
 """
 
 
 def page() -> str:
     """The whole page, as it should be committed."""
-    return "\n".join([HEAD, *(_section(limit) for limit in LIMITS)])
+    return "\n".join([HEAD, *(_section(limit) for limit in LIMITS), TRIED, _tried()])
+
+
+def _tried() -> str:
+    """The table of what the tests weaken."""
+    sys.path.insert(0, str(WEAKNESSES))
+    try:
+        from weaknesses import table
+    finally:
+        sys.path.remove(str(WEAKNESSES))
+    return f"{table()}\n"
 
 
 def _section(limit: str) -> str:

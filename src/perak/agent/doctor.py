@@ -30,6 +30,8 @@ STA_UNSYNC = 0x0040
 UPGRADE = "upgrade the runtime; if it is the newest, please report this: until then no job runs in it"
 _ROOT = "run the agent as root, or as a service with Delegate=yes (perak agent install)"
 _IMAGE = "run the agent as root, with loop devices (modprobe loop) and mkfs.ext4 (apt install e2fsprogs)"
+_OURS = "Perak holds it by itself: if it fails on a quiet machine too, please report this"
+AGAIN = "where it does not say what to do: try again while nothing else keeps the machine busy"
 ADVICE = {
     "uid": "run the agent as root, so that each run gets a user of its own (perak agent install)",
     "seccomp": "install libseccomp2 (apt) and pyseccomp (pip); if they are there, upgrade the runtime",
@@ -38,6 +40,9 @@ ADVICE = {
     "pids": _ROOT,
     "disk": _IMAGE,
     "inodes": _IMAGE,
+    "open_files": _OURS,
+    "log_rate": _OURS,
+    "run_time": _OURS,
 }
 """What helps where a limit does not hold; for the rest, UPGRADE."""
 
@@ -87,9 +92,12 @@ def diagnose(state_dir: Path, *, tell: Callable[[str], None] = lambda _: None) -
     return Diagnosis(tiers=tiers, findings=(*_machine(state_dir), *_limits(default), *devices))
 
 
-def advice_on(check: str) -> str:
-    """What to do where that check of the escape checklist failed or could not be tried."""
-    return ADVICE.get(checklist.BY_NAME[check].limit, UPGRADE)
+def advice_on(result: checklist.CheckResult) -> str:
+    """What to do where a check of the escape checklist failed or could not be tried."""
+    check = checklist.BY_NAME[result.name]
+    if result.outcome == "not_run":
+        return ADVICE.get(check.limit, "") if check.may_lack else AGAIN
+    return ADVICE.get(check.limit, UPGRADE)
 
 
 @contextlib.contextmanager
@@ -104,8 +112,19 @@ def _workplace() -> Iterator[Path]:
 
 def _limits(tier: TierReport) -> list[Finding]:
     """What the machine can't enforce; offers carry it as a mark."""
+    untried = {
+        checklist.BY_NAME[each.name].limit: advice_on(each)
+        for each in tier.checks
+        if each.outcome == "not_run"
+    }
+    failed = {checklist.BY_NAME[each.name].limit for each in tier.checks if each.outcome == "failed"}
     return [
-        Finding(name=f"limit: {limit}", state="limited", detail=why, advice=ADVICE.get(limit, UPGRADE))
+        Finding(
+            name=f"limit: {limit}",
+            state="limited",
+            detail=why,
+            advice=untried[limit] if limit in untried.keys() - failed else ADVICE.get(limit, UPGRADE),
+        )
         for limit, why in tier.unenforced.items()
     ]
 

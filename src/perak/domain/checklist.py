@@ -441,6 +441,11 @@ def unsafe(results: Iterable[CheckResult], *, complete: bool = True) -> dict[str
     return found
 
 
+def is_complete(results: Iterable[CheckResult]) -> bool:
+    """Whether every check has an outcome, but for those with nothing to attack on that machine."""
+    return all(each.outcome != "not_run" or BY_NAME[each.name].may_lack is not None for each in results)
+
+
 def limits(results: Iterable[CheckResult]) -> tuple[tuple[str, ...], dict[str, str]]:
     """(limits that were seen to hold, why the others were not)."""
     problems: dict[str, str] = {}
@@ -452,6 +457,8 @@ def limits(results: Iterable[CheckResult]) -> tuple[tuple[str, ...], dict[str, s
             held.add(check.limit)
         elif result.outcome == "not_run" and check.may_lack is not None:
             lacking.setdefault(check.limit, result.detail)
+        elif result.outcome == "not_run":
+            problems.setdefault(check.limit, f"{result.name} could not be tried: {result.detail}")
         else:
             problems.setdefault(check.limit, f"{result.name}: {result.detail}")
     enforced = tuple(limit for limit in LIMITS if limit in held and limit not in problems)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sandbox_runs import Runs
+from weaknesses import Node
 
 from perak.agent.sandbox import Sandbox, TierReport
 from perak.agent.sandbox.scratch import mounted_under
@@ -41,3 +42,19 @@ def runs(probed: tuple[Sandbox, TierReport]) -> Iterator[Runs]:
     runs.poke.close()
     for status in runs.sandbox.find():
         runs.sandbox.clear(status.run_id)
+
+
+@pytest.fixture(scope="module")
+def node(probed: tuple[Sandbox, TierReport]) -> Iterator[Node]:
+    """Where sandboxes are weakened; what that leaves in the agent's folder is taken away."""
+    state = probed[0].state_dir
+    known = set((state / "bin").iterdir())
+    folder = Path(tempfile.mkdtemp(prefix="perak-open-", dir="/var/tmp"))
+    (folder / "file").touch()
+    for path in (folder, folder / "file"):
+        path.chmod(0o777)
+    yield Node(state=state, open=folder)
+    shutil.rmtree(folder)
+    for path in set((state / "bin").iterdir()) - known:
+        if path.is_file():
+            path.unlink()

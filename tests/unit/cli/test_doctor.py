@@ -13,7 +13,7 @@ from perak.agent import doctor
 from perak.agent.doctor import Diagnosis, Finding
 from perak.agent.sandbox import TierReport
 from perak.cli.main import cli
-from perak.domain.checklist import CHECKS, CheckResult
+from perak.domain.checklist import CHECKS, CheckResult, limits
 
 PASSED = tuple(CheckResult(name=check.name, outcome="passed") for check in CHECKS)
 GOOD = TierReport(tier="bubblewrap", available=True, runtime="bubblewrap 0.8.0", checks=PASSED)
@@ -49,6 +49,23 @@ def test_every_check_stands_in_a_column_for_each_tier_and_what_failed_has_its_re
     assert "upgrade the runtime" in shown
     assert "apt install chrony" in shown
     assert "can be a node" in shown
+
+
+def test_whatever_did_not_pass_has_its_remedy() -> None:
+    for check in CHECKS:
+        failed = doctor.advice_on(CheckResult(name=check.name, outcome="failed"))
+        untried = doctor.advice_on(CheckResult(name=check.name, outcome="not_run"))
+        assert failed
+        assert untried or check.may_lack == "an idle GPU", "a machine without one lacks nothing"
+
+
+def test_a_limit_that_could_not_be_tried_is_not_told_as_one_that_fails() -> None:
+    slow = CheckResult(name="run-time", outcome="not_run", detail="too slow to tell")
+    checks = tuple(slow if each.name == slow.name else each for each in PASSED)
+    enforced, unenforced = limits(checks)
+    (found,) = doctor._limits(replace(GOOD, checks=checks, enforced=enforced, unenforced=unenforced))
+    assert (found.name, found.detail) == ("limit: run_time", "run-time could not be tried: too slow to tell")
+    assert found.advice == doctor.AGAIN
 
 
 def test_a_machine_that_can_not_be_a_node_answers_with_one(monkeypatch: pytest.MonkeyPatch) -> None:

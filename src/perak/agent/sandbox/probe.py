@@ -18,7 +18,7 @@ from pathlib import Path
 from perak.agent.sandbox import bwrap, cgroup, checks, process, scratch, seccomp, shims
 from perak.agent.sandbox.sandbox import Host, Sandbox
 from perak.agent.sandbox.tier import Tier, TierReport
-from perak.domain.checklist import CheckResult
+from perak.domain.checklist import CheckResult, is_complete
 
 CACHE_FOLDER = Path("/run/perak/checked")
 """As root: emptied at every boot, and nobody else writes there. Otherwise it is in the state folder."""
@@ -104,7 +104,8 @@ def check(
         checks=findings.results,
         checked_at_ms=int(time.time() * 1000),
     )
-    _remember(_cache_folder(sandbox.state_dir), _key(candidate, host), report)
+    if is_complete(findings.results):  # What a busy machine kept from being tried is tried at the next start.
+        _remember(_cache_folder(sandbox.state_dir), _key(candidate, host), report)
     return report
 
 

@@ -107,7 +107,7 @@ def _notes(tier: TierReport) -> list[tuple[str, str, str, str]]:
             result.outcome,
             f"{tier.tier}: {result.name}",
             result.detail,
-            "" if BY_NAME[result.name].may_lack else advice_on(result.name),
+            advice_on(result),
         )
         for result in tier.checks
         if result.outcome != "passed"

@@ -62,12 +62,12 @@ def memory(bait: Bait) -> None:
 
 
 def cpu(bait: Bait) -> None:
-    """All of a processor, for a while of the clock."""
-    until = time.monotonic() + bait["cpu_seconds"]
-    begun = time.monotonic()
-    while time.monotonic() < until:
+    """All of a processor, until so much of its time is used, or so much of the clock's."""
+    begun, used = time.monotonic(), time.process_time()
+    until = begun + bait["wait_seconds"]
+    while time.process_time() - used < bait["cpu_seconds"] and time.monotonic() < until:
         pass
-    tell(check="cpu", got=time.process_time(), wall=time.monotonic() - begun)
+    tell(check="cpu", got=time.process_time() - used, wall=time.monotonic() - begun)
 
 
 def disk(bait: Bait) -> None:
@@ -118,11 +118,10 @@ def descriptors(bait: Bait) -> None:
 
 
 def log(bait: Bait) -> None:
-    """Write as fast as the pipe takes it."""
-    block = b"x" * 65535 + b"\n"
-    until = time.monotonic() + bait["log_seconds"]
-    while time.monotonic() < until:
-        os.write(1, block)
+    """Write so much, as fast as the pipe takes it."""
+    left = bait["log_bytes"]
+    while left > 0:
+        left -= os.write(1, b"x" * 65535 + b"\n")
 
 
 def shared_memory(bait: Bait) -> None:
@@ -209,7 +208,8 @@ def victim(bait: Bait) -> None:
     port.bind(("127.0.0.1", 0))
     port.listen()
     tell(check="victim", port=port.getsockname()[1])
-    time.sleep(60)
+    while True:
+        time.sleep(60)
 
 
 BOMBS = {

@@ -13,8 +13,12 @@ from perak.agent.sandbox.spec import RunStatus
 from perak.domain.checklist import CheckResult
 
 CPU_MILLI = 100
-CPU_SECONDS = 6.0
-"""How long it burns unless it was held back before: others may leave it less than its share for a while."""
+CPU_SECONDS = 1.0
+"""Of the processor's time, which it burns unless it is held back before."""
+CPU_WAIT_SECONDS = 15.0
+"""Of the clock, at most: others may leave it less than its share for a while."""
+CPU_OVER = 1.5
+"""So many times its share is more than the grain of a period: then it should have been held back."""
 PIDS = 24
 FORKS_BYTES_OWN_KERNEL = 1024 * MIB
 """So that it is not memory that ends a fork bomb whose processes all lie in one kernel's memory."""
@@ -24,16 +28,20 @@ DISK_SLACK_BYTES = 3 * MIB
 """What the file system has more than was asked for: its tables are sized to fit, not to the byte."""
 INODES_TRIED = 4_096
 SHM_BYTES = MIB
-LOG_RATE, LOG_BURST, LOG_MAX = 256 * 1024, 64 * 1024, 512 * 1024
-LOG_SECONDS = 0.4
+LOG_RATE, LOG_BURST, LOG_MAX = 1024 * 1024, 64 * 1024, 512 * 1024
+LOG_TRIED_BYTES = 768 * 1024
+"""More than the log may hold, and at that rate more than half a second's work."""
 LOG_SLACK_BYTES = 192 * 1024
 """A pipe's worth, one read that overdraws, and the clock's own grain."""
+LOG_WORDS_BYTES = 1024
+"""For the line that says where a log was cut."""
 STOP_SECONDS = 0.1
-DURATION_SECONDS = 0.4
-DURATION_SECONDS_OWN_KERNEL = 3.0
-"""Long enough for a job to begin where a kernel is started for it."""
-LATE_SECONDS = 5.0
-"""How late a busy machine may be with the end of a run."""
+DURATIONS_SECONDS = (0.4, 3.0, 12.0)
+"""Tried in turn until a job has begun before its time is over: a busy machine takes seconds to start one."""
+DURATIONS_SECONDS_OWN_KERNEL = DURATIONS_SECONDS[1:]
+"""The same where a kernel is started for it."""
+LATE_SECONDS = 15.0
+"""How late a busy machine may be with the end of a run; only one that does not end takes so long."""
 
 _NO_LIMIT = "a run got {got:,} of a limit of {limit:,}"
 
@@ -99,7 +107,7 @@ def _cpu(lab: Lab) -> str | None:
     if missing := lab.sandbox.host.missing_groups.get("cpu"):
         return missing
     run_id = lab.prepare("cpu", "bombs.py", "cpu", cpu_milli=CPU_MILLI)
-    lab.start(run_id, {"cpu_seconds": CPU_SECONDS})
+    lab.start(run_id, {"cpu_seconds": CPU_SECONDS, "wait_seconds": CPU_WAIT_SECONDS})
     groups = lab.sandbox.host.groups
     counter = groups.group(run_id).counters.get("throttled") if groups else None
     if counter is None:
@@ -108,9 +116,16 @@ def _cpu(lab: Lab) -> str | None:
         if counter.read():
             return None
         time.sleep(POLL_SECONDS)
-    if "cpu" not in lab.said(run_id):
+    if counter.read():
+        return None
+    if (said := lab.said(run_id).get("cpu")) is None:
         raise CannotTry(lab.why(lab.await_end(run_id)))
-    return "a run that used more than its share was not slowed down"
+    used, share = said["got"] / said["wall"], CPU_MILLI / 1000
+    if used < share * CPU_OVER:
+        raise CannotTry(
+            f"too slow to tell: others left a run {used:.0%} of a processor, and it may have {share:.0%}"
+        )
+    return f"a run that used {used:.0%} of a processor, and may have {share:.0%}, was not slowed down"
 
 
 def _disk(lab: Lab) -> str | None:
@@ -153,16 +168,14 @@ def _log(lab: Lab) -> str | None:
         log_bytes_per_second=LOG_RATE,
         log_burst_bytes=LOG_BURST,
     )
-    lab.start(run_id, {"log_seconds": LOG_SECONDS})
+    lab.start(run_id, {"log_bytes": LOG_TRIED_BYTES})
     ended = lab.await_end(run_id)
-    if ended.cause != "exited" or ended.started_at is None or ended.ended_at is None:
+    if ended.cause != "exited" or ended.exit_code or ended.started_at is None or ended.ended_at is None:
         raise CannotTry(lab.why(ended))
-    limit = LOG_BURST + LOG_RATE * (ended.ended_at - ended.started_at) + LOG_SLACK_BYTES
-    return (
-        None
-        if ended.log_bytes <= min(limit, LOG_MAX + 1024)
-        else _NO_LIMIT.format(got=ended.log_bytes, limit=int(limit))
-    )
+    if ended.log_bytes > LOG_MAX + LOG_WORDS_BYTES:
+        return _NO_LIMIT.format(got=ended.log_bytes, limit=LOG_MAX)
+    most = LOG_BURST + LOG_RATE * (ended.ended_at - ended.started_at) + LOG_SLACK_BYTES
+    return None if most >= LOG_TRIED_BYTES else _NO_LIMIT.format(got=LOG_TRIED_BYTES, limit=int(most))
 
 
 def _refusal_to_die(lab: Lab) -> str | None:
@@ -173,7 +186,7 @@ def _refusal_to_die(lab: Lab) -> str | None:
     if not alive:
         raise CannotTry("the run's processes could not be seen from outside")
     lab.sandbox.stop(run_id, reason="a check", grace_seconds=STOP_SECONDS)
-    ended = lab.await_end(run_id)
+    ended = lab.await_end(run_id, seconds=STOP_SECONDS + LATE_SECONDS)
     left = [each.pid for each in alive if process.is_alive(each)]
     if left:
         return f"{len(left)} processes outlived the end of their run"
@@ -181,18 +194,21 @@ def _refusal_to_die(lab: Lab) -> str | None:
 
 
 def _run_time(lab: Lab) -> str | None:
-    seconds = DURATION_SECONDS_OWN_KERNEL if lab.own_kernel else DURATION_SECONDS
-    run_id = lab.prepare("late", "bombs.py", "stubborn", max_duration_seconds=seconds)
-    lab.start(run_id, {})
-    lab.await_said(run_id, "stubborn")
-    ended = lab.await_end(run_id, seconds=seconds + LATE_SECONDS)
-    if ended.state == "running":
-        return f"a run of at most {seconds:g} s is still there"
-    if ended.cause in ("sandbox", "lost"):
-        raise CannotTry(lab.why(ended))
-    if ended.cause != "max_duration":
-        return f"a run of at most {seconds:g} s ended as {ended.cause}: {_detail(ended)}"
-    return None
+    durations = DURATIONS_SECONDS_OWN_KERNEL if lab.own_kernel else DURATIONS_SECONDS
+    for seconds in durations:
+        run_id = lab.prepare("late", "bombs.py", "stubborn", max_duration_seconds=seconds)
+        lab.start(run_id, {})
+        ended = lab.await_end(run_id, seconds=seconds + LATE_SECONDS)
+        if ended.state == "running":
+            return f"a run of at most {seconds:g} s is still there"
+        if ended.cause in ("sandbox", "lost"):
+            raise CannotTry(lab.why(ended))
+        if ended.cause != "max_duration":
+            return f"a run of at most {seconds:g} s ended as {ended.cause}: {_detail(ended)}"
+        if "stubborn" in lab.said(run_id):
+            return None
+        # It was ended before it had begun to ignore that: nothing is known yet.
+    raise CannotTry(f"too slow to tell: a job had not begun {durations[-1]:g} s after its start")
 
 
 def _detail(status: RunStatus) -> str:

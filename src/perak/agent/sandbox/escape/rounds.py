@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perak.agent.sandbox import process
 from perak.agent.sandbox.escape import devices, limits
 from perak.agent.sandbox.escape.bait import PLACES, Bait, forget_shared
-from perak.agent.sandbox.escape.lab import POLL_SECONDS, CannotTry, Lab, Python, find_python
+from perak.agent.sandbox.escape.lab import POLL_SECONDS, RUN_SECONDS, CannotTry, Lab, Python, find_python
 from perak.agent.sandbox.sandbox import Sandbox
 from perak.domain.checklist import BY_NAME, CHECKS, CheckResult
 from perak.domain.isolation import LACKS
@@ -45,6 +45,8 @@ ALLOWED = ("nowhere.invalid:443",)
 """Nobody's, ever (RFC 6761)."""
 
 _NEED_A_VICTIM = frozenset({"other-jobs", "host-processes"})
+VICTIM_SECONDS = 3 * RUN_SECONDS
+"""Longer than the attack beside it, which begins later."""
 
 Results = dict[str, CheckResult]
 
@@ -140,10 +142,17 @@ def _confinement(lab: Lab, names: list[str], *, network_allow: tuple[str, ...] =
     key = secrets.randbelow(2**31)
     victim = {"victim_name": f"{bait.mark}victim", "victim_key": key}
     try:
-        lost = _start_victim(lab, victim) if _NEED_A_VICTIM & set(names) else None
-        return _attack_beside(lab, bait, victim, names, network_allow) | (
-            {name: _not_run(name, lost) for name in names if lost and name in _NEED_A_VICTIM}
-        )
+        run_id, lost = _start_victim(lab, victim) if _NEED_A_VICTIM & set(names) else (None, None)
+        results = _attack_beside(lab, bait, victim, names, network_allow)
+        if run_id is not None and lab.sandbox.status(run_id).state != "running":
+            lost = "the run beside it ended first"
+        if lost:
+            results |= {
+                name: _not_run(name, lost)
+                for name in _NEED_A_VICTIM & set(names)
+                if results[name].outcome == "passed"
+            }
+        return results
     except (CannotTry, OSError) as error:
         return {name: _not_run(name, str(error)) for name in names}
     finally:
@@ -151,17 +160,19 @@ def _confinement(lab: Lab, names: list[str], *, network_allow: tuple[str, ...] =
         forget_shared(key)
 
 
-def _start_victim(lab: Lab, victim: dict[str, Any]) -> str | None:
-    """Start it and add to `victim` where it is; returns why it can't be had."""
+def _start_victim(lab: Lab, victim: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Start it and add to `victim` where it is: (its run, None), or (None, why it can't be had)."""
     victim |= {"victim_folder": "/nowhere", "victim_port": 0}
     try:
-        run_id = lab.prepare("victim", "bombs.py", "victim", victim["victim_name"])
+        run_id = lab.prepare(
+            "victim", "bombs.py", "victim", victim["victim_name"], max_duration_seconds=VICTIM_SECONDS
+        )
         lab.start(run_id, victim)
         victim["victim_port"] = lab.await_said(run_id, "victim")["port"]
         victim["victim_folder"] = str(lab.sandbox.work_folder(run_id).parent)
     except CannotTry as error:
-        return str(error)
-    return None
+        return None, str(error)
+    return run_id, None
 
 
 def _attack_beside(
