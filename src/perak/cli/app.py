@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from perak.client import Client
 
+T = TypeVar("T", bound="BaseModel")
+
+SENTENCE_MAX = 1000
+"""Longer than what any command says of itself in a list."""
 PIPED_WIDTH = 200
 """Columns where the output is no terminal: tables are not to be cut for a reader that is a program."""
 
@@ -48,6 +52,22 @@ class App:
             click.echo(printable(shown))
         elif shown is not None:
             print_rich(shown)
+
+    def emit_all(
+        self, listed: Callable[[Client], Iterable[T]], show: Callable[[list[T]], RenderableType]
+    ) -> list[T]:
+        """Print what the exchange lists; the same, for who has more to say of it."""
+        with self.client() as client:
+            found = list(listed(client))
+        self.emit(found, lambda: show(found))
+        return found
+
+    def emit_secret(self, made: BaseModel, secret: str, *notes: str) -> None:
+        """Print a secret that is shown once: alone on stdout, for a program to take; the notes beside it."""
+        self.emit(made, lambda: secret)
+        if not self.as_json:
+            for note in notes:
+                click.echo(printable(note), err=True)
 
     def say(self, text: str) -> None:
         """A line for people; silent with --json."""
@@ -102,9 +122,18 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A noun with its verbs."""
+    """A noun with its verbs, each told of in a whole sentence: click cuts them at the end of the line."""
 
     command_class = Command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        verbs = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, verb.get_short_help_str(limit=SENTENCE_MAX)) for name, verb in verbs if verb is not None
+        ]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
 
 
 def _json_option() -> click.Option:

@@ -478,6 +478,14 @@ def test_help_names_every_exit_code(perak: Perak) -> None:
         assert f"{code:>3}  {text}" in shown
 
 
+@pytest.mark.parametrize("noun", ["offer", "node", "receipt"])
+def test_what_a_verb_does_is_said_in_a_whole_sentence(perak: Perak, noun: str) -> None:
+    commands = perak(noun, "--help").stdout.partition("Commands:")[2]
+
+    assert commands
+    assert "..." not in commands
+
+
 def test_help_loads_nothing_heavy() -> None:
     heavy = ("httpx", "pydantic", "rich", "yaml", "cryptography", "fastapi", "asyncio")
     script = (
