@@ -7,8 +7,9 @@ SECONDS ?= 60
 CHECKS := lint types contracts tests
 FOLDERS := unit integration acceptance
 
-# Two workers, because the smallest machine that we support has two cores.
-PYTEST_WORKERS ?= 2
+# One more than the smallest machine that we support has cores: the long tests wait half of their time, for a
+# beat, a grace, a start.
+PYTEST_WORKERS ?= 3
 # A worker gets the next file of tests when it is free, in the order of tests/conftest.py.
 PYTEST := $(BIN)/pytest --numprocesses $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 

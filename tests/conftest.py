@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,17 +26,44 @@ settings.load_profile("perak")
 if (runsc := Path(__file__).parent.parent / ".tools" / "runsc").exists():
     os.environ.setdefault("PERAK_RUNSC", str(runsc))
 
+LONGEST = (
+    "test_faults_cuts.py",
+    "test_faults_restore.py",
+    "test_clearing.py",  # The first of those that compile the market's loops; the others find them compiled.
+    "test_faults_reboot.py",
+    "test_notebook.py",
+    "test_sandbox_tiers.py",
+    "test_agent_lives.py",
+    "test_demo.py",
+    "test_faults_kills.py",
+    "test_escape_checks.py",
+    "test_a_job_end_to_end.py",
+    "test_faults_full.py",
+    "test_terminal.py",
+    "test_gpu_jobs.py",
+    "test_perak_up.py",
+    "test_faults_disks.py",
+    "test_two_machines.py",
+    "test_openapi.py",
+    "test_market_way.py",
+    "test_embedded.py",
+    "test_environments.py",
+)
+"""Files of tests that take half a minute or near it, the longest first."""
+FOLDERS = ("acceptance", "integration", "unit")
 _numbers = itertools.count(1)
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 _TEMPLATE = "migrated"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long tests first, so that pytest's workers end together."""
-    order = ["acceptance", "integration"]
-    items.sort(
-        key=lambda item: min((order.index(each) for each in item.path.parts if each in order), default=9)
-    )
+    """The long files first, so that pytest's workers end together."""
+    items.sort(key=lambda item: _place(item.path))
+
+
+def _place(path: Path) -> tuple[int, int]:
+    longest = LONGEST.index(path.name) if path.name in LONGEST else len(LONGEST)
+    return longest, min((FOLDERS.index(each) for each in path.parts if each in FOLDERS), default=len(FOLDERS))
 
 
 def _reachable_folder() -> Path:
@@ -100,31 +127,42 @@ def postgres_15() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated_template(postgres: str) -> str:
+def run_sql(postgres: str) -> Iterator[Callable[[str], object]]:
+    """Carries out a statement in the server's own database, by one connection for all tests."""
+    import asyncpg
+
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(postgres))
+        yield lambda statement: runner.run(connection.execute(statement))
+        runner.run(connection.close())
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: str, run_sql: Callable[[str], object]) -> str:
     """The name of a database with the newest schema, to copy from."""
     from perak.adapters.db.migrate import upgrade
 
-    asyncio.run(_run_sql(postgres, f"CREATE DATABASE {_TEMPLATE}"))
+    run_sql(f"CREATE DATABASE {_TEMPLATE}")
     asyncio.run(upgrade(_with_database(postgres, _TEMPLATE)))
     return _TEMPLATE
 
 
 @pytest.fixture
-def database_url(postgres: str, migrated_template: str) -> Iterator[str]:
+def database_url(postgres: str, migrated_template: str, run_sql: Callable[[str], object]) -> Iterator[str]:
     """The URL of a database of this test's own, with the newest schema and no rows."""
     name = f"test_{next(_numbers)}"
-    asyncio.run(_run_sql(postgres, f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY file_copy"))
+    run_sql(f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY file_copy")
     yield _with_database(postgres, name)
-    asyncio.run(_run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+    run_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-def empty_database_url(postgres: str) -> Iterator[str]:
+def empty_database_url(postgres: str, run_sql: Callable[[str], object]) -> Iterator[str]:
     """The URL of a database of this test's own, without a schema."""
     name = f"test_{next(_numbers)}"
-    asyncio.run(_run_sql(postgres, f"CREATE DATABASE {name}"))
+    run_sql(f"CREATE DATABASE {name}")
     yield _with_database(postgres, name)
-    asyncio.run(_run_sql(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+    run_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def _stop_syncing(url: str) -> None:
@@ -145,13 +183,3 @@ async def _stop_syncing(url: str) -> None:
 
 def _with_database(url: str, name: str) -> str:
     return urlsplit(url)._replace(path=f"/{name}").geturl()
-
-
-async def _run_sql(url: str, statement: str) -> None:
-    import asyncpg
-
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

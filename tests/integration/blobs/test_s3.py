@@ -15,9 +15,9 @@ from perak.adapters.blobs import Blobs
 from perak.domain.errors import NotFound, TooLarge
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a bucket on a server of the test's own, with the environment that leads to it."""
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """The URL of a bucket on a server of the tests' own, with the environment that leads to it."""
     server = subprocess.Popen(
         [sys.executable, "-u", "-m", "moto.server", "--host", "127.0.0.1", "--port", "0"],
         stderr=subprocess.PIPE,
@@ -29,15 +29,16 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             found for line in server.stderr if (found := re.findall(r"http://127\.0\.0\.1:\d+", line))
         )
         urllib.request.urlopen(urllib.request.Request(f"{url}/perak", method="PUT")).close()
-        for name, value in {
-            "AWS_ENDPOINT": url,
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_ACCESS_KEY_ID": "someone",
-            "AWS_SECRET_ACCESS_KEY": "something",
-            "AWS_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(name, value)
-        yield "s3://perak/blobs"
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {
+                "AWS_ENDPOINT": url,
+                "AWS_ALLOW_HTTP": "true",
+                "AWS_ACCESS_KEY_ID": "someone",
+                "AWS_SECRET_ACCESS_KEY": "something",
+                "AWS_REGION": "us-east-1",
+            }.items():
+                patch.setenv(name, value)
+            yield "s3://perak/blobs"
     finally:
         server.kill()
         server.wait()
