@@ -1,6 +1,7 @@
 """The second demonstration: two nodes, a training job on one of them, and its plug is pulled.
 
-`make unplug` calls it. Every process of the node that has the job is killed at once, as a power cut would;
+`make unplug` calls it; another job named `unplug`, which prints `epoch` when it is at work, may be given as
+an argument. Every process of the node that has the job is killed at once, as a power cut would;
 the exchange misses its heartbeats, and the job goes on at the other node. Both attempts have a receipt.
 """
 
@@ -10,6 +11,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +28,7 @@ SEEN_SECONDS = 1
 """So long the training is watched before the plug is pulled."""
 
 
-def main() -> int:
+def main(job: Path = JOB) -> int:
     state_dir = state_folder("perak-unplug")
     with contextlib.ExitStack() as stack:
         environment = stack.enter_context(perak_up(state_dir, "--no-agent"))
@@ -39,7 +41,7 @@ def main() -> int:
         say("A training job, on whichever is cheaper.")
         pulled: list[str] = []
         threading.Thread(target=_pull_the_plug, args=(environment, state_dir, pulled), daemon=True).start()
-        code = perak(environment, "run", str(JOB))
+        code = perak(environment, "run", str(job))
         runs = perak_json(environment, "show", "unplug")["runs"]
         say(f"It took {len(runs)} attempts; the receipt of the one that finished:")
         for run in runs:
@@ -118,4 +120,4 @@ def _working_in(folder: Path) -> set[int]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(*map(Path, sys.argv[1:])))
