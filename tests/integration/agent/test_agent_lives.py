@@ -27,6 +27,7 @@ from perak.domain.report import (
     LogChunk,
     Metered,
     OfferPosted,
+    RunBody,
     RunExited,
     RunPreparing,
     RunRefused,
@@ -98,7 +99,9 @@ async def start(exchange: FakeExchange, state_dir: Path) -> AsyncIterator[StartA
     """Starts agents of one node: one after the other they are the same."""
     agents: list[Agent] = []
 
-    async def start(*options: str, wait: bool = True) -> Agent:
+    async def start(*options: str, wait: bool = True, tiers: str | None = "bubblewrap") -> Agent:
+        # Each other tier is attacked first, beside what a test looks at: None is for the test of them.
+        options = (*options, "--tiers", tiers) if tiers else options
         known = exchange.sessions
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", START, "--state-dir", str(state_dir)),
@@ -140,7 +143,7 @@ def shims_of(state_dir: Path) -> list[Path]:
 
 
 async def test_a_run_from_lease_to_release(exchange: FakeExchange, start: StartAgent) -> None:
-    agent = await start()
+    agent = await start(tiers=None)
     assert agent.process.stdout is not None
     ready = await asyncio.wait_for(agent.process.stdout.readline(), 10)
     assert ready.decode().strip() == f"agent ready: node={NODE} exchange={exchange.url}"
@@ -163,10 +166,11 @@ async def test_a_run_from_lease_to_release(exchange: FakeExchange, start: StartA
     sent = [digest_of(each.checklist) for each in bodies if isinstance(each, ChecklistPosted)]
     assert named <= set(sent), "what the offer names was sent"
     assert isinstance(bodies[0], ChecklistPosted), "and before the offer"
-    kinds = [type(each).__name__ for each in bodies if not isinstance(each, ChecklistPosted | OfferPosted)]
+    kinds = [type(each).__name__ for each in bodies if isinstance(each, RunBody)]
     assert kinds[0] == "RunStarted"
     assert kinds[-1] == "RunExited"
-    proven = verify_chain(peek_header(exchange.reports[-1].jws).chain, at=datetime.now(UTC))
+    (end,) = (each for each in exchange.reports if isinstance(each.body, RunExited))
+    proven = verify_chain(peek_header(end.jws).chain, at=datetime.now(UTC))
     assert proven.subject_id == NODE, "the last report shows its certificate to others"
 
 
@@ -283,6 +287,23 @@ async def test_a_cut_network_loses_nothing(exchange: FakeExchange, start: StartA
     assert last.cause == "exited", "silence stops nothing"
     assert exchange.log_of(one.run) == b"1\n2\n3\n4\n5\n6\n7\n8\n"
     assert [each.seq for each in exchange.reports] == list(range(1, len(exchange.reports) + 1))
+
+
+async def test_cut_off_a_run_ends_before_it_draws_more_than_it_may(
+    exchange: FakeExchange, start: StartAgent
+) -> None:
+    """A modelled watt or so, of which a minute and a half is more than is left; in a session nobody judges it."""
+    await start()
+    bounded, free = order(1, "echo on; sleep 60", joules_max=60.0), order(2, "echo on; sleep 60")
+    await exchange.desire(bounded, free)
+    for each in (bounded, free):
+        await exchange.until(lambda run=each.run: len(exchange.bodies(Metered, run)) > 1)
+    assert not exchange.bodies(RunExited), "the exchange can be asked"
+    await exchange.cut()
+    (last,) = await exchange.until(lambda: exchange.bodies(RunExited, bounded.run))
+    assert last.cause == "max_carbon"
+    assert 0 < last.energy_joules < 60
+    assert not exchange.bodies(RunExited, free.run)
 
 
 async def test_a_silent_exchange_is_left_and_tried_again(exchange: FakeExchange, start: StartAgent) -> None:
