@@ -320,12 +320,16 @@ def share_check(session: Session, buffers: list[Buffer], *, free_bytes: int | No
     return Check(
         name=i.MEMORY_SHARE,
         status="passed" if least is None or share >= least else "failed",
-        reason=f"{why}{tested / 2**20:,.0f} of {free / 2**20:,.0f} MiB in {len(buffers)} buffers",
+        reason=f"{why}{tested / 2**20:,.0f} of {free / 2**20:,.0f} MiB in {_buffers(buffers)}",
         value=share,
         unit="share",
         threshold=least,
         source="OpenCL",
     )
+
+
+def _buffers(buffers: list[Buffer]) -> str:
+    return "one buffer" if len(buffers) == 1 else f"{len(buffers)} buffers"
 
 
 def _result(name: str, status: i.Status, reason: str) -> Check:

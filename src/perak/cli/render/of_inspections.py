@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from perak.domain.hardware.grade import Assessment
 
 LEFT_OUT_SHOWN = 400
+UNITS = {"share": "", "results": "results that differ"}
+"""How people read a unit."""
 
 
 def inspection(found: DeviceInspection, assessed: Assessment) -> RenderableType:
@@ -82,13 +84,17 @@ def value(check: Check) -> str:
     if check.value is None:
         return ""
     spread = f" ± {check.spread:.0%}" if check.spread else ""
-    return f"{check.value:.4g}{spread} {check.unit}"
+    return f"{_figure(check, check.value)}{spread} {UNITS.get(check.unit, check.unit)}".strip()
+
+
+def _figure(check: Check, figure: float) -> str:
+    return f"{figure:.3g}" if check.unit != "share" else f"{100 * figure:.3g}%"
 
 
 def _held_to(check: Check) -> str:
     if check.threshold is None or (check.status == "passed" and check.threshold == 0):
         return ""
-    return f"(limit {check.threshold:.4g})"
+    return f"(limit {_figure(check, check.threshold)})"
 
 
 def _mismatches(found: DeviceInspection) -> RenderableType:

@@ -12,8 +12,8 @@ from perak.wire.passports import Entry, Passport
 
 INCIDENTS = {
     "thermal": "too hot",
-    "lost": "no answer to its driver",
-    "uncorrected": "uncorrectable memory errors",
+    "lost": "lost",
+    "uncorrected": "memory errors",
 }
 CAVEAT = "The score's weights, and how it moves the rate of failure, are placeholders: no data fits them yet."
 _OUTCOMES = {True: "", False: "NOT PASSED: ", None: "not looked at: "}

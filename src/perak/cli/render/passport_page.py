@@ -69,7 +69,7 @@ def _sheet(passport: Passport) -> Figure:
     figure.text(0.07, 0.93, facts.title, fontsize=17, fontweight="bold")
     figure.text(0.07, 0.914, facts.device, fontsize=8, color=FAINT, family="DejaVu Sans Mono")
     _badge(figure, facts)
-    reasons = wrapped(facts.reasons or ("No reason to grade it lower was found.",), 88)
+    reasons = wrapped(facts.reasons or ("No reason to grade it lower was found.",), 125)
     kept = reasons[:REASON_LINES_MAX] + (["…"] if len(reasons) > REASON_LINES_MAX else [])
     figure.text(0.07, 0.893, "\n".join(kept), fontsize=7.5, va="top", linespacing=1.4)
     lines = len(kept) + bool(facts.caveat)
@@ -128,7 +128,7 @@ def _history(figure: Figure, facts: Facts) -> None:
         y = 0.247 - row * 0.0115
         figure.text(0.07, y, day, color=FAINT, fontsize=6.5)
         figure.text(0.15, y, what, fontsize=6.5)
-        figure.text(0.34, y, how if len(how) < 100 else how[:99] + "…", fontsize=6.5)
+        figure.text(0.36, y, how if len(how) < 110 else how[:109] + "…", fontsize=6.5)
     if len(facts.history) > len(rows):
         y = 0.247 - (len(rows) + 1) * 0.0115
         figure.text(
@@ -167,6 +167,8 @@ def _load(axes: Axes, passport: Passport) -> None:
     minutes = [each.at_seconds / 60 for each in found.samples]
     axes.plot(minutes, [_number(each.celsius) for each in found.samples], color=HOT, lw=1.4)
     axes.axhspan(80, 85, color="#f6e3de", lw=0)
+    axes.text(0.01, 82.5, "B", color=HOT, fontsize=6, va="center", transform=axes.get_yaxis_transform())
+    axes.text(0.01, 89, "C", color=HOT, fontsize=6, va="center", transform=axes.get_yaxis_transform())
     axes.set(xlabel="minutes", ylim=(20, 100))
     axes.set_ylabel("°C", color=HOT)
     other = axes.twinx()
@@ -186,7 +188,18 @@ def _power(axes: Axes, passport: Passport) -> None:
     minutes = [each.at_seconds / 60 for each in found.samples]
     axes.plot(minutes, [_number(each.watts) for each in found.samples], color=COOL, lw=1.4)
     if found.identity.power_limit_watts:
-        axes.axhline(found.identity.power_limit_watts, color=FAINT, lw=0.8, ls=":")
+        limit = found.identity.power_limit_watts
+        axes.axhline(limit, color=FAINT, lw=0.8, ls=":")
+        axes.annotate(
+            f"limit {limit:.0f} W",
+            (1, limit),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(-2, 2),
+            textcoords="offset points",
+            fontsize=6,
+            color=FAINT,
+            ha="right",
+        )
     axes.set(xlabel="minutes")
     if any(each.watts is not None for each in found.samples):
         axes.set_ylabel("W", color=COOL)
@@ -211,7 +224,8 @@ def _among(axes: Axes, passport: Passport) -> None:
     newest = graded[-1]
     measured = newest.event.get("measured") or {}
     comparison = newest.subject.get("modelComparison") or {}
-    deciles, basis = comparison.get("deciles") or {}, f"{comparison.get('cards')} cards of its model"
+    deciles = comparison.get("deciles") or {}
+    basis = f"{comparison.get('cards')} cards of its model (pale: all of them, dark: eight in ten)"
     if not deciles:
         spec = find_gpu(str((newest.subject.get("product") or {}).get("name")))
         expected = sheet_throughputs(spec) if spec else {}
@@ -236,11 +250,23 @@ def _among(axes: Axes, passport: Passport) -> None:
             axes.plot(measured[name] / middle, at, "D", color=HOT, ms=6)
             unit = names.BY_NAME[name].unit
             axes.annotate(
-                f" {measured[name]:g} {unit}", (measured[name] / middle, at), va="bottom", fontsize=7
+                f"{measured[name]:g} {unit}",
+                (measured[name] / middle, at),
+                xytext=(6, 3),
+                textcoords="offset points",
+                fontsize=7,
             )
     for bound, grade in ((0.95, "A"), (0.90, "B"), (0.78, "C")):
         axes.axvline(bound, color=GRADES[grade], lw=0.8, ls="--")
-        axes.text(bound, len(rows) - 0.45, f"{grade} ", color=GRADES[grade], fontsize=7, ha="right")
+        axes.annotate(
+            grade,
+            (bound, len(rows) - 0.5),
+            xytext=(-3, 0),
+            textcoords="offset points",
+            color=GRADES[grade],
+            fontsize=7,
+            ha="right",
+        )
     axes.set_yticks(range(len(rows)), [label for label, _ in rows])
     axes.set(xlim=(0.6, 1.25), ylim=(-0.6, len(rows) - 0.2))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -289,6 +315,7 @@ h1 {{ margin: 0; font-size: 1.8rem }} h2 {{ font-size: 1rem; margin: 1.6rem 0 .4
 table {{ border-collapse: collapse }} td, th {{ text-align: left; vertical-align: top;
   padding: .1rem 1rem .1rem 0; font-weight: normal; overflow-wrap: anywhere }}
 td:first-child {{ white-space: nowrap }}
+@media (min-width: 45rem) {{ .history td:nth-child(2) {{ white-space: nowrap }} }}
 .plots > img {{ min-width: 0; max-width: 32rem }} .proof {{ font-size: .8rem }}
 </style></head><body>
 <div class="badge">{e(facts.grade)}{score}</div>
@@ -299,7 +326,7 @@ td:first-child {{ white-space: nowrap }}
 <div><h2>In use</h2>{_table(facts.use)}
 {software}</div></div>
 <h2>Measured</h2><div class="columns plots">{images}</div>
-<h2>What happened</h2><table>{history}</table>
+<h2>What happened</h2><table class="history">{history}</table>
 <div class="proof"><h2>Proof</h2>{_table(facts.proof)}
 <p>This page proves nothing by itself: ask for the file and run <code>perak passport verify</code>.</p></div>
 </body></html>

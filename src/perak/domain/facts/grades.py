@@ -7,7 +7,7 @@ miss a threshold (so that noise doesn't change grades), source. Beneath C there 
 """
 
 _VARIATION = "arXiv 2208.11035: 8% mean, 22% most variation between healthy cards of a model"
-_META = "Meta GCM health checks (facebookresearch/gcm)"
+_META = "Meta GCM health checks, facebookresearch/gcm"
 
 Row = tuple[str, str, bool, float, float, float | None, float, str]
 

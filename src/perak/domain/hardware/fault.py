@@ -33,11 +33,11 @@ def meaning_of(fault: Faulted) -> str:
     if fault.kind == LOST:
         return "it does not answer its driver any more"
     if fault.kind == UNCORRECTED:
-        return "errors in its memory could not be corrected"
+        return "its memory has new errors that could not be corrected"
     return XIDS_ENDING.get(fault.xid or 0, "see NVIDIA's catalogue of Xid errors")
 
 
 def told(fault: Faulted) -> str:
     """The fault in one line, without the device's name."""
-    says = f"the driver told Xid {fault.xid}" if fault.kind == "xid" else "the driver told"
-    return f"{says}: {meaning_of(fault)}"
+    says = f"the driver told Xid {fault.xid}: " if fault.kind == "xid" else ""
+    return says + meaning_of(fault)
