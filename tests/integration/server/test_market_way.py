@@ -34,6 +34,10 @@ async def test_a_quote_is_of_the_whole_job(exchange: Running, node: ScriptedNode
         "0.72",
     )
     assert offer["pareto"]
+    compared = offer["comparison"]
+    assert [each["kind"] for each in compared["alternatives"] if each["seller"]] == ["hyperscaler"]
+    assert "memory" in compared["included"]
+    assert compared["terms"].startswith("Their bills include memory")
     assert float(offer["burden"]) > 0.72 + 2 * 0.20
     assert quote["preference"]["text"].startswith("cost + 0.10 ")
 
@@ -47,6 +51,9 @@ async def test_the_smallest_relaxation_is_named(exchange: Running, node: Scripte
 
 async def test_a_held_quote_is_honoured_at_once(exchange: Running, node: ScriptedNode) -> None:
     held = (await post(exchange, "/v1/quotes/held", JOB)).json()
+    assert (held["expected_seconds"], held["expected_cost"]) == (7200, "0.72")
+    assert held["carbon_grams"] > 0
+    assert held["carbon_source"]
 
     answer = await post(exchange, "/v1/jobs", JOB, quote=held["id"])
 
@@ -74,8 +81,9 @@ async def test_why_a_job_is_where_it_is_and_what_was_paid(
     await node.report(started(order, at=at), exited(order, started_at=at))
 
     why = (await exchange.client.get(f"/v1/jobs/{job}/why")).json()
-    assert "0.36 per device-hour" in why["reasons"][0]
+    assert "0.36 USD per device-hour" in why["reasons"][0]
     assert any("expected to take 2h 00m, by declared work" in line for line in why["reasons"])
+    assert (why["then"], why["elsewhere"]) == ([], [])
 
     table, chart = tmp_path / "prices.parquet", tmp_path / "prices.svg"
     shown = await perak(exchange, "prices", "--json", "--parquet", str(table), "--plot", str(chart))
