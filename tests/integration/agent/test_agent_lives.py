@@ -292,7 +292,7 @@ async def test_a_cut_network_loses_nothing(exchange: FakeExchange, start: StartA
 async def test_cut_off_a_run_ends_before_it_draws_more_than_it_may(
     exchange: FakeExchange, start: StartAgent
 ) -> None:
-    """A modelled watt or so, of which a minute and a half is more than is left; in a session nobody judges it."""
+    """A modelled watt or so, of which a minute and a half is more than is left; in a session nobody asks."""
     await start()
     bounded, free = order(1, "echo on; sleep 60", joules_max=60.0), order(2, "echo on; sleep 60")
     await exchange.desire(bounded, free)
