@@ -53,9 +53,9 @@ def key_create(
             scope=cast("Scope", scope),
             ttl_seconds=_seconds(expires),
         )
-    app.emit(made, lambda: made.secret)
-    if not app.as_json:
-        click.echo(f"This is the key {made.name} ({made.id}). It is shown once: keep it now.", err=True)
+    app.emit_secret(
+        made, made.secret, f"This is the key {made.name} ({made.id}). It is shown once: keep it now."
+    )
 
 
 @key.command("ls", example="perak key ls")
@@ -64,9 +64,7 @@ def key_ls(app: App) -> None:
     """List keys; their secrets are kept nowhere."""
     from perak.cli import render
 
-    with app.client() as client:
-        found = list(client.keys())
-    app.emit(found, lambda: render.keys(found))
+    app.emit_all(lambda client: client.keys(), render.keys)
 
 
 @key.command("revoke", example="perak key revoke laptop")
@@ -92,9 +90,7 @@ def project_ls(app: App) -> None:
     """List projects: one's own, or all for an operator."""
     from perak.cli import render
 
-    with app.client() as client:
-        found = list(client.projects())
-    app.emit(found, lambda: render.projects(found))
+    app.emit_all(lambda client: client.projects(), render.projects)
 
 
 @project.command("create", example="perak project create lab")

@@ -42,9 +42,7 @@ def secret_set(app: App, name: str, file: BinaryIO | None) -> None:
 @click.pass_obj
 def secret_ls(app: App) -> None:
     """List secrets by name; nobody can read their values back."""
-    with app.client() as client:
-        found = list(client.secrets())
-    app.emit(found, lambda: _table(found))
+    app.emit_all(lambda client: client.secrets(), _table)
 
 
 @secret.command("rm", example="perak secret rm MODEL_TOKEN")

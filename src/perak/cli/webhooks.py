@@ -27,10 +27,12 @@ def webhook_add(app: App, url: str, events: str | None) -> None:
     chosen = [event.strip() for event in events.split(",") if event.strip()] if events else []
     with app.client() as client:
         made = client.webhook_add(url, events=chosen)
-    app.emit(made, lambda: made.secret)
-    if not app.as_json:
-        click.echo(f"{made.id} is told of: {', '.join(made.events)}.", err=True)
-        click.echo(f"Its secret is shown once: keep it now. Try it: perak webhook test {made.id}", err=True)
+    app.emit_secret(
+        made,
+        made.secret,
+        f"{made.id} is told of: {', '.join(made.events)}.",
+        f"Its secret is shown once: keep it now. Try it: perak webhook test {made.id}",
+    )
 
 
 @webhook.command("ls", example="perak webhook ls")
@@ -39,9 +41,7 @@ def webhook_ls(app: App) -> None:
     """List the project's webhooks."""
     from perak.cli import render
 
-    with app.client() as client:
-        found = list(client.webhooks())
-    app.emit(found, lambda: render.webhooks(found))
+    app.emit_all(lambda client: client.webhooks(), render.webhooks)
 
 
 @webhook.command("show", example="perak webhook show 4t5r9k")
