@@ -36,9 +36,9 @@ def node_ls(app: App) -> None:
     """List nodes: one's own, or all for an operator."""
     from perak.cli import render
 
-    with app.client() as client:
-        found = list(client.nodes())
-    app.emit(found, lambda: render.nodes(found, now=datetime.now(UTC)))
+    found = app.emit_all(
+        lambda client: client.nodes(), lambda nodes: render.nodes(nodes, now=datetime.now(UTC))
+    )
     if not found:
         app.say("No node yet. `perak node invite` makes the invite with which a machine joins.")
 
@@ -112,9 +112,13 @@ def node_invite(app: App, ttl: str, uses: int) -> None:
 
 
 def _set_mode(app: App, ref: str, mode: Literal["accepting", "paused", "draining"]) -> Node:
+    from perak.cli.render.of_market import reserved_warning
+
     with app.client() as client:
         changed = client.node_set(_node_id(client, ref), mode)
     app.emit(changed, lambda: f"{changed.name} is {changed.mode}.")
+    if mode != "accepting" and (warning := reserved_warning(changed)) is not None:
+        app.say(warning)
     return changed
 
 
@@ -193,9 +197,7 @@ def offer_ls(app: App) -> None:
     """List every standing offer."""
     from perak.cli import render
 
-    with app.client() as client:
-        found = list(client.offers())
-    app.emit(found, lambda: render.offers(found))
+    found = app.emit_all(lambda client: client.offers(), render.offers)
     for each in found:
         for uuid, why in each.left_out.items():
             app.say(f"{each.node_name} does not offer {uuid}: {why}")
