@@ -12,7 +12,11 @@ import asyncpg
 from perak.adapters.db.database import Database
 from perak.adapters.db.views.market import LiveLease
 from perak.adapters.db.views.orders import Mark, leases_of, mark, marks, revoked
+from perak.app.context import GridPicture
+from perak.domain.carbon.budget import joules_allowed
+from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.hardware.challenge import Challenge
+from perak.server import clock
 from perak.server.hub import DialHint
 from perak.server.logging import get_logger
 from perak.wire.session import InputOrder, LeaseOrder, SecretOrder
@@ -42,8 +46,9 @@ class Ordered(Protocol):
 class Orders:
     """The sessions of one replica that have to be told. Hints come at once; `look` finds what they missed."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, grid: GridPicture) -> None:
         self._db = db
+        self._grid = grid
         self._sessions: dict[str, Ordered] = {}
         self._wanted: dict[str, None] = {}
         self._reading: asyncio.Task[None] | None = None
@@ -117,10 +122,10 @@ class Orders:
             leases = found.get(node, [])
             told = mark(leases)
             if told != session.ordered:
-                session.on_orders([order(lease) for lease in leases], told)
+                session.on_orders([order(lease, self._grid.now) for lease in leases], told)
 
 
-def order(lease: LiveLease) -> LeaseOrder:
+def order(lease: LiveLease, grid: Grid = YEARLY_GRID) -> LeaseOrder:
     """The order for a live lease: run it, or stop it for the cause that is noted on it."""
     spec = lease.spec
     return LeaseOrder(
@@ -154,4 +159,14 @@ def order(lease: LiveLease) -> LeaseOrder:
         network_allow=spec.network_allow,
         tier=lease.tier,
         encrypt_to=spec.encrypt_to,
+        joules_max=_joules_max(lease, grid),
     )
+
+
+def _joules_max(lease: LiveLease, grid: Grid) -> float | None:
+    """As counted from what the run has emitted; before that, all of the job's budget in the worst hour."""
+    most = lease.spec.limits.max_carbon_grams
+    if most is None or lease.joules_max is not None:
+        return lease.joules_max
+    worst = grid.worst(lease.region, now=clock.now().timestamp())
+    return joules_allowed(left_grams=most - lease.emitted_grams, worst_grams_per_kwh=worst)

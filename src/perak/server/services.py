@@ -12,7 +12,7 @@ from perak.adapters.blobs import Blobs
 from perak.adapters.db.database import Database
 from perak.adapters.db.upkeep import lock_start
 from perak.adapters.feeds.config import GridFile, read_grid_file
-from perak.app.context import Context
+from perak.app.context import Context, GridPicture
 from perak.app.periods import Periods
 from perak.server import clock
 from perak.server.auth import KeyCache
@@ -88,7 +88,8 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
         hub.on_keys_changed(keys.clear)
         metrics = Metrics()
         commit = Transact(db, hub, metrics)
-        orders = Orders(db)
+        picture = GridPicture()
+        orders = Orders(db, picture)
         hub.on_node_changed(orders.want)
         hub.on_dial(orders.dial)
         await db.listen(CHANNEL, hub.receive, replica=replica)
@@ -97,6 +98,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
             new_id=new_id,
             sign_receipt=identity.sign_receipt,
             sign_passport=identity.sign_passport,
+            grid=picture,
         )
         grid = read_grid_file(settings.grid_file) if settings.grid_file else GridFile()
         yield (
@@ -116,7 +118,7 @@ async def open_services(settings: Settings, *, url: str) -> AsyncIterator[tuple[
                 presence=Presence(suspect_after_seconds=settings.periods.suspect_after_seconds),
                 greetings=Greetings(db, commit, replica=replica, periods=settings.periods),
                 orders=orders,
-                grid=GridKeeper(grid, context.grid),
+                grid=GridKeeper(grid, picture),
                 sightings=Sightings(grid),
                 replica=replica,
                 periods=settings.periods,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -22,7 +23,8 @@ from server_world import (
     started,
 )
 
-from perak.domain.report import Metered
+from perak.domain.carbon.intensity import yearly_intensity
+from perak.domain.report import Metered, OutputBlob
 from perak.server import sightings
 from perak.wire import session as wire
 from perak.wire.receipts import verify_receipt
@@ -114,27 +116,35 @@ async def test_a_receipt_counts_the_hour_in_which_it_ran(with_grid: Running) -> 
 
 
 async def test_a_carbon_budget_is_kept_and_warned_of(with_grid: Running) -> None:
-    """A kilowatt-hour is 156 g here: half of the budget, four fifths, and then it is stopped in time."""
+    """A kilowatt-hour is 156 g here, so two of them are the budget."""
     node = await opened(with_grid)
     job = await with_grid.submit(limits={"max_carbon": "312g"})
     order = await node.lease_of(job)
-    # The run began an hour ago by the node's clock, so that a reading is small beside what was before.
+    alone = 312 / (yearly_intensity("DE").grams_per_kwh * 1.56) * 3.6e6
+    assert order.joules_max == pytest.approx(alone), "all of the budget, in the worst hour"
+    # The run began an hour ago by the node's clock, so that each reading is small beside what was before.
     at = now_ms() - 3_600_000
     hour = at // 3_600_000
     await node.report(started(order, at=at))
-    for kwh, seconds in ((0.8, 1800), (1.61, 3000)):
+    for kwh, seconds in ((0.8, 600), (1.2, 1200), (1.5, 1800), (1.61, 2400)):
         await node.report(metered(order, kwh * 3.6e6, until=at + seconds * 1000, since=at))
     detail = await with_grid.job(job)
-    warned = [event for event in detail["events"] if "max_carbon" in event["detail"]]
-    assert len(warned) == 1, "once, at four fifths"
-    assert "251 g of 312 g" in warned[0]["detail"]
+    (warned,) = [event for event in detail["events"] if "max_carbon" in event["detail"]]
+    assert (
+        warned["detail"]
+        == "251 g of 312 g CO2e are emitted; the job is stopped before it passes its max_carbon"
+    )
+    counted_anew = await node.until(
+        lambda: next((each.joules_max for each in node.leases if each.joules_max != order.joules_max), None)
+    )
+    assert 1.2 * 3.6e6 < counted_anew < 2 * 3.6e6, "from what was emitted, not from all in the worst hour"
 
-    await node.report(metered(order, 1.7 * 3.6e6, until=at + 3500 * 1000, since=at))
+    await node.report(metered(order, 1.9 * 3.6e6, until=at + 3000 * 1000, since=at))
     stop = await node.until(
         lambda: next((each for each in node.leases if each.job == job and each.wanted == "stop"), None)
     )
     assert stop.stop_cause == "max_carbon"
-    joules = 1.75 * 3.6e6
+    joules = 1.95 * 3.6e6
     await node.report(
         exited(
             order, started_at=at, exit_code=None, cause="max_carbon", energy_joules=joules,
@@ -148,6 +158,59 @@ async def test_a_carbon_budget_is_kept_and_warned_of(with_grid: Running) -> None
     assert receipt["carbon"]["grams"] < 312
     assert receipt["cause"] == "max_carbon"
     await node.close()
+
+
+async def test_a_budget_that_can_not_be_kept_is_refused_with_the_smallest_that_can(
+    with_grid: Running,
+) -> None:
+    """Two cores of 12 W for 40 s, at 100 g/kWh: some 40 mg."""
+    node = await opened(with_grid)
+    await until(lambda: _offers(with_grid))
+
+    def job(budget: str) -> dict[str, Any]:
+        limits, resources = {"max_carbon": budget}, {"cpu": 2, "memory": "1GB"}
+        return {"name": "t", "run": "true", "limits": limits, "resources": resources}
+
+    refused = await with_grid.client.post("/v1/jobs", json={"job": job("0.001g")})
+    assert refused.status_code == 400, refused.text
+    problem = refused.json()
+    assert problem["code"] == "max_carbon_too_small"
+    smallest = problem["detail"].partition("can be kept now is ")[2]
+    assert smallest == "0.043 g"
+    kept = await with_grid.client.post("/v1/jobs", json={"job": job(smallest.replace(" ", ""))})
+    assert kept.status_code == 201, kept.text
+    assert (await node.lease_of(kept.json()["id"])).joules_max is not None
+    await node.close()
+
+
+async def test_moved_data_is_a_line_of_its_own_on_the_receipt(with_grid: Running) -> None:
+    node = await opened(with_grid)
+    data = b"x" * 5_000
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    await with_grid.client.put(f"/v1/blobs/{digest}", content=data)
+    job = {"name": "t", "run": "true", "image": f"debian@sha256:{'0' * 64}"}
+    answer = await with_grid.client.post("/v1/jobs", json={"job": job, "workdir": digest})
+    order = await node.lease_of(answer.json()["id"])
+    at = now_ms() - 1000
+    outputs = OutputBlob(digest=None, size_bytes=2_000, file_count=1)
+    ended = exited(order, started_at=at, outputs=outputs, energy_hours=((at // 3_600_000, 1.5),))
+    await node.report(started(order, at=at), ended)
+    (run,) = (await with_grid.job(order.job))["runs"]
+    text = (await with_grid.client.get(f"/v1/receipts/{run['receipt']}")).json()
+    verified = verify_receipt(json.dumps(text))
+    assert verified.valid, verified.checks
+    moved, carbon = verified.receipt.moved, verified.receipt.carbon
+    assert moved is not None
+    assert carbon is not None
+    assert (moved.received_bytes, moved.sent_bytes, moved.run_bytes) == (5_000, 2_000, 0)
+    assert moved.uncounted == ("the image",)
+    assert moved.high_grams == pytest.approx(7e-6 * 0.06 * INTENSITY, abs=1e-6)
+    assert carbon.grams == pytest.approx(1.5 / 3.6e6 * INTENSITY * 1.56, abs=1e-6), "no part of the run's own"
+    await node.close()
+
+
+async def _offers(running: Running) -> bool:
+    return bool((await running.client.get("/v1/offers")).json()["items"])
 
 
 async def test_a_claim_that_light_contradicts_gets_no_work(
