@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from benchmarks.local import Local, perak_up, quiet_environment
 
+from perak import Client
+from perak.client.config import Target
+from perak.wire import api
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS_MAX = 90
+PATIENCE_SECONDS = 60.0
+"""Only a failing test waits so long."""
+POLL_SECONDS = 0.05
 KEPT = {"PERAK_RUNSC"}
 """What the other folders' tests need, which the same process may run after these."""
 
@@ -45,11 +53,36 @@ class Shell:
             check=False,
         )
 
+    def client(self) -> Client:
+        """The SDK, for what is only waited for: each command costs a third of a second of the processor."""
+        return Client(target=Target(url=self.local.url, api_key=self.local.api_key))
+
+    def until_logged(self, job: str, text: str, *, seconds: float = PATIENCE_SECONDS) -> str:
+        """Wait until the job has written that; its log so far."""
+        deadline = time.monotonic() + seconds
+        with self.client() as client:
+            while text not in (log := b"".join(client.logs(job)).decode()):
+                assert time.monotonic() < deadline, (log, client.job(job))
+                time.sleep(POLL_SECONDS)
+        return log
+
+    def until_state(self, job: str, state: str, *, seconds: float = PATIENCE_SECONDS) -> api.JobDetail:
+        """Wait until the job is in that state; the job."""
+        deadline = time.monotonic() + seconds
+        with self.client() as client:
+            while (found := client.job(job)).state != state:
+                assert time.monotonic() < deadline, found
+                time.sleep(POLL_SECONDS)
+        return found
+
 
 @pytest.fixture(scope="session")
 def local() -> Iterator[Local]:
-    with perak_up("--fund", "100") as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        # Those that a test here asks for; each is attacked first, and most have tests of their own elsewhere.
+        patch.setenv("PERAK_TIERS", "bubblewrap,crun")
+        with perak_up("--fund", "100") as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

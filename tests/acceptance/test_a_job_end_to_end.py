@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -106,15 +105,11 @@ def test_a_detached_job_is_followed_and_cancelled(perak: Shell, tmp_path: Path) 
     path = job_file(tmp_path, "name: long\nrun: |\n  echo begun\n  sleep 600\n")
     job = shown(perak, "run", str(path), "--detach")
     identity = str(job["id"])
-    deadline = time.monotonic() + 30
-    while "begun" not in perak("logs", identity).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    perak.until_logged(identity, "begun")
+    assert perak("logs", identity).stdout == "begun\n"
     assert identity in json.dumps(shown(perak, "ps"))
     assert perak("cancel", identity).returncode == 0
-    while shown(perak, "show", identity)["state"] != "cancelled":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    perak.until_state(identity, "cancelled")
     ended = shown(perak, "show", identity)
     assert float(str(ended["cost"])) >= 0
     assert float(str(ended["held"])) == 0
@@ -184,17 +179,15 @@ def test_a_wrong_job_file_is_told_by_file_line_and_key(perak: Shell, tmp_path: P
 
 
 def test_jobs_run_side_by_side(perak: Shell, tmp_path: Path) -> None:
-    path = job_file(tmp_path, "name: side\nrun: sleep 6\n")
-    begin = time.monotonic()
+    path = job_file(tmp_path, "name: side\nrun: until [ -e go ]; do sleep 0.05; done\n")
     ids = [str(shown(perak, "run", str(path), "--detach")["id"]) for _ in range(2)]
-    together = False
-    while time.monotonic() - begin < 60:
-        states = [shown(perak, "show", job)["state"] for job in ids]
-        together = together or states == ["running", "running"]
-        if states == ["succeeded", "succeeded"]:
-            break
-    assert together
-    assert states == ["succeeded", "succeeded"]
+    for job in ids:  # neither ends before it is told to
+        perak.until_state(job, "running")
+    for job in ids:
+        (run,) = perak.until_state(job, "running").runs
+        (perak.local.state_dir / "agent" / "runs" / run.id / "scratch" / "work" / "go").touch()
+    for job in ids:
+        perak.until_state(job, "succeeded")
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,12 @@ from perak.wire.receipts import verify_receipt
 
 Healed = Callable[[str, float], None]
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
-BOOT = 'mount -t tmpfs perak-run /run && { "$@" & wait; }'
-"""The first process of a machine: it has an empty /run, and buries orphans."""
+BOOT = """
+kept=$(mktemp -d) && cp -a /run/perak/checked/. "$kept"
+mount -t tmpfs perak-run /run && mkdir -p /run/perak && mv "$kept" /run/perak/checked && { "$@" & wait; }
+"""
+"""The first process of a machine: it buries orphans, and its /run has only what is known of the sandbox
+on this kernel: to find that out takes seconds."""
 RECORDS = ("launch.json", "shim.json", "spawn.json")
 """They name the boot. The kernel's own id can't be another one here: a /proc with a mount on it is refused to
 sandboxes."""
