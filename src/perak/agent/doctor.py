@@ -28,16 +28,19 @@ STA_UNSYNC = 0x0040
 """Of adjtimex(2): the kernel's clock is not kept by anybody."""
 
 UPGRADE = "upgrade the runtime; if it is the newest, please report this: until then no job runs in it"
-_ROOT = "run the agent as root, or as a service with Delegate=yes (perak agent install)"
+_GROUPS = (
+    "run the agent as root, or as a service with Delegate=yes (perak agent install); in a container: in one "
+    "that may write to /sys/fs/cgroup (docker run --privileged)"
+)
 _IMAGE = "run the agent as root, with loop devices (modprobe loop) and mkfs.ext4 (apt install e2fsprogs)"
 _OURS = "Perak holds it by itself: if it fails on a quiet machine too, please report this"
 AGAIN = "where it does not say what to do: try again while nothing else keeps the machine busy"
 ADVICE = {
     "uid": "run the agent as root, so that each run gets a user of its own (perak agent install)",
     "seccomp": "install libseccomp2 (apt) and pyseccomp (pip); if they are there, upgrade the runtime",
-    "memory": _ROOT,
-    "cpu": _ROOT,
-    "pids": _ROOT,
+    "memory": _GROUPS,
+    "cpu": _GROUPS,
+    "pids": _GROUPS,
     "disk": _IMAGE,
     "inodes": _IMAGE,
     "open_files": _OURS,

@@ -244,6 +244,7 @@ def test_quote_shows_what_fits_what_does_not_and_whom_to_trust(perak: Perak, job
 
     for expected in ("attic-1", "0.40", "250", "87.5", "cellar", "P100", "gpu", "3.06 on demand", TRUST):
         assert expected in result.stdout
+    assert "Not enforced at attic-1: disk. `perak offer show attic-1` says why." in result.stdout
     assert json.loads(perak("quote", job_file, "--json").stdout)["offers"][1]["fits"] is False
 
 

@@ -70,6 +70,13 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
         )
     longest = format_duration(quoted.max_duration_seconds)
     notes.append(plain(f"At most: the cost of its max_duration, {longest}."))
+    unenforced = {
+        f"Not enforced at {offer.node_name}: {', '.join(offer.unenforced)}. "
+        f"`perak offer show {offer.node_name}` says why.": None
+        for offer in fitting
+        if offer.unenforced
+    }
+    notes += [plain(line) for line in list(unenforced)[:NOTES_MAX]]
     greener = {f"{offer.device}: {offer.old_or_new}": None for offer in fitting if offer.old_or_new}
     notes += [plain(line) for line in list(greener)[:NOTES_MAX]]
     compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}

@@ -128,7 +128,10 @@ class Microvm(Runtime):
         if self.accelerator != "kvm":
             return None
         if not KVM.exists():
-            return "there is no /dev/kvm; a machine that is emulated (TCG) is too slow to offer"
+            return (
+                "there is no /dev/kvm, and a machine that is emulated (TCG) is too slow to offer: turn "
+                "virtualization on in the firmware, or nested virtualization where this is a virtual machine"
+            )
         if not KVM.stat().st_mode & stat.S_IWOTH:
             return '/dev/kvm is closed to the runs\' users: allow it (udev: KERNEL=="kvm", MODE="0666")'
         return None
