@@ -37,7 +37,7 @@ async def test_a_quote_is_of_the_whole_job(exchange: Running, node: ScriptedNode
     compared = offer["comparison"]
     assert [each["kind"] for each in compared["alternatives"] if each["seller"]] == ["hyperscaler"]
     assert "memory" in compared["included"]
-    assert compared["terms"].startswith("Their bills include memory")
+    assert compared["terms"].startswith("Their bills include a vCPU for each core")
     assert float(offer["burden"]) > 0.72 + 2 * 0.20
     assert quote["preference"]["text"].startswith("cost + 0.10 ")
 

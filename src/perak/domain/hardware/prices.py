@@ -115,7 +115,8 @@ class Comparison:
     def terms(self) -> str:
         """What the bills hold, in one line."""
         theirs = f"include {', '.join(self.included)}" if self.included else "are of devices alone"
-        return f"Their bills {theirs}; not included: {', '.join(self.left_out)}. Here that is in the price."
+        missing = ", ".join(self.left_out)
+        return f"Their bills {theirs}; not included: {missing}. Here disk and transfer are in the price."
 
 
 def compare(
@@ -189,11 +190,8 @@ def compare_cores(
         hours=length,
         per_hour=hours is None,
         alternatives=(cloud, Alternative(kind=SPOT), Alternative(kind=SPECIALIST)),
-        included=("memory", *_included(paid, disk=False)),
-        left_out=(
-            "how much faster or slower a vCPU is than a core",
-            *_left_out(beside, per_hour=hours is None),
-        ),
+        included=("a vCPU for each core, whichever is faster", "memory", *_included(paid, disk=False)),
+        left_out=_left_out(beside, per_hour=hours is None),
     )
 
 

@@ -107,7 +107,7 @@ def test_a_job_on_cores_is_compared_with_cores_and_memory_by_the_second() -> Non
     assert (cloud.date, cloud.points) == ("2026-09-29", 1)
     assert of(found, SPOT).seller is None
     assert found is not None
-    assert "how much faster or slower a vCPU is than a core" in found.terms
+    assert "include a vCPU for each core, whichever is faster, memory, 1.1 GB of data out" in found.terms
     assert compare_cores(2000, memory_bytes=1, bill=1, currency="EUR", hours=2) is None
 
 
