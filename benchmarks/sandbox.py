@@ -99,10 +99,6 @@ class Bench:
         self._count += 1
         spec = RunSpec(
             run_id=f"run-bench{self._count}@local",
-            lease_id="",
-            job_id="",
-            epoch=0,
-            setup=None,
             command=command,
             cpu_milli=2000,
             memory_bytes=512 * MIB,

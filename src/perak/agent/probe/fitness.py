@@ -129,10 +129,6 @@ class Fitness:
         command = f"exec {shlex.quote(str(interpreter.path))} -I -S -c {shlex.quote(program)}"
         return RunSpec(
             run_id=f"{PROBE_PREFIX}-gpu{device.index}@local",
-            lease_id="",
-            job_id="",
-            epoch=0,
-            setup=None,
             command=command,
             env=access.env,
             mounts=(*_own_prefix(interpreter.prefix), *access.mounts),

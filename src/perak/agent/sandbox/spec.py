@@ -74,14 +74,14 @@ class RunSpec:
 
     `setup` and `command` are shell scripts, run one after the other with ``sh -e`` in the work folder,
     both without a network but for `network_allow`; what `setup` exports does not reach `command`. Without a
-    `command`, `image` says what is started.
+    `command`, `image` says what is started. A check of the node's own has no lease, job or epoch.
     """
 
     run_id: str
-    lease_id: str
-    job_id: str
-    epoch: int
-    setup: str | None
+    lease_id: str = ""
+    job_id: str = ""
+    epoch: int = 0
+    setup: str | None = None
     command: str | None
     env: dict[str, str] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()

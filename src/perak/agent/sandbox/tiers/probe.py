@@ -89,10 +89,6 @@ def _what_ails(sandbox: Sandbox, tier: Tier) -> str | None:
     """Why an ordinary run does not do in this tier; None: it does. Cheaper than a whole checklist in vain."""
     spec = RunSpec(
         run_id=FIRST_RUN,
-        lease_id="",
-        job_id="",
-        epoch=0,
-        setup=None,
         command=FIRST,
         cpu_milli=1000,
         memory_bytes=256 * MIB,
