@@ -10,7 +10,6 @@ import queue
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ WATTS = 200
 """What each stand-in card draws, by its counter."""
 COOL, HOT = "60 61 62", "60 91 62"
 """Degrees of each card; it slows itself at 90."""
+SOUND = "0 0 0"
+"""The Xid of each card; none."""
 WAIT_SECONDS_MAX = 45
 JOB = """
 name: {name}
@@ -38,11 +39,12 @@ limits: {{max_duration: 10m}}
 
 
 class Cards(Shell):
-    """A running Perak, and the file with the temperature of each of its cards."""
+    """A running Perak, and the files with the temperature and the Xid of each of its cards."""
 
-    def __init__(self, running: Local, temperatures: Path) -> None:
+    def __init__(self, running: Local, temperatures: Path, faults: Path) -> None:
         super().__init__(running)
         self.temperatures = temperatures
+        self.faults = faults
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +57,29 @@ def gpus() -> Iterator[Cards]:
     try:
         temperatures = folder / "temperatures"
         temperatures.write_text(COOL)
+        faults = folder / "faults"
+        faults.write_text(SOUND)
         root = make_driver(
-            folder / "driver", cards=3, WATTS=WATTS, WRONG_CARD=2, TEMPERATURES=f'"{temperatures}"'
+            folder / "driver",
+            cards=3,
+            WATTS=WATTS,
+            WRONG_CARD=2,
+            TEMPERATURES=f'"{temperatures}"',
+            FAULTS=f'"{faults}"',
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PERAK_NVIDIA_ROOT", str(root))
             patch.setenv("PERAK_TORCH_INDEX_URL", "off")
+            patch.setenv("PERAK_TIERS", "bubblewrap")
             with perak_up("--fund", "100", "--price-gpu", "0.20") as running:
-                yield Cards(running, temperatures)
+                yield Cards(running, temperatures, faults)
     finally:
         shutil.rmtree(folder)
 
 
 def test_each_job_has_a_card_of_its_own_and_the_next_one_waits(gpus: Shell, tmp_path: Path) -> None:
     first, second = (submit(gpus, tmp_path, name, seconds=600) for name in ("first", "second"))
-    logs = [until(gpus, job, "visible GPU-") for job in (first, second)]
+    logs = [gpus.until_logged(job, "visible GPU-") for job in (first, second)]
     cards = [next(card for card in range(3) if uuid(card) in log) for log in logs]
     assert sorted(cards) == [0, 1]
     for card, log in zip(cards, logs, strict=True):
@@ -81,8 +91,9 @@ def test_each_job_has_a_card_of_its_own_and_the_next_one_waits(gpus: Shell, tmp_
     assert show(gpus, "show", third)["state"] == "queued"
 
     assert gpus("cancel", first).returncode == 0
-    until(gpus, third, f"visible {uuid(cards[0])}")
-    receipt = receipt_of(gpus, third)
+    gpus.until_logged(third, f"visible {uuid(cards[0])}")
+    (run,) = gpus.until_state(third, "succeeded").runs
+    receipt = show(gpus, "receipt", "show", str(run.receipt))["receipt"]
     assert uuid(cards[0]) in json.dumps(receipt)
     energy = receipt["energy"]
     assert "NVML energy counter" in energy["method"]
@@ -117,6 +128,19 @@ def test_a_hot_card_is_shown_and_told_and_so_is_its_end(gpus: Cards) -> None:
         cool = messages.get(timeout=WAIT_SECONDS_MAX)
         assert cool["type"] == "node.cool"
         assert "61 °C" in cool["data"]["detail"]
+
+
+def test_a_card_that_fails_ends_its_run_and_the_job_goes_on_with_another(gpus: Cards, tmp_path: Path) -> None:
+    job = submit(gpus, tmp_path, "failing", seconds=600)
+    log = gpus.until_logged(job, "visible GPU-")
+    card = next(card for card in (0, 1) if uuid(card) in log)
+    gpus.faults.write_text(" ".join("79" if each == card else "0" for each in range(3)))
+    gpus.until_logged(job, f"visible {uuid(1 - card)}")
+    gpus.faults.write_text(SOUND)
+    first, second = show(gpus, "show", job)["runs"]
+    assert (first["cause"], second["cause"]) == ("device_fault", None)
+    assert f"{uuid(card)}: the driver told Xid 79: it fell off the bus" in first["detail"]
+    assert gpus("cancel", job).returncode == 0
 
 
 @contextlib.contextmanager
@@ -164,24 +188,6 @@ def job_file(folder: Path, name: str, *, seconds: int, more: str = "") -> str:
     path = folder / f"{name}.yaml"
     path.write_text(JOB.format(name=name, seconds=seconds) + more)
     return str(path)
-
-
-def until(perak: Shell, job: str, text: str) -> str:
-    """Wait for `text` in the job's log; the log."""
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while text not in (log := perak("logs", job).stdout):
-        assert time.monotonic() < deadline, (log, perak("show", job).stdout)
-        time.sleep(0.1)
-    return log
-
-
-def receipt_of(perak: Shell, job: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS_MAX
-    while (found := show(perak, "show", job))["state"] != "succeeded":
-        assert time.monotonic() < deadline, found
-        time.sleep(0.1)
-    (run,) = found["runs"]
-    return show(perak, "receipt", "show", run["receipt"])["receipt"]
 
 
 def misfits(quote: Any) -> dict[str, str]:
