@@ -183,7 +183,7 @@ def why(answer: api.Why) -> RenderableType:
         parts.append(plain(f"  {answer.price_now} {answer.currency} per device-hour would place it now"))
     if answer.then is not None and answer.placed_at is not None:
         title = f"Other offers when it was placed, {at_time(answer.placed_at)}:"
-        none = "  no other had a price for it"
+        none = "  there was no other with a price for it"
         parts += [Text(), Text(title, style="bold")]
         parts += [plain(f"  {line}") for line in answer.then] or [plain(none)]
     if answer.elsewhere:

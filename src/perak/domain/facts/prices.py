@@ -86,4 +86,7 @@ most do, which errs in their favour."""
 CPU_SELLER = "AWS Fargate, Linux on x86"
 CPU = (40_478, 4_446, "2026-09-29", "aws.amazon.com/fargate/pricing, US East (N. Virginia)")
 """US$ in micro-units per vCPU-hour and per GB-hour of memory, cut to whole micro-units, the day, the source.
-It is sold by the second, in shapes that are not counted, and brings 20 GB of disk."""
+It is sold in shapes, which are not counted, and brings 20 GB of disk (aws.amazon.com/blogs/containers, "AWS
+Fargate adds support for larger ephemeral volumes")."""
+CPU_SECONDS_MIN = 60
+"""It bills by the second and a minute at least, as read there on the same day."""

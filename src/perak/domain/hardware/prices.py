@@ -10,6 +10,7 @@ from typing import Any
 
 from perak.domain.facts.prices import (
     CPU,
+    CPU_SECONDS_MIN,
     CPU_SELLER,
     DISKLESS,
     EGRESS,
@@ -171,9 +172,11 @@ def compare_cores(
     if currency != CURRENCY or bill < 0:
         return None
     length = hours if hours is not None else 1.0
+    seconds = max(CPU_SECONDS_MIN, math.ceil(length * SECONDS_PER_HOUR))
     core, gib, date, source = CPU
     transfer = 0 if hours is None else _transfer(beside)
-    theirs = math.floor((cpu_milli / 1000 * core + memory_bytes / GIB * gib) * length) + transfer
+    an_hour = cpu_milli / 1000 * core + memory_bytes / GIB * gib
+    theirs = math.floor(an_hour * seconds / SECONDS_PER_HOUR) + transfer
     cloud = Alternative(
         kind=HYPERSCALER,
         seller=CPU_SELLER,

@@ -109,6 +109,8 @@ def test_a_job_on_cores_is_compared_with_cores_and_memory_by_the_second() -> Non
     assert found is not None
     assert "include a vCPU for each core, whichever is faster, memory, 1.1 GB of data out" in found.terms
     assert compare_cores(2000, memory_bytes=1, bill=1, currency="EUR", hours=2) is None
+    blink = compare_cores(1000, memory_bytes=2**30, bill=1, currency="USD", hours=0.0001)
+    assert of(blink, HYPERSCALER).bill == (40_478 + 4_446) // 60
 
 
 def test_a_card_with_less_memory_than_the_job_needs_is_no_alternative() -> None:
