@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perak.adapters.db.jobs import COLUMNS, job_record
+from perak.adapters.db.offers import taking
 from perak.app.records import Engagement, LeaseRecord, NewLease, RunRecord
 from perak.domain.errors import Conflict
 from perak.domain.lifecycle import JOB, LEASE, RUN
@@ -30,21 +31,8 @@ from run join lease on lease.id = run.lease_id join job on job.id = run.job_id
 """
 LOCKED = "order by job.id for no key update of job, lease, run"
 
-GRANT = """
-with part as (
-    update offer set used_cpu_milli = used_cpu_milli + $8, used_memory_bytes = used_memory_bytes + $9,
-        used_disk_bytes = used_disk_bytes + $10
-    from node
-    where offer.id = $4 and offer.version = $5 and offer.state = 'open'
-        and node.id = offer.node_id and node.state = 'online' and node.mode = 'accepting'
-        and used_cpu_milli + $8 <= offer.cpu_milli and used_memory_bytes + $9 <= offer.memory_bytes
-        and used_disk_bytes + $10 <= offer.disk_bytes
-        and cardinality($7::text[]) = (
-            select count(*) from device
-            where device.offer_id = $4 and device.uuid = any ($7) and device.lease_id is null
-                and device.quote_id is null
-        )
-    returning offer.id
+GRANT = f"""
+with part as ({taking(offer="$4", version="$5")}
 ), new_lease as (
     insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,
         state, price, devices_milli, devices, cpu_milli, memory_bytes, disk_bytes, max_duration_seconds,

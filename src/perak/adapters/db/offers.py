@@ -72,6 +72,27 @@ returning id
 """
 
 
+def taking(*, offer: str, version: str) -> str:
+    """The statement that takes a part of an offer, if it is still of that version and has the part free now.
+
+    `offer`, `version`: the names of those parameters; $7 are the devices' UUIDs, $8 to $10 the thousandths of
+    cores, the bytes of memory and of disk. It returns the offer's id, or no row.
+    """
+    return f"""
+    update offer set used_cpu_milli = used_cpu_milli + $8, used_memory_bytes = used_memory_bytes + $9,
+        used_disk_bytes = used_disk_bytes + $10
+    from node
+    where offer.id = {offer} and offer.version = {version} and offer.state = 'open'
+        and node.id = offer.node_id and node.state = 'online' and node.mode = 'accepting'
+        and used_cpu_milli + $8 <= offer.cpu_milli and used_memory_bytes + $9 <= offer.memory_bytes
+        and used_disk_bytes + $10 <= offer.disk_bytes
+        and cardinality($7::text[]) = (
+            select count(*) from device where device.offer_id = {offer} and device.uuid = any ($7)
+                and device.lease_id is null and device.quote_id is null
+        )
+    returning offer.id"""
+
+
 class PgOffers:
     def __init__(self, connection: Any) -> None:
         self._db = connection

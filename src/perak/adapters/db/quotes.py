@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from perak.adapters.db.offers import taking
 from perak.app.quotes import HeldQuote
 from perak.domain.job import Resources
 
@@ -15,20 +16,8 @@ _resources_decoder = msgspec.json.Decoder(Resources)
 COLUMNS = """id, project_id, offer_id, node_id, state, price, resources::text as resources_text, devices,
     cpu_milli, memory_bytes, disk_bytes, created_at, expires_at, job_id"""
 
-HOLD = """
-with part as (
-    update offer set used_cpu_milli = used_cpu_milli + $8, used_memory_bytes = used_memory_bytes + $9,
-        used_disk_bytes = used_disk_bytes + $10
-    from node
-    where offer.id = $3 and offer.version = $13 and offer.state = 'open'
-        and node.id = offer.node_id and node.state = 'online' and node.mode = 'accepting'
-        and used_cpu_milli + $8 <= offer.cpu_milli and used_memory_bytes + $9 <= offer.memory_bytes
-        and used_disk_bytes + $10 <= offer.disk_bytes
-        and cardinality($7::text[]) = (
-            select count(*) from device where device.offer_id = $3 and device.uuid = any ($7)
-                and device.lease_id is null and device.quote_id is null
-        )
-    returning offer.id
+HOLD = f"""
+with part as ({taking(offer="$3", version="$13")}
 )
 insert into quote (id, project_id, offer_id, node_id, state, price, resources, devices, cpu_milli,
     memory_bytes, disk_bytes, created_at, expires_at)
