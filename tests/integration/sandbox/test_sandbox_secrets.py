@@ -44,6 +44,12 @@ def start(runs: Runs, command: str, tier: str | None, *, setup: str | None = Non
     return spec.run_id
 
 
+def test_a_crash_shows_nobody_the_jobs_memory(runs: Runs) -> None:
+    """A limit of 0 would stop files alone, not the node's program for crash reports (fs/coredump.c)."""
+    _, log = runs.run("grep core /proc/self/limits; kill -SEGV $$")
+    assert log.split()[-3:-1] == ["1", "1"], log
+
+
 def test_a_job_has_its_secrets_and_its_log_has_not(runs: Runs, tier: str) -> None:
     run = start(runs, LOOK, tier, setup='test -n "$TOKEN" && test -s /run/secrets/KEY && echo "setup $TOKEN"')
     status = runs.until(run, lambda status: status.state in ("exited", "lost"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000  # linux/sched.h, CLONE_NEWUSER and CLONE_NEWNET
@@ -21,6 +22,18 @@ def adopt_orphans() -> None:
 def die_with_parent() -> None:
     """Be killed when the parent's thread that forked this process ends."""
     _libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def never_dump() -> None:
+    """No memory of this process and of those that it makes goes into a file or a crash report.
+
+    One and not zero: with zero the kernel writes no file, and yet hands all of it to a program that
+    core_pattern may name (fs/coredump.c). Zero is left where a limit of zero can't be raised.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def enter(namespace: int, kind: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import resource
 from typing import TYPE_CHECKING
+
+from perak.agent.shim import kernel
 
 if TYPE_CHECKING:
     from perak.agent.sandbox.launch import Launch
@@ -22,8 +23,7 @@ def take(descriptors: list[int]) -> Secrets:
     """What is in the agent's file without a name; from now on our memory is never dumped."""
     if not descriptors:
         return {}
-    # One and not zero: a zero does not keep the kernel from handing a dump to a program (fs/coredump.c).
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    kernel.never_dump()
     (file,) = descriptors
     content = os.pread(file, os.fstat(file).st_size, 0)
     os.close(file)

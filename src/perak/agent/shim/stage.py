@@ -87,7 +87,7 @@ def _become(
     inherited = {"--json-status-fd": news, "--block-fd": block, "--args": told}
     if plan["seccomp"]:
         inherited["--seccomp"] = os.open(plan["seccomp"], os.O_RDONLY)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    kernel.never_dump()
     hard = min(plan["nofile_max"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.chdir("/")

@@ -212,7 +212,11 @@ def _become(
 
 
 def _limit(plan: dict[str, Any]) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        # One and not zero, as `perak.agent.shim.kernel.never_dump` says.
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hard = min(plan["nofile_max"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if plan["pids_rlimit"] is not None:
