@@ -17,7 +17,6 @@ from perak.adapters.db.leases import from_ms
 from perak.adapters.db.ledger import TRANSFERS, UNRESOLVED, NewTransfer, settlement_transfers
 from perak.app.records import Accounts, Engagement, HeldFunds, SettledRun, SettlementFacts, SignedReceipt
 from perak.domain.offer import OfferAsk
-from perak.domain.report import OutputBlob
 from perak.domain.whereabouts import judge
 
 ASKS_KEPT = 256
@@ -105,9 +104,9 @@ class PgSettlements:
         await self._db.execute(
             WRITE,
             now,
-            _json([part for one in ordered for part in settlement_transfers(one)]),
-            _json([_ended(one) for one in ordered]),
-            _json([_receipt(one, one.receipt) for one in ordered if one.receipt]),
+            [_transfer(part) for one in ordered for part in settlement_transfers(one)],
+            [_ended(one) for one in ordered],
+            [_receipt(one, one.receipt) for one in ordered if one.receipt],
         )
 
 
@@ -130,79 +129,48 @@ def _ask(text: str) -> OfferAsk:
     return msgspec.json.decode(text, type=OfferAsk)
 
 
-def _json(rows: Sequence[NewTransfer | _Ended | _Receipt]) -> list[str]:
-    return [msgspec.json.encode(row).decode() for row in rows]
+def _transfer(part: NewTransfer) -> str:
+    return msgspec.json.encode(part).decode()
 
 
-class _Ended(msgspec.Struct, kw_only=True):
-    job: str
-    run: str
-    lease: str
-    offer: str
-    node: str
-    lease_state: str
-    run_state: str
-    job_state: str
-    reason: str | None
-    job_ended: bool
-    started_at: datetime | None
-    until: datetime
-    exit_code: int | None
-    cause: str
-    detail: str | None
-    cost: int
-    outputs: OutputBlob | None
-    evidence_jws: str | None
-
-
-class _Receipt(msgspec.Struct, kw_only=True):
-    id: str
-    project: str
-    provider: str
-    job: str
-    run: str
-    cost: int
-    energy_joules: float | None
-    carbon_grams: float | None
-    payload: dict[str, object]
-    jws: str
-
-
-def _ended(settled: SettledRun) -> _Ended:
+def _ended(settled: SettledRun) -> str:
+    """As WRITE reads it, which names the type of each column."""
     at, end = settled.at, settled.end
-    return _Ended(
-        job=at.job.id,
-        run=at.run.id,
-        lease=at.lease.id,
-        offer=at.lease.offer,
-        node=at.lease.node,
-        lease_state=settled.lease_state,
-        run_state=settled.run_state,
-        job_state=settled.job_state,
-        reason=settled.reason,
-        job_ended=settled.job_ended,
-        started_at=None if end.started_at_ms is None else from_ms(end.started_at_ms),
-        until=from_ms(end.until_ms),
-        exit_code=end.exit_code,
-        cause=end.cause,
-        detail=end.detail,
-        cost=settled.money.cost,
-        outputs=end.outputs,
-        evidence_jws=end.evidence_jws,
-    )
+    row = {
+        "job": at.job.id,
+        "run": at.run.id,
+        "lease": at.lease.id,
+        "offer": at.lease.offer,
+        "node": at.lease.node,
+        "lease_state": settled.lease_state,
+        "run_state": settled.run_state,
+        "job_state": settled.job_state,
+        "reason": settled.reason,
+        "job_ended": settled.job_ended,
+        "started_at": None if end.started_at_ms is None else from_ms(end.started_at_ms),
+        "until": from_ms(end.until_ms),
+        "exit_code": end.exit_code,
+        "cause": end.cause,
+        "detail": end.detail,
+        "cost": settled.money.cost,
+        "outputs": end.outputs,
+        "evidence_jws": end.evidence_jws,
+    }
+    return msgspec.json.encode(row).decode()
 
 
-def _receipt(settled: SettledRun, signed: SignedReceipt) -> _Receipt:
+def _receipt(settled: SettledRun, signed: SignedReceipt) -> str:
     at = settled.at
-    return _Receipt(
-        id=signed.id,
-        project=at.lease.project,
-        provider=at.lease.provider,
-        job=at.job.id,
-        run=at.run.id,
-        cost=settled.money.cost,
-        energy_joules=signed.energy_joules,
-        carbon_grams=signed.carbon_grams,
-        payload=signed.payload,
-        jws=signed.jws,
-    )
+    row = {
+        "id": signed.id,
+        "project": at.lease.project,
+        "provider": at.lease.provider,
+        "job": at.job.id,
+        "run": at.run.id,
+        "cost": settled.money.cost,
+        "energy_joules": signed.energy_joules,
+        "carbon_grams": signed.carbon_grams,
+        "payload": signed.payload,
+        "jws": signed.jws,
+    }
+    return msgspec.json.encode(row).decode()
