@@ -18,6 +18,7 @@ from perak.wire import api
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND_SECONDS_MAX = 90
+TEST_SECONDS_MAX = 300
 PATIENCE_SECONDS = 60.0
 """Only a failing test waits so long."""
 POLL_SECONDS = 0.05
@@ -91,9 +92,12 @@ def perak(local: Local) -> Shell:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each of these starts several processes, and a machine that is busy with others takes long for each."""
     for item in items:
         if "acceptance" in Path(item.path).parts:
             item.add_marker("acceptance")
+            if "faults" not in item.path.parts and item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(TEST_SECONDS_MAX))
 
 
 @pytest.fixture(autouse=True, scope="session")

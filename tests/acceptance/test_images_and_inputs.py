@@ -36,8 +36,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 def perak(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     file = tmp_path_factory.mktemp("provider") / "provider.yaml"
     file.write_text(f"private_hosts: ['{registry.address}']\n")
-    with perak_up("--fund", "100", "--provider-file", str(file)) as local:
-        yield Shell(local)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERAK_TIERS", "bubblewrap")
+        with perak_up("--fund", "100", "--provider-file", str(file)) as local:
+            yield Shell(local)
 
 
 def run(perak: Shell, folder: Path, **job: object) -> tuple[int, str, str]:

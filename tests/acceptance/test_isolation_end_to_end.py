@@ -16,10 +16,9 @@ KNOWN_SECONDS = 60.0
 
 
 def offered(perak: Shell) -> list[str]:
-    reply = perak("offer", "ls", "--json")
-    assert reply.returncode == 0, reply.stderr
-    (offer,) = json.loads(reply.stdout)
-    return [each["tier"] for each in offer["tiers"]]
+    with perak.client() as client:
+        (offer,) = client.offers()
+    return [each.tier for each in offer.tiers]
 
 
 def test_a_job_gets_the_isolation_that_it_asks_for(perak: Shell, tmp_path: Path) -> None:

@@ -111,10 +111,7 @@ def test_a_notebook_in_a_job_runs_a_cell_in_a_browser(perak: Shell, tmp_path: Pa
     assert reply.returncode == 0, reply.stderr
     job = reply.stdout.strip()
     try:
-        until = time.monotonic() + START_SECONDS
-        while "is running at" not in (log := perak("logs", job).stdout):
-            assert time.monotonic() < until, log
-            time.sleep(0.5)
+        perak.until_logged(job, "is running at", seconds=START_SECONDS)
         with forwarded(perak, job) as url, browser(chromium, tmp_path) as page:
             page.ask("Page.navigate", url=f"{url}/lab/tree/hello.ipynb")
             until, output = time.monotonic() + PAGE_SECONDS, ""

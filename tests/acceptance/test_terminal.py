@@ -72,10 +72,7 @@ def started(perak: Shell, folder: Path, text: str, *, until: str) -> str:
     reply = perak("run", str(path), "--detach")
     assert reply.returncode == 0, reply.stderr
     identity = reply.stdout.strip()
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while until not in perak("logs", identity).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    perak.until_logged(identity, until)
     return identity
 
 

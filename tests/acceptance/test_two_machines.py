@@ -34,7 +34,8 @@ class Host:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**quiet_environment(), "XDG_CONFIG_HOME": str(self.home), "HOME": str(self.home)}
+        own = {"XDG_CONFIG_HOME": str(self.home), "HOME": str(self.home)}
+        return {**quiet_environment(), **own, "PERAK_TIERS": "bubblewrap"}
 
     def perak(self, *arguments: str) -> str:
         done = subprocess.run(
