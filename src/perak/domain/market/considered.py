@@ -27,8 +27,8 @@ class Considered:
     """Another offer as it was when a job was placed.
 
     `price`: its ask in micro-units per device-hour. `more`: cost, carbon and delay of the job there above
-    those where it was placed, in micro-units; None: nothing was known of its work. `misfit`: in what it did
-    not fit, in words; empty: it fitted.
+    those where it was placed, in micro-units; None: nothing was known of its work, or it did not fit.
+    `misfit`: in what it did not fit, in words; empty: it fitted.
     """
 
     node_name: str
@@ -70,13 +70,13 @@ def considered(
     known = job.spec.work is not None or bool(job.past)
     ranked = []
     for price, id, offer in nsmallest(LOOKED_AT_MAX, priced, key=itemgetter(0, 1)):
-        more = view.burden(offer, price) - here
         wrong = misfits(job.spec, offer, now=now)
+        more = float(price) if wrong else view.burden(offer, price) - here
         found = Considered(
             node_name=offer.node_name,
             market_class=class_of(offer, devices_for(job.spec, offer) or ()),
             price=price,
-            more=round(more) if known else None,
+            more=round(more) if known and not wrong else None,
             misfit="; ".join(map(str, wrong)),
         )
         ranked.append((bool(wrong), more, id, found))
