@@ -105,6 +105,9 @@ def test_each_number_of_a_receipt_is_a_sentence() -> None:
     assert "nothing supports it" in (lines["region"] or "")
     assert (lines["data moved"] or "").startswith("475 mg CO2e to 15 g CO2e may have come from moving 1.0 GB")
     assert lines["not counted"] == "the image: the exchange doesn't know their size"
+    none = moving(received_bytes=0, sent_bytes=0, run_bytes=0, grams_per_kwh=250.0)
+    (_, _, (_, said)) = of_footprint.rows({"moved": _plain(none)})
+    assert said == "nothing that the exchange knows the size of"
 
 
 def test_an_older_receipt_shows_what_it_says() -> None:

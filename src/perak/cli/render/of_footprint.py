@@ -67,14 +67,14 @@ def _operational(carbon: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _moved(moved: Mapping[str, Any]) -> Iterator[Row]:
-    size = format_bytes(moved["received_bytes"] + moved["sent_bytes"] + moved["run_bytes"])
+    size = moved["received_bytes"] + moved["sent_bytes"] + moved["run_bytes"]
     low, high = in_grams(float(moved["low_grams"])), in_grams(float(moved["high_grams"]))
-    yield (
-        "data moved",
-        f"{low} to {high} may have come from moving {size}: x {moved['kwh_per_gb_low']:g} to "
+    words = (
+        f"{low} to {high} may have come from moving {format_bytes(size)}: x {moved['kwh_per_gb_low']:g} to "
         f"{moved['kwh_per_gb_high']:g} kWh/GB x {moved['grams_per_kwh']:g} g/kWh ({moved['source']}); it is "
-        "in no other number",
+        "in no other number"
     )
+    yield "data moved", words if size else "nothing that the exchange knows the size of"
     if moved.get("uncounted"):
         yield "not counted", f"{', '.join(moved['uncounted'])}: the exchange doesn't know their size"
 
