@@ -12,7 +12,7 @@ from perak.agent.inspect.opencl import WORD_BYTES, Session
 from perak.domain.hardware import inspection as i
 from perak.domain.hardware.inspection import Check
 
-TILES = {True: 4, False: 16}
+TILES = {True: 2, False: 16}
 """On a processor and on a GPU: `TILE` of the kernels."""
 Hook = Callable[[Session, Any, int], None]
 """Called with each product (its buffer, which one it is) before it is looked at; tests spoil it here."""

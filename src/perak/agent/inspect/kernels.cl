@@ -89,7 +89,7 @@ __kernel void copy(__global const words *from, __global words *to) {
 
 /* C = A * B, N by N, by tiles of local memory; one work-item is one element, and no sum has another order. */
 #ifdef CPU
-#define TILE 4 /* pocl unrolls a group: one of 256 takes it twice as long to translate, and to run. */
+#define TILE 2 /* pocl unrolls a group: one of 16 takes it three times as long to translate, and to run. */
 #else
 #define TILE 16
 #endif
