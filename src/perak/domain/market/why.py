@@ -45,7 +45,7 @@ class Why:
     price_now: int | None = None
 
 
-def why_placed(spec: JobSpec, placed: Placed, quote: Quote, *, currency: str = "") -> Why:
+def why_placed(spec: JobSpec, placed: Placed, quote: Quote, *, currency: str) -> Why:
     """Why there: by the offers as they were then, where that was kept, and as they are now."""
     reasons = [
         f"it was given to {placed.node_name} at {format_money(placed.price, currency)} per device-hour",
@@ -66,7 +66,7 @@ def why_waiting(
     spec: JobSpec,
     quote: Quote,
     *,
-    currency: str = "",
+    currency: str,
     waited_seconds: float,
     deferred_until: str | None = None,
 ) -> Why:
