@@ -20,10 +20,21 @@ STOP_SECONDS = 30
 
 
 @contextlib.contextmanager
-def up(state_dir: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def up(state_dir: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running `perak up` without an agent, and its URL; ended and waited for at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "perak", "up", "--port", "0", "--no-agent", "--state-dir", str(state_dir)],
+        [
+            sys.executable,
+            "-m",
+            "perak",
+            "up",
+            "--port",
+            "0",
+            "--no-agent",
+            "--state-dir",
+            str(state_dir),
+            *options,
+        ],
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -89,7 +100,11 @@ def test_up_lives_stops_and_comes_back(state_dir: Path) -> None:
     assert first.returncode == 0
     assert processes_of(state_dir) == []
 
-    with up(state_dir), client(state_dir) as http:
+    grid = state_dir / "grid.yaml"
+    grid.write_text("zones: {DE: {feed: file, path: de.csv}}\n")
+    (state_dir / "de.csv").write_text("time,DE\n2026-01-01T00:00:00Z,300\n")
+    with up(state_dir, "--grid", str(grid)), client(state_dir) as http:
+        assert [each["region"] for each in http.get("/v1/grid").json()["zones"]] == ["DE"]
         assert http.get(f"/v1/jobs/{job}").json()["state"] == "queued"
         assert http.get("/v1/wallet").json()["available"] == "100.00"
     assert processes_of(state_dir) == []

@@ -121,6 +121,27 @@ def test_limits_on_carbon_deadline_and_value_are_kept() -> None:
     assert worth(wish, expected(wish, offer("v"))) == pytest.approx(-2 * MICROS)
 
 
+def test_moving_data_weighs_on_a_preference_and_not_on_the_carbon_of_the_run() -> None:
+    """Also of a job that is longer than what is read hour by hour."""
+    for hours in (10, 1000):
+        wish = job(work=Work(device="V100 SXM2 16GB", hours=hours))
+        plain = expected(wish, offer("v"))
+        moved = expect(wish, offer("v"), start=NOW.timestamp(), brought_bytes=10**12)
+        assert moved.carbon_grams == plain.carbon_grams
+        assert moved.carbon is not None
+        added = (moved.counted_grams or 0) - (plain.counted_grams or 0)
+        assert added == pytest.approx(moved.carbon.counted_moved_grams)
+        assert added > 500, "a TB at 0.0019 kWh a GB"
+
+
+def test_what_earlier_runs_emitted_is_off_the_budget() -> None:
+    wish = job(limits=Limits(max_carbon_grams=2_000.0))
+    asked = PendingJob(id="job-1", project="p", spec=wish, epoch=0, available=10**12)
+    assert instant_match([asked], [offer("v")], now=NOW).assignments
+    again = replace(asked, attempts=1, emitted_grams=1_000.0)
+    assert not instant_match([again], [offer("v")], now=NOW).assignments
+
+
 def matched(spec: JobSpec, *offers: Offer) -> str | None:
     pending = PendingJob(id="job-1", project="p", spec=spec, epoch=0, available=10**12)
     plan = instant_match([pending], offers, now=NOW)
