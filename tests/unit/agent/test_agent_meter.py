@@ -22,6 +22,7 @@ from perak.agent.meter.energy import (
     MeterState,
 )
 from perak.agent.meter.rapl import Rapl
+from perak.agent.settings import Limits
 from perak.domain.carbon.energy import cpu_energy, gpu_energy
 from perak.domain.footprint import Energy
 
@@ -73,6 +74,15 @@ def test_a_counter_that_wraps_goes_on(machine: Machine) -> None:
     state = meter.begin(order(), at=0)
     machine.set(package=1010, busy_seconds=1)
     assert meter.sample(order(), state, at=1, cpu_seconds=1).joules == pytest.approx(20)
+
+
+def test_a_node_that_is_cut_off_reads_late_and_still_measures(machine: Machine) -> None:
+    meter = EnergyMeter(rapl=machine.rapl(), nvidia=None)
+    state = meter.begin(order(), at=0)
+    machine.set(package=100, dram=0, core=0, busy_seconds=61)
+    energy = meter.sample(order(), state, at=Limits().meter_interval_offline_seconds + 1.5, cpu_seconds=61)
+    assert energy.joules == pytest.approx(100)
+    assert energy.modelled == ()
 
 
 def test_a_gap_in_which_the_counter_may_have_wrapped_is_modelled(machine: Machine) -> None:

@@ -41,8 +41,9 @@ POWER_UNCERTAINTY_PERCENT = 15.0
 FEW_SAMPLES = 12
 FEW_SAMPLES_UNCERTAINTY_PERCENT = 30.0
 """Our estimate for less than a minute's samples: a job's beginning and end draw unlike its middle."""
-GAP_SECONDS_MAX = 60.0
-"""After a longer gap (the agent was away) a counter may have wrapped unseen: the model fills it."""
+GAP_SECONDS_MAX = 120.0
+"""After a longer gap (the agent was away) a counter may have wrapped unseen, the smallest at 65 kJ: the model
+fills it. A node that is cut off reads once a minute, and a little late."""
 TDP_WATTS_UNKNOWN = 250.0
 """Where the driver tells no power limit: the usual limit of PCIe compute cards from Pascal to Ampere."""
 
