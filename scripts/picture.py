@@ -5,11 +5,16 @@ Long runs of lines of one kind are shortened, which the picture says; nothing el
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from itertools import groupby
 from pathlib import Path
 
@@ -24,19 +29,34 @@ SHORTENED_FROM = 7
 
 
 def main() -> None:
-    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": str(WIDTH)}
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "demo.py"],
-        env=environment,
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    said = in_a_terminal([sys.executable, str(ROOT / "scripts" / "demo.py")])
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print("[dim]$ make demo[/]")
-    for line in shortened(done.stdout.decode().replace(str(ROOT) + "/", "").splitlines()):
+    for line in shortened(said.replace(str(ROOT) + "/", "").splitlines()):
         console.print(Text.from_ansi(line))
     console.save_svg(str(ROOT / "docs" / "demo.svg"), title="make demo")
+
+
+def in_a_terminal(command: list[str]) -> str:
+    """What a command writes to a terminal of WIDTH columns, without control codes but those of colour."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, WIDTH, 0, 0))
+    said = b""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm-256color"},
+    ) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the last of those who write there has gone
+            while data := os.read(ours, 65536):
+                said += data
+    os.close(ours)
+    if process.returncode:
+        raise SystemExit(said.decode())
+    return re.sub(r"\x1b\[[0-9;?]*[A-HJKSTfhl]|\r", "", said.decode())
 
 
 def shortened(lines: list[str]) -> list[str]:
