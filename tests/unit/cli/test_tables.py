@@ -58,7 +58,7 @@ def test_a_jobs_runs_have_a_line_each_in_a_terminal_of_80() -> None:
     ]
     lines = printed(job(a_detail(a_job(), runs=runs), now=AT), 80)
     begin = next(number for number, line in enumerate(lines) if line.startswith("RUN"))
-    assert lines[begin].split() == "RUN NODE STATE TIME EXIT ENDED BY COST RECEIPT".split()
+    assert lines[begin].split() == ["RUN", "NODE", "STATE", "TIME", "EXIT", "ENDED", "BY", "COST", "RECEIPT"]
     for number in (1, 2):
         words = lines[begin + number].split()
         assert words[:3] == [str(number), "old-card-in-berlin", "exited"]
