@@ -63,21 +63,19 @@ def allocated(path: Path, seed: int, policy: int, weights: tuple[float, ...] | N
     from perak.domain.market.kernels import placing
     from perak.domain.market.packing import GPU, GPUS_MAX, WEIGHTS, Demand, typical
 
-    cpu, memory, gpus, count = _nodes(GPU, GPUS_MAX, seed)
+    nodes = placing.Nodes(*_nodes(GPU, GPUS_MAX, seed))
     pods = _pods(path)
     demands = [Demand(max(c, CPU_LEAST) if c == 0 else c, milli, number) for c, _, milli, number in pods]
     usual = typical(demands)
     numbers: dict[Demand, int] = {}
     kind = np.array([numbers.setdefault(demand, len(numbers)) for demand in demands])
-    order = _arrivals(pods, total=int(count.sum()) * GPU, seed=seed)
+    order = _arrivals(pods, total=int(nodes.present.sum()) * GPU, seed=seed)
     table = np.array(pods, np.int64)[order]
-    stop = int(count.sum()) * GPU
+    stop = int(nodes.present.sum()) * GPU
+    pods_in_order = placing.Pods(table[:, 0], table[:, 1], table[:, 2], table[:, 3], kind[order])
     placed, _, _ = placing.place_all(
-        cpu, memory, gpus, count, table[:, 0], table[:, 1], table[:, 2], table[:, 3], kind[order],
-        len(numbers),
-        usual.cpu_milli, usual.gpu_milli, usual.gpus, usual.frequency, policy, stop,
-        np.array(weights or WEIGHTS),
-    )  # fmt: skip
+        nodes, pods_in_order, len(numbers), usual, policy, stop, np.array(weights or WEIGHTS)
+    )
     return 100.0 * float(placed) / stop
 
 

@@ -24,7 +24,6 @@ import numpy as np
 from perak.domain.market import kernels
 from perak.domain.market.clearing import (
     LEVELS_MAX,
-    Flags,
     Floats,
     Ints,
     Jobs,
@@ -33,6 +32,7 @@ from perak.domain.market.clearing import (
     runtime_h,
     worth,
 )
+from perak.domain.market.kernels.shapes import Classes, Edges, Gangs, Stairs, Stock, Wants
 
 SWEEPS = 2
 """After the first bids everyone may bid again this often; more gain little."""
@@ -47,35 +47,31 @@ large; the
 half second that a clearing should take is mostly theirs."""
 
 
+LEAST_HOURS = 1e-260
+"""Shorter work has no logarithm worth a staircase."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
-    """Offers by class and ask, ready for matching: sizes of groups, capacities, and who may use what."""
+class Market:
+    """Offers and jobs, ready for matching. `size` and `level` are of the sizes of groups that jobs have."""
 
     order: Ints
     """The offers' places in the caller's arrays."""
-    devices: Ints
-    price: Floats
-    start: Ints
-    """Each class's first offer."""
-    by_size: Ints
-    size: Ints
-    table: Ints
-    """[level, n]: devices in whole groups among n."""
-    capacity: Ints
+    stock: Stock
     first_ask: Floats
-    kg_per_device_hour: Floats
+    """[class, level]: the lowest of an offer that fits."""
+    classes: Classes
+    wants: Wants
+    gangs: Gangs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Edges:
-    """Jobs on the classes that fit them, by job."""
+class Fits:
+    """Jobs on the classes that fit them."""
 
-    start: Ints
-    kind: Ints
-    worth: Floats
-    hours: Floats
+    edges: Edges
     bins: Ints
-    """Of hours: rows of `steps`."""
+    """By edge, of its hours: places in `steps`."""
     steps: Floats
     hope: Floats
     """By job: the most that a device could be worth to it."""
@@ -93,16 +89,10 @@ class Cleared:
 
 def instant(jobs: Jobs, offers: Offers) -> Cleared:
     """Match each job in its turn, to the class where it is best off and the cheapest asks there."""
-    index = index_of(jobs, offers)
-    rows, _ = kernels.instant(
-        jobs.devices, np.maximum(1, jobs.per_node), levels_of(jobs, index), *_facts(jobs), jobs.whole_gangs(),
-        offers.performance, offers.memory_gb, index.kg_per_device_hour, offers.region, index.size,
-        index.table,
-        index.devices, index.price, index.start, index.capacity.copy(),
-    )  # fmt: skip
-    return Cleared(
-        plan=_priced(rows, jobs, offers, index, np.zeros(offers.classes)), premium=np.zeros(offers.classes)
-    )
+    market = market_of(jobs, offers)
+    rows = kernels.instant(market.wants, market.gangs, market.classes, market.stock)
+    free = np.zeros(offers.classes)
+    return Cleared(plan=_priced(rows, jobs, offers, market, free), premium=free)
 
 
 def auction(jobs: Jobs, offers: Offers, *, epsilon: float | None = None, seed: int = 1) -> Cleared:
@@ -110,102 +100,75 @@ def auction(jobs: Jobs, offers: Offers, *, epsilon: float | None = None, seed: i
 
     The same `seed` gives the same plan.
     """
-    index = index_of(jobs, offers)
-    level = levels_of(jobs, index)
-    edges = edges_of(jobs, offers, index, level)
+    market = market_of(jobs, offers)
+    fits = fits_of(market)
+    edges, gangs, stock = fits.edges, market.gangs, market.stock
     if not len(edges.kind):
-        empty = _priced(np.zeros((0, 3), np.int64), jobs, offers, index, np.zeros(offers.classes))
-        return Cleared(plan=empty, premium=np.zeros(offers.classes))
-    order = np.argsort(-edges.hope, kind="stable")[: int((edges.hope > 0).sum())]
+        none, free = np.zeros((0, 3), np.int64), np.zeros(offers.classes)
+        return Cleared(plan=_priced(none, jobs, offers, market, free), premium=free)
+    order = np.argsort(-fits.hope, kind="stable")[: int((fits.hope > 0).sum())]
     if epsilon is None:
-        epsilon = EPSILON * float(np.median(edges.hope[order]))
-    before = np.concatenate([[0], np.cumsum(index.devices)])
-    device_start = before[index.start]
-    member_start = device_start + np.arange(len(device_start))
-    ask_sum = np.concatenate([[0.0], np.cumsum(np.repeat(index.price, index.devices))])
-    gangs = _few(jobs.devices)
-    gang = np.abs(jobs.devices[:, None] - gangs[None, :]).argmin(axis=1)
-    won, _, stair, slope, bids = kernels.auction(
-        edges.start, edges.kind, edges.worth, edges.hours, edges.bins, jobs.devices, level, gang, gangs,
-        order,
-        index.capacity, device_start, member_start, ask_sum, edges.steps, epsilon, SWEEPS,
-    )  # fmt: skip
-    guess = kernels.guesses(
-        edges.start,
-        edges.kind,
-        edges.worth,
-        edges.hours,
-        edges.bins,
-        jobs.devices,
-        gang,
-        stair,
-        slope,
-        edges.steps,
-    )
+        epsilon = EPSILON * float(np.median(fits.hope[order]))
+    sizes = _few(jobs.devices)
+    gang = np.abs(jobs.devices[:, None] - sizes[None, :]).argmin(axis=1)
+    shape = offers.classes, len(sizes), kernels.BINS
+    stairs = Stairs(at=np.zeros(shape), slope=np.zeros(shape), gangs=sizes, steps=fits.steps)
+    boost = stock.size.astype(np.float64)[None, :] ** np.array(BIASES)[:, None]
+    won, price, bids = kernels.auction(edges, fits.bins, gangs, gang, order, stock, stairs, epsilon, SWEEPS)
+    guess = kernels.guesses(edges, fits.bins, gangs, gang, stairs)
     pairs = 1 + offers.count * jobs.count // max(1, offers.classes) ** 2
     trials_max = min(SEARCH_MAX, SEARCH_WORK // (pairs + 600))
-    boost = index.size.astype(np.float64)[None, :] ** np.array(BIASES)[:, None]
-    rows, _, trials, _ = kernels.search(
-        edges.start, edges.kind, edges.worth, edges.hours, guess, jobs.devices, jobs.per_node, level,
-        index.table,
-        index.devices, index.price, index.by_size, index.start, member_start, index.capacity, won, boost,
-        trials_max,
-        seed,
-    )  # fmt: skip
+    rows, trials, _ = kernels.search(edges, guess, price, gangs, stock, won, boost, trials_max, seed)
     premium = _premium(guess, edges, won, jobs, offers)
-    return Cleared(
-        plan=_priced(rows, jobs, offers, index, premium), premium=premium, bids=int(bids), trials=int(trials)
-    )
+    plan = _priced(rows, jobs, offers, market, premium)
+    return Cleared(plan=plan, premium=premium, bids=int(bids), trials=int(trials))
 
 
-def index_of(jobs: Jobs, offers: Offers) -> Index:
-    """The offers by class and ask, for the sizes of groups that these jobs have."""
+def market_of(jobs: Jobs, offers: Offers) -> Market:
+    """The offers by class and ask, for the sizes of groups that these jobs have, and the jobs."""
     order = np.lexsort((offers.price, offers.kind))
     kind, devices, price = offers.kind[order], offers.devices[order], offers.price[order]
     start = np.searchsorted(kind, np.arange(offers.classes + 1)).astype(np.int64)
-    sizes = _few(jobs.per_node) if jobs.count else np.ones(1, np.int64)
+    per_node = np.maximum(1, jobs.per_node)
+    size = _few(per_node) if jobs.count else np.ones(1, np.int64)
     whole = np.arange(int(devices.max(initial=0)) + 1)
-    capacity = np.zeros((offers.classes, len(sizes)), np.int64)
-    first_ask = np.zeros((offers.classes, len(sizes)))
-    kernels.class_capacity(start, sizes, devices, price, capacity, first_ask)
-    return Index(
-        order=order,
-        devices=devices,
-        price=price,
-        start=start,
-        by_size=np.lexsort((price, devices, kind)),
-        size=sizes,
-        table=np.array([whole // size * size for size in sizes]),
-        capacity=capacity,
-        first_ask=first_ask,
-        kg_per_device_hour=offers.power_w * offers.carbon_g_per_kwh / 1e6,
-    )
+    capacity = np.zeros((offers.classes, len(size)), np.int64)
+    first_ask = np.zeros((offers.classes, len(size)))
+    kernels.class_capacity(start, size, devices, price, capacity, first_ask)
+    stock = Stock(
+        start=start, devices=devices, price=price, by_size=np.lexsort((price, devices, kind)), size=size,
+        table=np.array([whole // each * each for each in size]), capacity=capacity,
+        device_start=np.concatenate([[0], np.cumsum(devices)])[start],
+        ask_sum=np.concatenate([[0.0], np.cumsum(np.repeat(price, devices))]),
+    )  # fmt: skip
+    classes = Classes(
+        performance=offers.performance, memory_gb=offers.memory_gb,
+        kg_per_device_hour=offers.power_w * offers.carbon_g_per_kwh / 1e6, region=offers.region,
+    )  # fmt: skip
+    gangs = Gangs(jobs.devices, per_node, np.searchsorted(size, per_node, side="right") - 1)
+    wants = Wants(
+        devices=jobs.devices, level=gangs.level, memory_gb=jobs.memory_gb, work=jobs.work, value=jobs.value,
+        deadline_h=jobs.deadline_h, delay_cost_per_h=jobs.delay_cost_per_h,
+        carbon_price_per_kg=jobs.carbon_price_per_kg, admits=jobs.admits, whole=jobs.whole_gangs(),
+    )  # fmt: skip
+    return Market(order=order, stock=stock, first_ask=first_ask, classes=classes, wants=wants, gangs=gangs)
 
 
-def levels_of(jobs: Jobs, index: Index) -> Ints:
-    """Each job's row of `index.size`."""
-    levels: Ints = np.searchsorted(index.size, np.maximum(1, jobs.per_node), side="right") - 1
-    return levels
-
-
-def edges_of(jobs: Jobs, offers: Offers, index: Index, level: Ints) -> Edges:
+def fits_of(market: Market) -> Fits:
     """Which jobs fit which classes, where that can be worth anything."""
-    with np.errstate(divide="ignore"):
-        log_hours = np.log(np.maximum(jobs.work / np.maximum(1, jobs.devices), 1e-300))
-    log_performance = np.log(offers.performance)
-    sane = log_hours[log_hours > -600]
-    lowest = float(sane.min(initial=0.0) - log_performance.max(initial=0.0)) if len(sane) else 0.0
-    highest = float(sane.max(initial=0.0) - log_performance.min(initial=0.0)) if len(sane) else 1.0
+    wants, performance = market.wants, market.classes.performance
+    hours = wants.work / np.maximum(1, wants.devices)
+    sane = np.log(hours[hours > LEAST_HOURS])
+    faster = np.log(performance)
+    lowest = float(sane.min(initial=0.0) - faster.max(initial=0.0)) if len(sane) else 0.0
+    highest = float(sane.max(initial=0.0) - faster.min(initial=0.0)) if len(sane) else 1.0
     scale = kernels.BINS / max(1e-9, (highest - lowest) * (1 + 1e-9))
     start, kind, worth_, hours, bins, hope = kernels.find_edges(
-        jobs.devices, level, *_facts(jobs), jobs.whole_gangs(), offers.performance, offers.memory_gb,
-        index.kg_per_device_hour, offers.region, index.capacity, index.first_ask, log_hours,
-        log_performance, lowest,
-        scale,
-    )  # fmt: skip
+        wants, market.classes, market.stock.capacity, market.first_ask, lowest, scale
+    )
     steps = np.exp(lowest + np.arange(kernels.BINS) / scale)
     steps[0] = 0.0
-    return Edges(start=start, kind=kind, worth=worth_, hours=hours, bins=bins, steps=steps, hope=hope)
+    return Fits(edges=Edges(start, kind, worth_, hours), bins=bins, steps=steps, hope=hope)
 
 
 def _few(values: Ints) -> Ints:
@@ -217,18 +180,6 @@ def _few(values: Ints) -> Ints:
     return few
 
 
-def _facts(jobs: Jobs) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats, Flags]:
-    return (
-        jobs.memory_gb,
-        jobs.work,
-        jobs.value,
-        jobs.deadline_h,
-        jobs.delay_cost_per_h,
-        jobs.carbon_price_per_kg,
-        jobs.admits,
-    )
-
-
 def _premium(guess: Floats, edges: Edges, won: Ints, jobs: Jobs, offers: Offers) -> Floats:
     """What a device of each class would have been worth to the best job that stayed outside; 0: to nobody."""
     job = np.repeat(np.arange(jobs.count), np.diff(edges.start))
@@ -238,10 +189,10 @@ def _premium(guess: Floats, edges: Edges, won: Ints, jobs: Jobs, offers: Offers)
     return premium
 
 
-def _priced(rows: Ints, jobs: Jobs, offers: Offers, index: Index, premium: Floats) -> Plan:
+def _priced(rows: Ints, jobs: Jobs, offers: Offers, market: Market, premium: Floats) -> Plan:
     """The plan with its prices: ask and premium per device-hour, together within the job's bid."""
     job, place, devices = rows[:, 0], rows[:, 1], rows[:, 2]
-    offer = index.order[place]
+    offer = market.order[place]
     merged, at = np.unique(np.stack([job, offer], axis=1), axis=0, return_inverse=True)
     count = np.zeros(len(merged), np.int64)
     np.add.at(count, at.ravel(), devices)

@@ -8,13 +8,12 @@ Subgradient steps with averaged directions (the volume algorithm's, Barahona and
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from perak.domain.market import kernels
-from perak.domain.market.auction import Edges, Index, edges_of, index_of, levels_of
-from perak.domain.market.clearing import Floats, Ints, Jobs, Offers, Plan, welfare
+from perak.domain.market.auction import Market, fits_of, market_of
+from perak.domain.market.clearing import Floats, Jobs, Offers, Plan, welfare
+from perak.domain.market.kernels.shapes import Edges, Gangs, Stock
 
 ROUNDS_MAX = 24
 STEPS = 30
@@ -27,34 +26,27 @@ PATIENCE = 8
 """Steps without a lower value before they are shortened."""
 SHORTEST = 1e-3
 
-_dual: Any = kernels.dual
-_nearest: Any = kernels.nearest
-"""Typed as anything: their arguments come in groups."""
-
 
 def upper_bound(jobs: Jobs, offers: Offers, plan: Plan, *, rounds_max: int = ROUNDS_MAX) -> float:
     """A bound on the welfare of every plan, started from the prices that `plan` suggests."""
-    index = index_of(jobs, offers)
-    level = levels_of(jobs, index)
-    edges = edges_of(jobs, offers, index, level)
+    market = market_of(jobs, offers)
+    edges, gangs, stock = fits_of(market).edges, market.gangs, market.stock
     if not len(edges.kind):
         return 0.0
     reached = welfare(plan, jobs, offers)
-    every: tuple[Any, ...] = (edges.start, edges.kind, edges.worth, edges.hours)
     net, none, take = np.empty(len(edges.kind)), np.empty(0), np.zeros(offers.count)
-    fixed: tuple[Any, ...] = (jobs.devices, level, index.size, index.devices, index.price, index.start)
     tried = [
-        (float(_dual(*every, *fixed, prices, take, False, none)), prices)
-        for prices in _suggested(jobs, offers, plan, index, edges, level)
+        (float(kernels.dual(edges, gangs, stock, prices, take, none)), prices)
+        for prices in _suggested(jobs, offers, plan, market, edges)
     ]
     best, prices = min(tried, key=lambda pair: pair[0])
     length = 1.0
     keep = len(edges.kind) if len(edges.kind) <= EDGES_FEW else NEAR
     for _ in range(rounds_max):
-        _dual(*every, *fixed, prices, take, False, net)
-        near = _nearest(*every, net, keep)
-        lower, length = _descend((*near, *fixed), prices, index.devices, length, reached=reached)
-        value = float(_dual(*every, *fixed, lower, take, False, none))
+        kernels.dual(edges, gangs, stock, prices, take, net)
+        near = kernels.nearest(edges, net, keep)
+        lower, length = _descend(near, gangs, stock, prices, length, reached=reached)
+        value = float(kernels.dual(edges, gangs, stock, lower, take, none))
         if value < best:
             best, prices = value, lower
         else:
@@ -65,15 +57,14 @@ def upper_bound(jobs: Jobs, offers: Offers, plan: Plan, *, rounds_max: int = ROU
 
 
 def _descend(
-    market: tuple[Any, ...], prices: Floats, devices: Ints, length: float, *, reached: float
+    edges: Edges, gangs: Gangs, stock: Stock, prices: Floats, length: float, *, reached: float
 ) -> tuple[Floats, float]:
-    """A round of steps on a part of the edges: the best prices of devices, and the length of the next
-    steps."""
+    """A round of steps on a part of the edges: the best prices of devices, and the length of the next."""
     take, none = np.zeros(len(prices)), np.empty(0)
     now, best, best_prices = prices.copy(), np.inf, prices
     direction, stalled = np.zeros(len(prices)), 0
     for _ in range(STEPS):
-        value = float(_dual(*market, now, take, True, none))
+        value = float(kernels.dual(edges, gangs, stock, now, take, none))
         if value < best - 1e-7 * abs(best if best < np.inf else 0.0):
             best, best_prices, stalled = value, now.copy(), 0
         else:
@@ -81,8 +72,8 @@ def _descend(
         if stalled > PATIENCE:
             length, stalled, now = length * 0.7, 0, best_prices.copy()
             direction[:] = 0.0
-            value = float(_dual(*market, now, take, True, none))
-        direction = 0.75 * direction + 0.25 * (devices - take)
+            value = float(kernels.dual(edges, gangs, stock, now, take, none))
+        direction = 0.75 * direction + 0.25 * (stock.devices - take)
         norm = float(direction @ direction)
         if norm == 0.0 or value <= reached or length < SHORTEST:
             break
@@ -90,10 +81,9 @@ def _descend(
     return best_prices, length
 
 
-def _suggested(
-    jobs: Jobs, offers: Offers, plan: Plan, index: Index, edges: Edges, level: Ints
-) -> list[Floats]:
+def _suggested(jobs: Jobs, offers: Offers, plan: Plan, market: Market, edges: Edges) -> list[Floats]:
     """Prices to start from: what the plan's staircases make a device worth, at several levels of scarcity."""
+    index, level = market.stock, market.gangs.level
     kind = offers.kind[plan.offer]
     hours = jobs.work[plan.job] / (jobs.devices[plan.job] * offers.performance[kind])
     stairs = np.zeros(offers.count)
@@ -121,7 +111,7 @@ def _suggested(
     used = np.bincount(kind, plan.devices, minlength=offers.classes)
     hope = np.where(
         outside[job],
-        edges.worth - jobs.devices[job] * edges.hours * index.first_ask[edges.kind, level[job]],
+        edges.worth - jobs.devices[job] * edges.hours * market.first_ask[edges.kind, level[job]],
         0,
     )
     np.maximum.at(full, edges.kind, hope / jobs.devices[job])

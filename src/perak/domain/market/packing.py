@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,7 @@ class Demand:
     gpus: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Typical:
+class Typical(NamedTuple):
     """The usual jobs and how often each comes; frequencies sum to one."""
 
     cpu_milli: Ints

@@ -21,9 +21,7 @@ def test_typical_jobs_are_the_most_frequent_that_cover_the_share() -> None:
 
 def fragment(usual: Typical, *, cpu: int, gpus: list[int]) -> float:
     free = np.array(gpus, np.int64)
-    return float(
-        placing.fragment(cpu, free, len(gpus), usual.cpu_milli, usual.gpu_milli, usual.gpus, usual.frequency)
-    )
+    return float(placing.fragment(cpu, free, len(gpus), usual))
 
 
 @pytest.mark.parametrize(
@@ -47,10 +45,8 @@ def test_a_share_goes_to_the_gpu_that_is_broken_already(policy: int) -> None:
     gpus = np.zeros((2, GPUS_MAX), np.int64)
     gpus[0, :2], gpus[1, :2] = 1000, (500, 1000)
     one = np.ones(1, np.int64)
-    placed, failed, arrived = placing.place_all(
-        np.array([64000, 64000]), np.array([100, 100]), gpus, np.array([2, 2]), 1000 * one, one, 500 * one,
-        one, 0 * one, 1, usual.cpu_milli, usual.gpu_milli, usual.gpus, usual.frequency, policy, 10_000,
-        np.array(WEIGHTS),
-    )  # fmt: skip
+    nodes = placing.Nodes(np.array([64000, 64000]), np.array([100, 100]), gpus, np.array([2, 2]))
+    pods = placing.Pods(1000 * one, one, 500 * one, one, 0 * one)
+    placed, failed, arrived = placing.place_all(nodes, pods, 1, usual, policy, 10_000, np.array(WEIGHTS))
     assert (placed, failed, arrived) == (500, 0, 500)
     assert gpus[:, :2].tolist() == [[1000, 1000], [0, 1000]]

@@ -1,9 +1,11 @@
-"""Which jobs fit which classes, and what a class can give. An *edge* is a job on a class that fits it."""
+"""Which jobs fit which classes, and what a class can give."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
+from perak.domain.market.kernels.compiling import inner
 
 BINS = 48
 """Steps of a staircase, over the logarithm of hours."""
@@ -22,72 +24,56 @@ def class_capacity(offer_start, size, on, op, capacity, first_ask):
                     first_ask[c, m] = min(first_ask[c, m], op[o])
 
 
+@inner()
+def worth_of(value, hours, delay_cost, carbon_price, kg):
+    """What a job is worth after so many hours: its value less delay and carbon, `kg` an hour."""
+    return value - hours * (delay_cost + carbon_price * kg)
+
+
 @njit(cache=True)
-def find_edges(
-    k,
-    level,
-    memory,
-    work,
-    value,
-    deadline,
-    delay,
-    carbon_price,
-    admits,
-    whole,
-    performance,
-    has_memory,
-    kg_per_device_hour,
-    region,
-    capacity,
-    first_ask,
-    log_hours,
-    log_performance,
-    lowest,
-    scale,
-):
-    """Edges that could be worth something, by job: (start, class, worth, hours, bin of hours, hope of each
-    job).
+def find_edges(wants, classes, capacity, first_ask, lowest, scale):
+    """Edges that could be worth something, by job: (start, class, worth, hours, bin, hope of each job).
 
     A job's hope is the most that a device could be worth to it, at the lowest asks. Bins are even in the
-    logarithm
-    of hours from `lowest` on, `scale` of them to a unit.
+    logarithm of hours from `lowest` on, `scale` of them to a unit.
     """
-    jobs, classes = len(k), len(performance)
+    jobs, count = len(wants.devices), len(classes.performance)
     start = np.zeros(jobs + 1, np.int64)
     room = max(1024, jobs * 32)
     kind, bins = np.empty(room, np.int32), np.empty(room, np.int32)
     worth, hours = np.empty(room), np.empty(room)
     hope = np.zeros(jobs)
-    faster = 1.0 / performance
+    # What a named group of arrays gives out is counted each time, so that loops use names of their own.
+    devices, level, memory, work, value, deadline, delay, carbon, admits, whole = wants
+    performance, has_memory, kg, region = classes
     n = 0
     for j in range(jobs):
         if whole[j]:
-            if n + classes > len(kind):
-                room = max(2 * len(kind), n + classes)
+            if n + count > len(kind):
+                room = max(2 * len(kind), n + count)
                 kind, bins = _longer(kind, room), _longer(bins, room)
                 worth, hours = _longer(worth, room), _longer(hours, room)
-            m, k_j, memory_j, most = level[j], k[j], memory[j], deadline[j]
-            each, carbon = work[j] / k_j, carbon_price[j] * k_j
-            best = 0.0
-            for c in range(classes):
-                if not admits[j, region[c]] or memory_j > has_memory[c] or k_j > capacity[c, m]:
+            k, m, best = devices[j], level[j], 0.0
+            for c in range(count):
+                if not admits[j, region[c]] or memory[j] > has_memory[c] or k > capacity[c, m]:
                     continue
-                r = each * faster[c]
-                if r > most:
+                r = work[j] / (k * performance[c])
+                if r > deadline[j]:
                     continue
-                v = value[j] - r * (delay[j] + carbon * kg_per_device_hour[c])
-                left = v - k_j * r * first_ask[c, m]
+                v = worth_of(value[j], r, delay[j], carbon[j], k * kg[c])
+                left = v - k * r * first_ask[c, m]
                 if left > 0.0:
                     kind[n], worth[n], hours[n] = c, v, r
-                    bins[n] = min(BINS - 1, max(0, int((log_hours[j] - log_performance[c] - lowest) * scale)))
                     best = max(best, left)
                     n += 1
-            hope[j] = best / k_j
+            hope[j] = best / k
         start[j + 1] = n
+    for e in range(n):
+        bins[e] = min(BINS - 1, max(0, int((np.log(max(hours[e], 1e-300)) - lowest) * scale)))
     return start, kind[:n].copy(), worth[:n].copy(), hours[:n].copy(), bins[:n].copy(), hope
 
 
-@njit(cache=True)
+@inner()
 def _longer(array, room):
     longer = np.empty(room, array.dtype)
     longer[: len(array)] = array

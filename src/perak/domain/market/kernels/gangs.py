@@ -2,133 +2,157 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
+
+from perak.domain.market.clearing import Floats, Ints
+from perak.domain.market.kernels.compiling import inner
 
 
-@njit(cache=True)
-def pack(
-    first,
-    last,
-    jobs,
-    at,
-    n,
-    won,
-    hours,
-    k,
-    per_node,
-    level,
-    slack,
-    table,
-    on,
-    op,
-    by_size,
-    free,
-    nxt,
-    load,
-    moved,
-    parts,
-    cost,
-):
-    """Give each of ``jobs[at : at + n]`` (longest hours first) the cheapest devices of offers [first, last).
+class Bench(NamedTuple):
+    """Where a class is packed: by offer what is free, the next that has something, the hours on it, and where
+    these go in the end; by level what is spare; and the parts, (job, offer, devices)."""
 
-    `cost[job]`: the asks of its devices, infinite where it does not fit. A group that would leave later,
-    larger
-    ones without a place goes to another offer (`slack`, by level: devices in whole groups beyond what jobs of
-    the level and above need). Afterwards offers of one size exchange all that is on them, the most hours to
-    the lowest ask (`by_size`: the offers by size, then ask). `parts`: rows (job, offer, devices).
-    Returns how many parts there are.
+    free: Ints
+    next: Ints
+    load: Floats
+    moved: Ints
+    spare: Ints
+    parts: Ints
+
+
+@inner()
+def bench_of(stock, gangs):
+    """Room to pack all jobs of a market."""
+    groups = 1
+    for j in range(len(gangs.devices)):
+        groups += 2 * (gangs.devices[j] // max(1, gangs.per_node[j]))
+    n = len(stock.devices)
+    free, following, moved = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    spare, parts = np.empty(len(stock.size), np.int64), np.empty((groups, 3), np.int64)
+    return Bench(free, following, np.empty(n), moved, spare, parts)
+
+
+@inner()
+def pack(c, jobs, n, won, hours, gangs, stock, bench, cost):
+    """Give each of ``jobs[:n]`` (longest hours first) the cheapest devices of class c: how many parts.
+
+    `cost[job]`: the asks of its devices, infinite where it does not fit. `won`: its edge. A group that would
+    leave later, larger ones without a place goes to another offer. Afterwards offers of one size exchange all
+    that is on them, the most hours to the lowest ask.
     """
-    levels = len(slack)
+    first, last = stock.start[c], stock.start[c + 1]
+    # What a named group of arrays gives out is counted each time, so that loops use names of their own.
+    free, following, load, moved = bench.free, bench.next, bench.load, bench.moved
+    spare, parts, k, level = bench.spare, bench.parts, gangs.devices, gangs.level
+    on, price = stock.devices, stock.price
     for o in range(first, last):
         free[o] = on[o]
-        nxt[o] = o + 1
+        following[o] = o + 1
         load[o] = 0.0
         moved[o] = o
-    begin, filled = first, 0
-    for x in range(at, at + n):
+    spare[:] = stock.capacity[c]
+    for x in range(n):
+        for m in range(level[jobs[x]] + 1):
+            spare[m] -= k[jobs[x]]
+    begin, filled = first, np.int64(0)  # Not a literal, which would be compiled for on its own.
+    for x in range(n):
         j = jobs[x]
-        g, need, r, m_j = per_node[j], k[j], hours[won[j]], level[j]
         cost[j] = 0.0
-        mine = filled
-        for guarded in range(2):
-            o, before = begin, -1
-            while o < last and need > 0:
-                f = free[o]
-                t = min(f // g * g, need)
-                if guarded == 0:
-                    while t > 0:
-                        fine = True
-                        for m in range(levels):
-                            change = table[m, f - t] - table[m, f] + (t if m_j >= m else 0)
-                            if change < 0 and 0 <= slack[m] < -change:
-                                fine = False
-                                break
-                        if fine:
-                            break
-                        t -= g
-                if t > 0:
-                    for m in range(levels):
-                        slack[m] += table[m, f - t] - table[m, f] + (t if m_j >= m else 0)
-                    free[o] = f - t
-                    need -= t
-                    load[o] += t * r
-                    parts[filled, 0], parts[filled, 1], parts[filled, 2] = j, o, t
-                    filled += 1
-                if free[o] == 0:
-                    if before < 0:
-                        begin = nxt[o]
-                    else:
-                        nxt[before] = nxt[o]
-                else:
-                    before = o
-                o = nxt[o]
-            if need == 0:
-                break
-        if need == 0:
-            continue
-        cost[j] = np.inf
-        for m in range(m_j + 1):
-            slack[m] += need
-        undone = filled > mine
-        while filled > mine:
-            filled -= 1
-            o, t = parts[filled, 1], parts[filled, 2]
+        r, need, mine = hours[won[j]], k[j], filled
+        for guarded in (True, False):
+            if need > 0:
+                need, begin, filled = _fill(j, need, r, begin, last, filled, guarded, gangs, stock, bench)
+        if need > 0:
+            cost[j] = np.inf
+            for m in range(level[j] + 1):
+                spare[m] += need
+            if filled > mine:
+                begin = _undo(mine, filled, r, first, last, stock, bench)
+                filled = mine
+    _exchange(first, last, stock, bench)
+    for x in range(filled):
+        j, o = parts[x, 0], moved[parts[x, 1]]
+        parts[x, 1] = o
+        cost[j] += parts[x, 2] * hours[won[j]] * price[o]
+    return filled
+
+
+@inner()
+def _fill(j, need, r, begin, last, filled, guarded, gangs, stock, bench):
+    """Give job j devices of the offers from `begin` on: (what it still needs, begin, filled).
+
+    Where `guarded`, no group goes where it would leave larger ones without a place.
+    """
+    free, following, load = bench.free, bench.next, bench.load
+    spare, parts, table = bench.spare, bench.parts, stock.table
+    g, m_j, levels = gangs.per_node[j], gangs.level[j], len(spare)
+    o, before = begin, -1
+    while o < last and need > 0:
+        f = free[o]
+        t = min(f // g * g, need)
+        while guarded and t > 0:
+            fine = True
             for m in range(levels):
-                slack[m] += table[m, free[o] + t] - table[m, free[o]]
-            free[o] += t
-            load[o] -= t * r
-        if undone:  # Offers that it had filled are linked anew.
-            begin = last
-            for o in range(last - 1, first - 1, -1):
-                if free[o] > 0:
-                    nxt[o] = begin
-                    begin = o
+                change = table[m, f - t] - table[m, f] + (t if m_j >= m else 0)
+                if change < 0 and 0 <= spare[m] < -change:
+                    fine = False
+                    break
+            if fine:
+                break
+            t -= g
+        if t > 0:
+            for m in range(levels):
+                spare[m] += table[m, f - t] - table[m, f] + (t if m_j >= m else 0)
+            free[o] = f - t
+            need -= t
+            load[o] += t * r
+            parts[filled, 0], parts[filled, 1], parts[filled, 2] = j, o, t
+            filled += 1
+        if free[o] == 0:
+            if before < 0:
+                begin = following[o]
+            else:
+                following[before] = following[o]
+        else:
+            before = o
+        o = following[o]
+    return need, begin, filled
+
+
+@inner()
+def _undo(mine, filled, r, first, last, stock, bench):
+    """Take back the parts from `mine` on, and link the offers that have something free anew: the first."""
+    for x in range(filled - 1, mine - 1, -1):
+        o, t = bench.parts[x, 1], bench.parts[x, 2]
+        for m in range(len(bench.spare)):
+            bench.spare[m] += stock.table[m, bench.free[o] + t] - stock.table[m, bench.free[o]]
+        bench.free[o] += t
+        bench.load[o] -= t * r
+    begin = last
+    for o in range(last - 1, first - 1, -1):
+        if bench.free[o] > 0:
+            bench.next[o] = begin
+            begin = o
+    return begin
+
+
+@inner()
+def _exchange(first, last, stock, bench):
+    """Let offers of one size exchange all that is on them: the most hours to the lowest ask, in `moved`."""
+    following, load, moved, on, by_size = bench.next, bench.load, bench.moved, stock.devices, stock.by_size
     x = first
     while x < last:
         y = x  # A run of one size, by ask: sort what is on them by load. It nearly is.
         while y < last and on[by_size[y]] == on[by_size[x]]:
             z = y
             held = by_size[y]
-            while z > x and load[nxt[z - 1]] < load[held]:
-                nxt[z] = nxt[z - 1]
+            while z > x and load[following[z - 1]] < load[held]:
+                following[z] = following[z - 1]
                 z -= 1
-            nxt[z] = held
+            following[z] = held
             y += 1
         for z in range(x, y):
-            moved[nxt[z]] = by_size[z]
+            moved[following[z]] = by_size[z]
         x = y
-    for x in range(filled):
-        parts[x, 1] = moved[parts[x, 1]]
-        j = parts[x, 0]
-        cost[j] += parts[x, 2] * hours[won[j]] * op[parts[x, 1]]
-    return filled
-
-
-@njit(cache=True)
-def slack_of(c, jobs, at, n, k, level, capacity, slack):
-    """Devices in whole groups of class c beyond what ``jobs[at : at + n]`` need, by level, into `slack`."""
-    slack[:] = capacity[c]
-    for x in range(at, at + n):
-        for m in range(level[jobs[x]] + 1):
-            slack[m] -= k[jobs[x]]
