@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from perak.domain import job as domain
@@ -371,6 +371,7 @@ known_keys = st.sampled_from([*blocks.Job.model_fields, *jobfile.NOT_BUILT_YET, 
 
 
 @given(tree=st.dictionaries(known_keys, json_trees, max_size=6))
+@example(tree={"run": "true", "env": {}, "secrets": [[]]})
 def test_any_json_is_either_a_job_or_refused(tree: dict[str, Any]) -> None:
     try:
         parse_job(tree, workdir_digest=None)

@@ -127,7 +127,8 @@ def _wrong_together(tree: Mapping[str, Any], where: Where) -> list[FieldError]:
         )
     secrets, env = tree.get("secrets"), tree.get("env")
     if isinstance(secrets, Iterable) and isinstance(env, Mapping):
-        twice = sorted(name for name in ([secrets] if isinstance(secrets, str) else secrets) if name in env)
+        named = [secrets] if isinstance(secrets, str) else secrets
+        twice = sorted(name for name in named if isinstance(name, str) and name in env)
         errors += [where.error(("secrets", name), "is named in env, too; leave one out") for name in twice]
     if "python" in tree and "image" in tree:
         errors.append(
