@@ -12,7 +12,7 @@ from functools import partial
 from perak.adapters.db.database import PgTransaction
 from perak.adapters.db.prices import price_profile
 from perak.adapters.db.upkeep import forget_replies
-from perak.adapters.db.workloads import PgWorkloads
+from perak.adapters.db.workloads import PastMemory, PgWorkloads
 from perak.app import incidents, market, watch
 from perak.app.effects import Effect
 from perak.domain.market.defer import PriceProfile
@@ -99,6 +99,7 @@ async def _forever(services: Services, name: str, loop: Callable[[Services], Awa
 async def clear_market(services: Services) -> None:
     """Clear the market whenever it changed. What changes meanwhile is seen by the next clearing."""
     prices, read_at = PriceProfile(), -PROFILE_SECONDS
+    memory = PastMemory()
     with services.hub.market() as wakeup:
         while True:
             wakeup.clear()
@@ -107,18 +108,20 @@ async def clear_market(services: Services) -> None:
                     prices = await price_profile(connection, now=clock.now())
                 read_at = time.monotonic()
             started_at = time.perf_counter()
-            await services.commit(lambda tx, prices=prices: _clear(services, tx, prices))  # type: ignore[misc]
+            await services.commit(lambda tx, prices=prices: _clear(services, tx, prices, memory))  # type: ignore[misc]
             services.metrics.market_seconds.observe(time.perf_counter() - started_at)
             await asyncio.sleep(MARKET_PAUSE_SECONDS)
             await wakeup.wait(MARKET_LOOK_SECONDS)
 
 
-async def _clear(services: Services, tx: PgTransaction, prices: PriceProfile) -> tuple[None, list[Effect]]:
+async def _clear(
+    services: Services, tx: PgTransaction, prices: PriceProfile, memory: PastMemory
+) -> tuple[None, list[Effect]]:
     return None, await market.clear(
         tx,
         new_id=services.context.new_id,
         now=clock.now(),
-        workloads=PgWorkloads(tx.connection),
+        workloads=PgWorkloads(tx.connection, memory=memory),
         grid=services.context.grid.now,
         prices=prices,
         batch_wait_seconds=wait_seconds(services),

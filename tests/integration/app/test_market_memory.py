@@ -9,7 +9,7 @@ from integration.app.conftest import PROVIDER, RENTER, World
 from integration.app.test_way_of_a_job import exited, started
 from perak.adapters.db import prices
 from perak.adapters.db.views.why import job_place
-from perak.adapters.db.workloads import PgWorkloads, accuracy
+from perak.adapters.db.workloads import REMEMBER_SECONDS, PastMemory, PgWorkloads, accuracy
 from perak.app import market
 from perak.domain.job import JobSpec, Work
 from perak.domain.market.history import RENTERS_MIN, fingerprint
@@ -41,6 +41,27 @@ async def past(world: World, project: str) -> Any:
     async with world.db.transaction() as tx:
         found = await PgWorkloads(tx.connection).past([fingerprint(SPEC)], project=project)
     return found.get(fingerprint(SPEC), ())
+
+
+async def test_what_was_read_of_a_workload_is_remembered_for_a_while(world: World) -> None:
+    await world.fund(10_000_000)
+    await run_once(world, 100)
+    at = 0.0
+    memory = PastMemory(seconds=lambda: at)
+
+    async def runs() -> int:
+        async with world.db.transaction() as tx:
+            known = PgWorkloads(tx.connection, memory=memory)
+            (own,) = (await known.past([fingerprint(SPEC)], project=RENTER.project))[fingerprint(SPEC)]
+            assert await known.past([fingerprint(SPEC)], project=PROVIDER.project) == {}
+        return int(own.runs)
+
+    assert await runs() == 1
+    await run_once(world, 100)
+    at = REMEMBER_SECONDS - 1
+    assert await runs() == 1
+    at = REMEMBER_SECONDS
+    assert await runs() == 2
 
 
 async def test_what_a_workload_took_is_known_to_its_renter_and_to_others_only_of_five(world: World) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,17 +67,40 @@ group by forecast.source order by forecast.source
 """
 
 
+REMEMBER_SECONDS = 10.0
+"""What a few seconds add changes no quantile much, and a busy market asks many times in each of them."""
+
+
+class PastMemory:
+    """What workloads did, as it was read within REMEMBER_SECONDS, by fingerprint and project."""
+
+    def __init__(self, *, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._since = seconds()
+        self._known: dict[tuple[str, str], tuple[Past, ...]] = {}
+
+    def fresh(self) -> dict[tuple[str, str], tuple[Past, ...]]:
+        """All of it, to read and to add to; empty when the time is over."""
+        if self._seconds() - self._since >= REMEMBER_SECONDS:
+            self._known, self._since = {}, self._seconds()
+        return self._known
+
+
 class PgWorkloads:
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, memory: PastMemory | None = None) -> None:
         self._db = connection
+        self._memory = memory or PastMemory()
 
     async def past(self, fingerprints: Sequence[str], *, project: str) -> dict[str, tuple[Past, ...]]:
         """What each workload did, by fingerprint: the project's own runs apart from everybody's."""
-        rows = await self._db.fetch(PAST, list(set(fingerprints)), sorted(NODE_CAUSES), RUNS_MAX)
-        found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for row in rows:
-            found[row["fingerprint"]].append(row)
-        return {fingerprint: tuple(_pasts(runs, project)) for fingerprint, runs in found.items()}
+        known, asked = self._memory.fresh(), set(fingerprints)
+        if new := [fingerprint for fingerprint in asked if (fingerprint, project) not in known]:
+            rows = await self._db.fetch(PAST, new, sorted(NODE_CAUSES), RUNS_MAX)
+            found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+            for row in rows:
+                found[row["fingerprint"]].append(row)
+            known |= {(each, project): tuple(_pasts(found[each], project)) for each in new}
+        return {each: past for each in asked if (past := known[each, project])}
 
     async def outputs_bytes(self, fingerprint: str, *, project: str) -> int | None:
         """What the project's own runs of the workload left, the median; None: none has ended well yet."""
