@@ -50,7 +50,10 @@ async def test_orphans_go_when_they_are_old_and_named_bytes_stay(exchange: Runni
 async def test_an_upload_of_an_orphans_bytes_keeps_them_or_is_told(
     exchange: Running,
 ) -> None:
-    """Whoever comes first to the digest's lock wins, and no row is left without bytes."""
+    """Whoever comes first to the digest's lock wins, and no row is left without bytes.
+
+    The sweep may also be over before the upload comes: then its bytes are stored anew.
+    """
     data = os.urandom(1000)
     digest = await store(exchange.services.blobs, data)
     async with exchange.services.db.connection() as connection:
@@ -62,7 +65,8 @@ async def test_an_upload_of_an_orphans_bytes_keeps_them_or_is_told(
         await keep(exchange.services, project=project, digest=digest, chunks=chunks(data), limit_bytes=10_000)
     except Unavailable:
         kept = False  # Told to send it again.
-    assert await sweeping == (0 if kept else 1)
+    swept = await sweeping
+    assert swept == 1 or kept, "nothing but the sweep takes bytes away"
     assert (await exchange.services.blobs.size(digest) is not None) == kept
     async with exchange.services.db.transaction() as tx:
         named = await tx.blobs.wanted(digest)
