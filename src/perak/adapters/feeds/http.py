@@ -7,12 +7,13 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from perak.domain.carbon.signal import SECONDS_PER_HOUR, hour_of
 from perak.domain.errors import DomainError
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_SECONDS = 10.0
 """A slow source is as good as none: the market doesn't wait for it, and cached hours go on."""
@@ -41,6 +42,8 @@ async def get_json(
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> Any:
     """The JSON at `url`. Raises FeedError for whatever else there is; secrets are in no message."""
+    import httpx  # Here, as a start need not wait for it.
+
     async with httpx.AsyncClient(timeout=timeout_seconds, follow_redirects=False) as client:
         try:
             request = client.build_request("GET", url, params=params, headers=headers)
