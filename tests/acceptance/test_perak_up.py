@@ -34,13 +34,14 @@ class Up:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "perak", "up", "--state-dir", str(state_dir), "--port", "0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**quiet_environment(), "PERAK_TIERS": "bubblewrap"},
-            text=True,
-        )
+        with (state_dir / "terminal").open("ab") as terminal:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "perak", "up", "--state-dir", str(state_dir), "--port", "0"],
+                stdout=subprocess.PIPE,
+                stderr=terminal,
+                env={**quiet_environment(), "PERAK_TIERS": "bubblewrap"},
+                text=True,
+            )
         assert self.process.stdout is not None
         begin = time.monotonic()
         self.lines: list[str] = []
@@ -114,6 +115,12 @@ def test_data_is_kept_and_found_again_and_nothing_is_left_running(state_dir: Pat
     rerun = again.perak("run", str(job))
     assert rerun.returncode == 0, rerun.stderr
     again.stop()
+    told = (state_dir / "terminal").read_text().splitlines()
+    assert [line for line in told if not line.startswith("perak ")] == [], "people read words there"
+    for part in ("exchange", "agent"):
+        log = state_dir / "logs" / f"{part}.log"
+        assert log.stat().st_mode & 0o077 == 0
+        assert all("event" in json.loads(line) for line in log.read_text().splitlines())
 
 
 def test_a_killed_exchange_is_started_again_and_the_job_goes_on(state_dir: Path, tmp_path: Path) -> None:

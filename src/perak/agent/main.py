@@ -43,6 +43,11 @@ EXIT_OK, EXIT_FAILED, EXIT_UNAVAILABLE, EXIT_REFUSED, EXIT_CONFIG = 0, 1, 69, 77
 )
 @click.option("--drain-on-exit", is_flag=True, help="End all runs before leaving; else they live on.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON lines go there; stderr has words for people.",
+)
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -58,6 +63,7 @@ def command(
     inspect_cpu: bool,
     drain_on_exit: bool,
     log_level: str,
+    log_file: Path | None,
 ) -> None:
     """Offer this machine on an exchange and run what is matched to it.
 
@@ -80,6 +86,7 @@ def command(
             tiers=tiers,
             drain_on_exit=drain_on_exit,
             log_level=log_level,
+            log_file=log_file,
             limits=Limits(inspect_cpu=inspect_cpu),
         )
     )

@@ -23,6 +23,8 @@ class AgentSettings:
     """Sandbox tiers that may be offered beside the default one; None: whatever the machine can give."""
     drain_on_exit: bool = False
     log_level: str = "info"
+    log_file: Path | None = None
+    """Where JSON lines go; people then read words on stderr. None: the lines are on stderr."""
     limits: Limits
 
 

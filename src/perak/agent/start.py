@@ -41,10 +41,11 @@ from perak.agent.probe.ask import build_ask, unpriced
 from perak.agent.probe.machine import Machine, probe_machine
 from perak.agent.probe.nvidia import Nvidia
 from perak.agent.probe.temperatures import Thermometer
-from perak.agent.probe.tiers import Tiers
+from perak.agent.probe.tiers import END_SECONDS, Tiers
 from perak.agent.provider import Provider, granted
 from perak.agent.room import RESERVE_BYTES, Room, go_on_when_there_is_room, is_full
 from perak.agent.sandbox import RunSpec, Sandbox, TierReport
+from perak.agent.sandbox.tier import BrokenOff, Leave
 from perak.agent.settings import AgentSettings
 from perak.agent.tunnels.keeper import Keeper
 from perak.agent.work import TEMPORARY, EnvironmentMaker, Work
@@ -52,6 +53,7 @@ from perak.domain.errors import DomainError, InvalidInput, Unavailable
 from perak.domain.offer import Device, OfferAsk
 from perak.domain.report import Body
 from perak.domain.units import parse_price
+from perak.logfile import LogFile
 from perak.wire.invite import Invite
 
 if TYPE_CHECKING:
@@ -79,7 +81,10 @@ class CannotStart(InvalidInput):
 
 def start(settings: AgentSettings) -> int:
     """Run one agent until a signal ends it; returns the exit code."""
-    set_up_logging(settings.log_level)
+    try:
+        set_up_logging(settings.log_level, settings.log_file)
+    except OSError as error:
+        return _complain(f"the log can't be written: {error}; choose another --log-file", EXIT_CONFIG)
     try:
         with _state_dir(settings.state_dir) as state_dir:
             return asyncio.run(_agent(replace(settings, state_dir=state_dir)))
@@ -110,10 +115,22 @@ def _start_anew() -> None:
 
 
 async def _agent(settings: AgentSettings) -> int:
-    stop = _stop_on_signals()
+    leave = Leave()
+    stop = _stop_on_signals(leave)
     offer = Offer(settings=settings, returns=(settings.state_dir / FILE_NAME).exists())
     offer.provider()  # A mistake in the file is told before anything else is done.
-    sandbox, tier = _sandbox(settings.state_dir)
+    try:
+        sandbox, tier = _sandbox(settings.state_dir, leave)
+        return await _work(settings, offer, sandbox, tier, stop)
+    except BrokenOff:
+        return EXIT_OK
+    finally:
+        offer.end()
+
+
+async def _work(
+    settings: AgentSettings, offer: Offer, sandbox: Sandbox, tier: TierReport, stop: asyncio.Event
+) -> int:
     node_id = _identity(settings, offer.provider())
     brought = Brought.of(offer.provider(), settings)
     offer.complete(sandbox, tier, environments := _environments(settings.state_dir, sandbox), brought)
@@ -146,7 +163,12 @@ async def _agent(settings: AgentSettings) -> int:
         version=version("perak"),
         ask=offer.ask,
         network=NetworkProxy(RunBook(sandbox)),
-        tunnels=Keeper(state_dir=settings.state_dir, url=node_id.url),
+        tunnels=Keeper(
+            state_dir=settings.state_dir,
+            url=node_id.url,
+            log_level=settings.log_level,
+            log_file=settings.log_file,
+        ),
         make_care=offer.make_care,
     )
     try:
@@ -203,6 +225,13 @@ class Offer:
                 sandbox=sandbox, nvidia=self.nvidia, interpreter=found[0] if found else None
             )
             self._fitness.check(each.device for each in self.nvidia.devices)
+
+    def end(self) -> None:
+        """Break off the checks of tiers and devices; returns when their runs are cleared away."""
+        if self.tiers is not None:
+            self.tiers.end()
+        if self._check is not None:
+            self._check.join(END_SECONDS)
 
     def ask(self) -> OfferAsk:
         """The ask of now. Raises NothingToOffer or ProviderFileError."""
@@ -372,10 +401,10 @@ def _specs(sandbox: Sandbox) -> Iterator[RunSpec]:
             yield sandbox.load(status.run_id)
 
 
-def _sandbox(state_dir: Path) -> tuple[Sandbox, TierReport]:
+def _sandbox(state_dir: Path, leave: Leave) -> tuple[Sandbox, TierReport]:
     from perak.agent.sandbox.probe import probe
 
-    sandbox, tier = probe(state_dir)
+    sandbox, tier = probe(state_dir, leave=leave)
     if sandbox is None or not tier.available:
         raise CannotStart(
             f"This machine has no safe sandbox, so it offers nothing: {tier.reason}. "
@@ -459,11 +488,20 @@ def _tell_ready(node_id: Identity) -> None:
             systemd.sendto(b"READY=1", abstract)
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(leave: Leave) -> asyncio.Event:
+    """Set by SIGTERM, SIGINT and SIGHUP; `leave` also while the loop waits for checks, as at the start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end(*_: object) -> None:
+        leave.now = True
+        with contextlib.suppress(RuntimeError):  # The loop has ended already.
+            loop.call_soon_threadsafe(stop.set)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        signal.signal(number, end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, end)
     return stop
 
 
@@ -472,12 +510,32 @@ def _host_name() -> str:
     return name.strip("-._")[:63] or "node"
 
 
-def set_up_logging(level: str) -> None:
-    """One JSON object a line on stderr, with the same keys as the exchange's."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+def set_up_logging(level: str, file: Path | None = None) -> None:
+    """One JSON object a line on stderr, with the same keys as the exchange's.
+
+    `file`: they go there, informational ones too, and stderr has `level` and above in words for people.
+    """
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(_JsonLines() if file is None else _Words())
+    shown.setLevel(level.upper())
+    handlers: list[logging.Handler] = [shown]
+    if file is not None:
+        handlers.append(LogFile(file))
+        handlers[-1].setFormatter(_JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = handlers
+    root.setLevel(shown.level if file is None else min(shown.level, logging.INFO))
     logging.getLogger("websockets").setLevel(logging.WARNING)
+
+
+class _Words(logging.Formatter):
+    """One line; of an exception its last line, as the file has the rest."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        why = ""
+        if record.exc_info:
+            why = f" ({self.formatException(record.exc_info).rpartition(chr(10))[2]})"
+        return f"perak agent: {record.getMessage()}{why}"
 
 
 class _JsonLines(logging.Formatter):

@@ -94,6 +94,11 @@ OPERATOR_KEY_VARIABLE = "PERAK_OPERATOR_KEY"
 @click.option(
     "--log-level", default="info", show_default=True, type=click.Choice(["debug", "info", "warning", "error"])
 )
+@click.option(
+    "--log-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON lines go there; stderr has words for people.",
+)
 def command(
     *,
     database: str,
@@ -116,6 +121,7 @@ def command(
     grid_file: Path | None,
     connections: ConnectionLimits,
     log_level: str,
+    log_file: Path | None,
 ) -> None:
     """Serve an exchange on a PostgreSQL database. Several may serve the same one.
 
@@ -150,12 +156,12 @@ def command(
             periods=periods,
             quotas=quotas,
         )
-        _serve(settings, log_level)
+        _serve(settings, log_level, log_file)
     except DomainError as error:
         raise click.ClickException(error.detail) from None
 
 
-def _serve(settings: Settings, log_level: str) -> None:
+def _serve(settings: Settings, log_level: str, log_file: Path | None) -> None:
     """Heavy imports are here, so that `perak --help` stays quick."""
     from perak.server.imports import lighten, settle
 
@@ -167,7 +173,10 @@ def _serve(settings: Settings, log_level: str) -> None:
     from perak.server.logging import configure_logging
     from perak.server.serving import serve
 
-    configure_logging(level=log_level)
+    try:
+        configure_logging(level=log_level, file=log_file)
+    except OSError as error:
+        raise click.ClickException(f"the log can't be written: {error}; choose another --log-file") from None
 
     def first_start(first: FirstStart) -> None:
         if first.operator_key is not None:

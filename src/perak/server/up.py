@@ -75,8 +75,8 @@ FUND_DEFAULT = "100.00"
 @click.option(
     "--fund", default=FUND_DEFAULT, show_default=True, help="Play money of the default project at first."
 )
-@click.option("--log-level", default="warning", show_default=True,
-              type=click.Choice(["debug", "info", "warning", "error"]))  # fmt: skip
+@click.option("--log-level", default="warning", show_default=True, help="Of what is shown here; STATE/logs "
+              "has more.", type=click.Choice(["debug", "info", "warning", "error"]))  # fmt: skip
 def command(
     port: int,
     listen: str | None,
@@ -153,6 +153,10 @@ class Options:
     @property
     def agent_dir(self) -> Path:
         return self.state_dir / "agent"
+
+    def logging(self, part: str) -> list[str]:
+        """What a part tells people on their terminal, and where it keeps its log."""
+        return ["--log-level", self.log_level, "--log-file", str(self.state_dir / "logs" / f"{part}.log")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +276,7 @@ class Supervisor:
     def _exchange_plan(self, database: str) -> Plan:
         options = self._options
         arguments = ["exchange", "--listen", options.listen, *options.exposure, "--fund", options.fund]
-        arguments += ["--state-dir", str(options.state_dir / "exchange"), "--log-level", options.log_level]
+        arguments += ["--state-dir", str(options.state_dir / "exchange"), *options.logging("exchange")]
         arguments += ["--grid", str(options.grid_file)] if options.grid_file else []
         arguments += ["--name", options.name] if options.name else []
         arguments += ["--currency", options.currency] if options.currency else []
@@ -286,7 +290,7 @@ class Supervisor:
     def _agent_plan(self, invite: dict[str, str]) -> Plan:
         options = self._options
         arguments = ["agent", "--exchange", self._url, "--state-dir", str(options.agent_dir)]
-        arguments += ["--drain-on-exit", "--log-level", options.log_level]
+        arguments += ["--drain-on-exit", *options.logging("agent")]
         arguments += [word for pair in options.prices.items() for word in pair]
         arguments += ["--region", options.region] if options.region else []
         arguments += ["--provider-file", str(options.provider_file)] if options.provider_file else []

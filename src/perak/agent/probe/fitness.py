@@ -14,6 +14,7 @@ from perak.agent.probe.kernel import PASSED
 from perak.agent.probe.nvidia import Nvidia
 from perak.agent.sandbox import Mount, RunSpec, Sandbox
 from perak.agent.sandbox.sandbox import PROBE_PREFIX
+from perak.agent.sandbox.tier import BrokenOff
 from perak.domain.offer import Device
 
 if TYPE_CHECKING:
@@ -54,10 +55,15 @@ class Fitness:
         """Check what is new or failed some time ago, all at once; blocks until they have answered.
 
         A device that a run uses is left alone: it was fit when it was leased, and the run may need all of it.
+        When the agent ends (`sandbox.leave`), nothing is found out.
         """
         busy, now = self._busy(), time.monotonic()
         due = [each for each in devices if each.uuid not in busy and self._is_due(each.uuid, now)]
-        for uuid, problem in self._check(due).items():
+        try:
+            answers = self._check(due)
+        except BrokenOff:
+            return
+        for uuid, problem in answers.items():
             self._answers[uuid] = (time.monotonic(), problem)
             if problem is not None:
                 log.warning("the device %s is not offered: %s", uuid, problem)
@@ -149,6 +155,7 @@ class Fitness:
         while (status := self.sandbox.status(run_id)).state in ("prepared", "running"):
             if time.monotonic() > deadline:
                 break
+            self.sandbox.leave.check()
             time.sleep(POLL_SECONDS)
         lines = self.sandbox.read_log(run_id, 0, 64 * 1024).decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
 
+from perak.agent.sandbox.tier import BrokenOff
 from perak.domain.checklist import Checklist, digest
 from perak.domain.offer import SandboxTier
 
@@ -23,6 +24,8 @@ LEFT_OUT_CHARACTERS = 500
 """Of a reason on an offer; `perak node doctor` has all of it."""
 KNOWN_SECONDS = 120.0
 """Until every tier is known, at most: some seconds for each runtime, more on a machine that is busy."""
+END_SECONDS = 10.0
+"""For what was broken off to clear its runs away: under a second, unless a process can't be killed."""
 
 
 def checklist_of(report: TierReport) -> Checklist:
@@ -44,10 +47,17 @@ class Tiers:
         self._sandbox = sandbox
         self._wanted = wanted
         self._known = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="tiers", daemon=True)
 
     def begin(self) -> None:
         """Look at the other tiers in the background; the default one is known."""
-        threading.Thread(target=self._look, name="tiers", daemon=True).start()
+        self._thread.start()
+
+    def end(self) -> None:
+        """Break off looking, where that is still under way; returns when its runs are cleared away."""
+        self._sandbox.leave.now = True
+        if self._thread.is_alive():
+            self._thread.join(END_SECONDS)
 
     def known(self) -> bool:
         """Whether every tier was looked at."""
@@ -108,10 +118,11 @@ class Tiers:
 
         try:
             probe_tiers(self._sandbox, wanted=self._wanted)
+        except BrokenOff:
+            return  # Nothing is known: a run that waits for its tier is left to the next agent.
         except Exception:
             log.exception("not every sandbox tier could be looked at")
-        finally:
-            self._known.set()
+        self._known.set()
         for report in list(self._sandbox.tiers.values())[1:]:
             if report.available:
                 log.info("sandbox %s, %s, is offered too", report.tier, report.runtime)

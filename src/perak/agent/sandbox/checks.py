@@ -33,5 +33,5 @@ class Findings:
 
 
 def attack(sandbox: Sandbox, *, tier: str | None = None) -> Findings:
-    """Run the whole checklist in one tier (None: the default one). Leaves no run behind."""
+    """Run the whole checklist in one tier (None: the default one). Leaves no run, also when broken off."""
     return Findings(escape(sandbox, tier=tier))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from perak.agent.sandbox import bwrap, cgroup, checks, process, scratch, seccomp, shims
 from perak.agent.sandbox.sandbox import Host, Sandbox
-from perak.agent.sandbox.tier import Tier, TierReport
+from perak.agent.sandbox.tier import Leave, Tier, TierReport
 from perak.domain.checklist import CheckResult, is_complete
 
 CACHE_FOLDER = Path("/run/perak/checked")
@@ -37,12 +37,14 @@ ALLOW_NAMESPACES = (
 )
 
 
-def probe(state_dir: Path, *, fresh: bool = False) -> tuple[Sandbox | None, TierReport]:
+def probe(
+    state_dir: Path, *, fresh: bool = False, leave: Leave | None = None
+) -> tuple[Sandbox | None, TierReport]:
     """The sandbox of this machine, checked, or None and a report that says why there is none.
 
     `state_dir` is made when it isn't there. As root it is opened for passing through (0711), because each
     run's own user must reach its scratch; everything in it that holds secrets is for its owner only.
-    `fresh`: check again, whatever is remembered.
+    `fresh`: check again, whatever is remembered. `leave`: set when the agent ends; then raises BrokenOff.
     """
     as_root = os.geteuid() == 0
     tier: Tier = "bubblewrap" if as_root else "bubblewrap-userns"
@@ -55,7 +57,7 @@ def probe(state_dir: Path, *, fresh: bool = False) -> tuple[Sandbox | None, Tier
         return None, TierReport(tier=tier, available=False, reason=f"{reason}; choose another state folder")
     refused: list[TierReport] = []
     for candidate in bwrap.candidates(state_dir / "bin"):
-        sandbox, report = _try(candidate, state_dir, tier, fresh=fresh)
+        sandbox, report = _try(candidate, state_dir, tier, fresh=fresh, leave=leave)
         if sandbox is not None and report.available:
             sandbox.tiers = {report.tier: report}
             return sandbox, report
@@ -69,13 +71,17 @@ def probe(state_dir: Path, *, fresh: bool = False) -> tuple[Sandbox | None, Tier
 
 
 def _try(
-    candidate: bwrap.Candidate, state_dir: Path, tier: Tier, *, fresh: bool
+    candidate: bwrap.Candidate, state_dir: Path, tier: Tier, *, fresh: bool, leave: Leave | None
 ) -> tuple[Sandbox | None, TierReport]:
     host = _host(candidate, state_dir, as_root=tier == "bubblewrap")
-    sandbox = Sandbox(state_dir, host)
+    sandbox = Sandbox(state_dir, host, leave=leave)
     sandbox.warm_up()
-    sandbox.clear_leftovers()
-    report = check(sandbox, candidate, tier, run_tier=None, fresh=fresh)
+    try:
+        sandbox.clear_leftovers()
+        report = check(sandbox, candidate, tier, run_tier=None, fresh=fresh)
+    except BaseException:
+        sandbox.close()
+        raise
     if not report.available:
         sandbox.close()
         return None, report
@@ -165,15 +171,20 @@ def _host(candidate: bwrap.Candidate, state_dir: Path, *, as_root: bool) -> Host
 def _disk_problem(state_dir: Path) -> str | None:
     """Why a scratch of its own can't be mounted here, found out by mounting one."""
     folder = state_dir / "runs" / SCRATCH_CHECK_NAME
-    folder.mkdir(exist_ok=True)
+    _clear_scratch(folder)  # of an agent that was killed just here
+    folder.mkdir()
     try:
         scratch.mount_image(folder, SCRATCH_CHECK_BYTES, templates=state_dir / "templates")
     except OSError as error:
         return f"no image can be mounted: {error.strerror or error}"
     finally:
-        scratch.unmount(folder)
-        scratch.delete(folder)
+        _clear_scratch(folder)
     return None
+
+
+def _clear_scratch(folder: Path) -> None:
+    scratch.unmount(folder)
+    scratch.delete(folder)
 
 
 def _key(candidate: bwrap.Candidate, host: Host) -> str:

@@ -31,11 +31,13 @@ from perak.agent.sandbox.spec import (
     spec_from_json,
     spec_to_json,
 )
-from perak.agent.sandbox.tier import TierReport
+from perak.agent.sandbox.tier import Leave, TierReport
 from perak.agent.sandbox.tiers import DEFAULT_RUNTIME, Candidate, Places, Runtime, Start
 
 PROBE_PREFIX = "probe"
 """Runs whose id begins so belong to `probe`, and no one else sees them."""
+BAIT_PREFIX = "bait-"
+"""Files in the state folder that are laid out for such runs to find."""
 
 LAST_WORDS_CHARACTERS = 300
 """Of a shim that failed, for the run's status."""
@@ -86,9 +88,11 @@ class Sandbox:
 
         return probe(state_dir)
 
-    def __init__(self, state_dir: Path, host: Host) -> None:
+    def __init__(self, state_dir: Path, host: Host, *, leave: Leave | None = None) -> None:
+        """`leave`: breaks off the checks that are made in this sandbox when the agent ends."""
         self.state_dir = state_dir
         self.host = host
+        self.leave = leave or Leave()
         self.tiers: dict[str, TierReport] = {}
         self._runs = state_dir / "runs"
         self._shims = ShimServer(state_dir / "bin")
@@ -288,6 +292,8 @@ class Sandbox:
         for folder in self._runs.iterdir():
             if folder.name.startswith(PROBE_PREFIX) or not (folder / "run.json").exists():
                 self.clear(folder.name)
+        for bait in self.state_dir.glob(f"{BAIT_PREFIX}*"):
+            bait.unlink(missing_ok=True)
         if self.host.groups is not None:
             for name in self.host.groups.names():
                 if not (self._runs / name).exists():

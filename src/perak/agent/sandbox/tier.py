@@ -10,6 +10,25 @@ from perak.domain.checklist import CheckResult
 Tier = Literal["bubblewrap", "bubblewrap-userns", "crun", "runc", "gvisor", "microvm"]
 
 
+class BrokenOff(Exception):
+    """The agent ends: a check of its own was broken off, and has cleared its runs away."""
+
+
+@dataclass(slots=True)
+class Leave:
+    """Whether the agent ends, for checks of its own, which then break off.
+
+    Plain and without a lock: a signal's handler sets it, and would wait for ever for a lock that is held.
+    """
+
+    now: bool = False
+
+    def check(self) -> None:
+        """Raises BrokenOff when the agent ends."""
+        if self.now:
+            raise BrokenOff
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierReport:
     """The tier, whether it may be offered, and each limit either enforced (verified) or not (why).

@@ -1,4 +1,4 @@
-"""The process of the gate: ``python -m perak.agent.tunnels STATE_DIR URL``, orders on the standard input."""
+"""The process of the gate: ``python -m perak.agent.tunnels STATE_DIR URL LEVEL [LOG]``, orders on stdin."""
 
 import asyncio
 import sys
@@ -8,5 +8,5 @@ from perak.agent.start import set_up_logging
 from perak.agent.tunnels.gate import run
 
 if __name__ == "__main__":
-    set_up_logging(sys.argv[3])
+    set_up_logging(sys.argv[3], Path(sys.argv[4]) if sys.argv[4:] else None)
     asyncio.run(run(Path(sys.argv[1]), sys.argv[2]))

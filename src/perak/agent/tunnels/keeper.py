@@ -25,6 +25,9 @@ class Keeper:
 
     state_dir: Path
     url: str
+    log_level: str = "info"
+    log_file: Path | None = None
+    """The agent's; the gate has one beside it. None: it logs to stderr alone."""
     _gate: asyncio.subprocess.Process | None = None
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -53,9 +56,11 @@ class Keeper:
             await gate.wait()
 
     async def _start(self) -> asyncio.subprocess.Process:
-        level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
+        file = self.log_file
+        logs = [] if file is None else [str(file.with_stem(f"{file.stem}-gate"))]
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "perak.agent.tunnels", str(self.state_dir), self.url, level),
+            *(sys.executable, "-m", "perak.agent.tunnels", str(self.state_dir), self.url),
+            *(self.log_level, *logs),
             stdin=asyncio.subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"},
             start_new_session=True,  # Ctrl-C in the agent's terminal is for the agent to hand on

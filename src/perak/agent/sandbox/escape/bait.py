@@ -15,6 +15,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from perak.agent.sandbox.sandbox import BAIT_PREFIX
+
 HOST_PATHS = (
     "/", "/etc", "/root", "/home", "/boot", "/opt", "/srv", "/mnt", "/media", "/var", "/var/lib", "/var/log",
     "/var/tmp", "/run", "/tmp", "/dev/shm", "/sys", "/proc", "/etc/hostname", "/etc/machine-id", "/etc/ssh",
@@ -107,14 +109,14 @@ class Bait:
         }
 
     def _readable_file(self) -> Path:
-        path = self.state_dir / f"{self.mark}.txt"
+        path = self.state_dir / f"{BAIT_PREFIX}{self.mark}.txt"
         self._closing.callback(lambda: path.unlink(missing_ok=True))
         path.write_text("Nothing in a sandbox may read this.\n")
         path.chmod(0o644)
         return path
 
     def _path_socket(self) -> Path:
-        path = self.state_dir / f"{self.mark}.sock"
+        path = self.state_dir / f"{BAIT_PREFIX}{self.mark}.sock"
         self._closing.callback(lambda: path.unlink(missing_ok=True))
         # Through the open folder, because a socket's whole path may not exceed 107 bytes.
         folder = os.open(self.state_dir, os.O_PATH | os.O_CLOEXEC)

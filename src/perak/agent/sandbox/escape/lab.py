@@ -75,7 +75,11 @@ class Lab:
     def prepare(
         self, name: str, program: str, *arguments: str, add: tuple[Mount, ...] = (), **limits: Any
     ) -> str:
-        """A run of our program (a file, or a package), prepared; its id. `add`: mounts. Raises CannotTry."""
+        """A run of our program (a file, or a package), prepared; its id. `add`: mounts.
+
+        Raises CannotTry, and BrokenOff when the agent ends.
+        """
+        self.sandbox.leave.check()
         fields: dict[str, Any] = {
             "cpu_milli": 2000,
             "memory_bytes": (256 if self.own_kernel else 96) * MIB,
@@ -115,6 +119,11 @@ class Lab:
         except (OSError, RuntimeError, LookupError) as error:
             raise CannotTry(f"a run can't be started: {error}") from None
 
+    def status(self, run_id: str) -> RunStatus:
+        """How it stands with a run. Raises BrokenOff when the agent ends: nobody waits for it any more."""
+        self.sandbox.leave.check()
+        return self.sandbox.status(run_id)
+
     def said(self, run_id: str) -> dict[str, dict[str, Any]]:
         """The JSON lines that the run has written so far, by check."""
         found: dict[str, dict[str, Any]] = {}
@@ -128,7 +137,7 @@ class Lab:
         """The line of that check. Raises CannotTry when the run ends without it."""
         deadline = time.monotonic() + (RUN_SECONDS if seconds is None else seconds)
         while True:
-            status = self.sandbox.status(run_id)
+            status = self.status(run_id)
             if (said := self.said(run_id).get(check)) is not None:
                 return said
             if status.state in ("exited", "lost") or time.monotonic() >= deadline:
@@ -139,7 +148,7 @@ class Lab:
         """Its status when it has ended, or as it is after `seconds` (None: RUN_SECONDS and a little)."""
         deadline = time.monotonic() + (RUN_SECONDS + 2 if seconds is None else seconds)
         while True:
-            status = self.sandbox.status(run_id)
+            status = self.status(run_id)
             if status.state in ("exited", "lost") or time.monotonic() >= deadline:
                 return status
             time.sleep(POLL_SECONDS)

@@ -69,7 +69,7 @@ def _forks(lab: Lab) -> str | None:
 def _forks_in_own_kernel(lab: Lab, run_id: str) -> str | None:
     """What it makes are that kernel's processes; the node's count, and the kernel may die of it."""
     limit, seen = lab.tasks(PIDS), 0
-    while lab.sandbox.status(run_id).state == "running":
+    while lab.status(run_id).state == "running":
         seen = max(seen, len(lab.sandbox.job_pids(run_id)))
         if seen > limit:
             break
@@ -112,7 +112,7 @@ def _cpu(lab: Lab) -> str | None:
     counter = groups.group(run_id).counters.get("throttled") if groups else None
     if counter is None:
         return "the kernel does not say whether it held a run back"
-    while lab.sandbox.status(run_id).state == "running":
+    while lab.status(run_id).state == "running":
         if counter.read():
             return None
         time.sleep(POLL_SECONDS)

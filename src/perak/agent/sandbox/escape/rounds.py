@@ -61,7 +61,7 @@ def attack(
     """Try every check in `tier` (None: the sandbox's default), or those in `only`; in the table's order.
 
     `nvidia`: the machine's GPUs, None: look for them. Takes one to three seconds. Leaves no run behind. What
-    goes wrong is a check that did not run.
+    goes wrong is a check that did not run. Raises BrokenOff when the agent ends (`sandbox.leave`).
     """
     wanted = tuple(check.name for check in CHECKS if only is None or check.name in only)
     python = find_python()
@@ -114,8 +114,12 @@ def _round(sandbox: Sandbox, tier: str | None, python: Python, wanted: tuple[str
     results: Results = {}
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
-            for done in pool.map(lambda each: each(), rounds):
-                results |= {name: _worse(results.get(name), each) for name, each in done.items()}
+            try:
+                for done in pool.map(lambda each: each(), rounds):
+                    results |= {name: _worse(results.get(name), each) for name, each in done.items()}
+            except KeyboardInterrupt:  # `perak node doctor`: what is under way needn't come to its end
+                sandbox.leave.now = True
+                raise
     finally:
         lab.close()
     return results
@@ -203,7 +207,7 @@ def _attack_beside(
 def _watch_owners(lab: Lab, run_id: str) -> set[int]:
     """The real users of the run's processes as the node sees them, until it has ended."""
     owners: set[int] = set()
-    while lab.sandbox.status(run_id).state in ("prepared", "running"):
+    while lab.status(run_id).state in ("prepared", "running"):
         for pid in lab.sandbox.job_pids(run_id):
             if (owner := process.real_uid(pid)) is not None:
                 owners.add(owner)

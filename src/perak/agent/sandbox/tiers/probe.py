@@ -31,6 +31,7 @@ def probe_tiers(sandbox: Sandbox, *, wanted: Collection[str] | None = None, fres
 
     May go on beside runs: each tier appears as soon as it is known. Takes one to three seconds for each
     runtime that is there; what is remembered of this boot takes none. `fresh`: check again all the same.
+    Raises BrokenOff when the agent ends (`sandbox.leave`).
     """
     tried: list[Runtime] = []
     for name, runtime in RUNTIMES.items():
@@ -87,6 +88,7 @@ def _try(sandbox: Sandbox, runtime: Runtime) -> TierReport:
 
 def _what_ails(sandbox: Sandbox, tier: Tier) -> str | None:
     """Why an ordinary run does not do in this tier; None: it does. Cheaper than a whole checklist in vain."""
+    sandbox.leave.check()
     spec = RunSpec(
         run_id=FIRST_RUN,
         command=FIRST,
@@ -105,6 +107,7 @@ def _what_ails(sandbox: Sandbox, tier: Tier) -> str | None:
         sandbox.start(spec.run_id)
         deadline = time.monotonic() + FIRST_SECONDS + END_SECONDS
         while (status := sandbox.status(spec.run_id)).state == "running" and time.monotonic() < deadline:
+            sandbox.leave.check()
             time.sleep(POLL_SECONDS)
         said = sandbox.read_log(spec.run_id, 0, MIB).decode(errors="replace").strip()
     except (OSError, RuntimeError, ValueError) as error:
