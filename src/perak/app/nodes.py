@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from perak.app.effects import Effect, JobChanged, MarketChanged, NodeChanged
 from perak.app.ports import Ids, Transaction
+from perak.app.reclaim import ReclaimStore, plan, tell
 from perak.app.records import Caller, NodeRecord
-from perak.domain.errors import Conflict, NotAuthenticated, NotFound
+from perak.domain.errors import Conflict, InvalidInput, NotAuthenticated, NotFound
 from perak.domain.lifecycle import MODE, NODE, OFFER
 
 
@@ -59,14 +60,34 @@ async def enrol(tx: Transaction, *, node: NewNode, secret_hash: bytes, now: date
     )
 
 
-async def set_mode(tx: Transaction, *, node_id: str, project: str | None, mode: str) -> list[Effect]:
-    """Pause, drain or resume a node; `project` None: of any. Its live runs go on to their end either way."""
+async def set_mode(
+    tx: Transaction,
+    reclaims: ReclaimStore,
+    *,
+    node_id: str,
+    project: str | None,
+    mode: str,
+    within_seconds: int | None = None,
+    now: datetime,
+) -> list[Effect]:
+    """Pause, drain or resume a node; `project` None: of any. Its live runs go on to their end either way.
+
+    `within_seconds`: the owner takes a draining node back then, and what still runs there is stopped. Raises
+    InvalidInput where that is sooner than the offer promises, or the node is not to be drained.
+    """
+    if within_seconds is not None and mode != "draining":
+        raise InvalidInput("`within_seconds` goes with `draining`: only a node that is drained is taken back")
     node = await _own(tx, node_id, project)
     if node.state == "revoked":
         raise Conflict(f"the node {node.name} was revoked, for good; enrol the machine again")
     if node.mode != mode:
         event = "resumed" if mode == "accepting" else mode
         await tx.nodes.set_mode(node_id, mode=MODE.step(node.mode, event))
+    if mode == "draining" and (node.mode != mode or within_seconds is not None):
+        return [*await plan(tx, reclaims, node, within_seconds=within_seconds, now=now), MarketChanged()]
+    if mode != "draining":
+        await reclaims.plan(node_id, at=None)
+        return [*await tell(tx, reclaims, node=node_id, now=now), MarketChanged()]
     return [MarketChanged()]
 
 

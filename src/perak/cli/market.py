@@ -111,12 +111,18 @@ def node_invite(app: App, ttl: str, uses: int) -> None:
         click.echo(f"  perak agent --exchange {url} --invite TOKEN", err=True)
 
 
-def _set_mode(app: App, ref: str, mode: Literal["accepting", "paused", "draining"]) -> Node:
-    from perak.cli.render.of_market import reserved_warning
+def _set_mode(
+    app: App,
+    ref: str,
+    mode: Literal["accepting", "paused", "draining"],
+    *,
+    within_seconds: int | None = None,
+) -> Node:
+    from perak.cli.render.of_market import reserved_warning, taken_back
 
     with app.client() as client:
-        changed = client.node_set(_node_id(client, ref), mode)
-    app.emit(changed, lambda: f"{changed.name} is {changed.mode}.")
+        changed = client.node_set(_node_id(client, ref), mode, within_seconds=within_seconds)
+    app.emit(changed, lambda: f"{changed.name} is {changed.mode}{taken_back(changed)}.")
     if mode != "accepting" and (warning := reserved_warning(changed)) is not None:
         app.say(warning)
     return changed
@@ -146,13 +152,25 @@ def node_resume(app: App, node: str) -> None:
 @node.command("drain", example="perak node drain attic-1 --wait")
 @click.argument("node", metavar="NODE")
 @click.option("--wait", is_flag=True, help="Wait until its last run has ended.")
+@click.option(
+    "--within", metavar="TIME", help="Take it back after so long, e.g. 2h: what still runs then is stopped."
+)
 @click.pass_obj
-def node_drain(app: App, node: str, wait: bool) -> None:
+def node_drain(app: App, node: str, wait: bool, within: str | None) -> None:
     """Empty a node for maintenance: no new jobs, and those that run go on to their end.
 
-    `perak node ls` shows it as drained when nothing is left on it.
+    With --within they are stopped then, and run again elsewhere; it is no less than the `reclaim_notice` of
+    the offer, and their renters are told at once. `perak node ls` shows the node as drained when nothing is
+    left on it.
     """
-    changed = _set_mode(app, node, "draining")
+    from perak.domain.errors import InvalidInput
+    from perak.domain.units import parse_duration
+
+    try:
+        within_seconds = None if within is None else parse_duration(within)
+    except InvalidInput as error:
+        raise click.BadParameter(error.detail, param_hint="--within") from None
+    changed = _set_mode(app, node, "draining", within_seconds=within_seconds)
     if wait and changed.mode != "drained":
         wait_until_drained(app, changed.id)
 

@@ -192,9 +192,16 @@ class AsyncClient:
     async def node(self, node_id: str) -> api.Node:
         return await self._perform(calls.node(node_id))
 
-    async def node_set(self, node_id: str, mode: Literal["accepting", "paused", "draining"]) -> api.Node:
-        """Pause, drain or resume a node; runs that live go on to their end."""
-        return await self._perform(calls.node_set(node_id, api.NodeChange(mode=mode)))
+    async def node_set(
+        self,
+        node_id: str,
+        mode: Literal["accepting", "paused", "draining"],
+        *,
+        within_seconds: int | None = None,
+    ) -> api.Node:
+        """Pause, drain or resume a node; runs go on to their end, or are stopped `within_seconds`."""
+        change = api.NodeChange(mode=mode, within_seconds=within_seconds)
+        return await self._perform(calls.node_set(node_id, change))
 
     async def node_revoke(self, node_id: str) -> api.Node:
         """Take a node's identity from it for good."""

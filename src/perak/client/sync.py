@@ -192,9 +192,16 @@ class Client:
     def node(self, node_id: str) -> api.Node:
         return self._perform(calls.node(node_id))
 
-    def node_set(self, node_id: str, mode: Literal["accepting", "paused", "draining"]) -> api.Node:
-        """Pause, drain or resume a node; runs that live go on to their end."""
-        return self._perform(calls.node_set(node_id, api.NodeChange(mode=mode)))
+    def node_set(
+        self,
+        node_id: str,
+        mode: Literal["accepting", "paused", "draining"],
+        *,
+        within_seconds: int | None = None,
+    ) -> api.Node:
+        """Pause, drain or resume a node; runs go on to their end, or are stopped `within_seconds`."""
+        change = api.NodeChange(mode=mode, within_seconds=within_seconds)
+        return self._perform(calls.node_set(node_id, change))
 
     def node_revoke(self, node_id: str) -> api.Node:
         """Take a node's identity from it for good."""

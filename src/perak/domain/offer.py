@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from perak.domain.hardware.standing import UNGRADED, Standing
 from perak.domain.isolation import choose_tier, suffices
@@ -113,6 +113,13 @@ class OfferAsk:
     """When the provider takes it back, in Unix milliseconds; every lease ends by then. None: never."""
     reclaim_notice_seconds: int = 0
     """How long before that, or before an earlier end, the provider tells renters; 0: it promises none."""
+
+    @property
+    def available_until(self) -> datetime | None:
+        """When the provider takes it back (aware, UTC); None: never."""
+        if self.available_until_ms is None:
+            return None
+        return datetime.fromtimestamp(self.available_until_ms / 1000, UTC)
 
     def seconds_left(self, *, now: datetime) -> int | None:
         """Until the offer ends; None: it has no end."""

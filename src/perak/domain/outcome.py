@@ -40,8 +40,8 @@ def outcome(*, state: str, cause: str, exit_code: int | None, attempts: int, ret
 
 
 def _may_retry(cause: str, retry: Retry) -> bool:
-    """A lost sandbox or a fenced lease counts as a lost node."""
-    kind = "node_lost" if cause in ("sandbox", "fenced", "node_lost") else cause
+    """A lost sandbox or a fenced lease counts as a lost node, a machine that went back as preempted."""
+    kind = {"sandbox": "node_lost", "fenced": "node_lost", "reclaimed": "preempted"}.get(cause, cause)
     return cause in NODE_CAUSES and kind in retry.on
 
 

@@ -255,10 +255,11 @@ CAUSES = {
     "device_fault": "a device failed",
     "sandbox": "the sandbox could not be started or was lost",
     "preempted": "another run took its place",
+    "reclaimed": "the owner took the machine back",
 }
 """Why a run ended, and the words for it."""
 
-NODE_CAUSES = frozenset({"node_lost", "device_fault", "sandbox", "preempted", "fenced"})
+NODE_CAUSES = frozenset({"node_lost", "device_fault", "sandbox", "preempted", "reclaimed", "fenced"})
 """Causes that are not the renter's doing: the job may be run again, and the run costs the renter nothing
 where it never started."""
 

@@ -24,6 +24,7 @@ from perak.server.keeping import evict
 from perak.server.logging import get_logger
 from perak.server.logs import archive_logs
 from perak.server.marketkeeping import keep_market
+from perak.server.reclaiming import give_back
 from perak.server.reserving import keep_windows
 from perak.server.services import Services
 from perak.server.sightings import keep_sightings
@@ -70,6 +71,7 @@ async def running(services: Services) -> AsyncIterator[None]:
         "challenge": challenge_devices,
         "marketkeeping": keep_market,
         "windows": keep_windows,
+        "reclaims": give_back,
     }
     tasks = [asyncio.create_task(_forever(services, name, loop)) for name, loop in loops.items()]
     try:
@@ -130,9 +132,12 @@ async def _clear(
 
 async def watch_nodes(services: Services) -> None:
     """Several times a beat: note who was heard of, suspect who was not, and fence whose grace is over."""
+    away = _log.info  # At a start the exchange comes from an absence, and nobody has to be warned of it.
     while True:
         started_at = time.monotonic()
-        await services.commit(lambda tx: _watch(services, tx))
+        if await services.commit(lambda tx: _watch(services, tx)):
+            away("the exchange was away; every node's silence is forgotten")
+        away = _log.warning
         async with services.db.transaction() as tx:
             overdue = await watch.overdue_runs(tx, now=clock.now())
         for run in overdue:
@@ -142,14 +147,14 @@ async def watch_nodes(services: Services) -> None:
         await asyncio.sleep(max(0.0, services.periods.watch_seconds - (time.monotonic() - started_at)))
 
 
-async def _watch(services: Services, tx: PgTransaction) -> tuple[None, list[Effect]]:
+async def _watch(services: Services, tx: PgTransaction) -> tuple[bool, list[Effect]]:
+    """Whether the exchange was away."""
     now = clock.now()
-    if await watch.keep_alive(tx, periods=services.periods, now=now):
-        _log.warning("the exchange was away; every node's silence is forgotten")
+    was_away = await watch.keep_alive(tx, periods=services.periods, now=now)
     await tx.sessions.replica_alive(services.replica, now=now)
     if seen := services.presence.take_seen():
         services.presence.hang_up_lost(seen, held=await tx.sessions.seen(seen))
-    return None, await watch.suspect_silent(tx, periods=services.periods, now=now)
+    return was_away, await watch.suspect_silent(tx, periods=services.periods, now=now)
 
 
 async def note_sightings(services: Services) -> None:

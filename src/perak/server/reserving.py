@@ -19,7 +19,7 @@ async def keep_windows(services: Services) -> None:
         async with services.db.transaction() as tx:
             stops = await reservations.to_stop(PgReservations(tx.connection), now=clock.now())
         for each in stops:
-            await services.commit(partial(_stop, wanted=each))
+            await services.commit(partial(stop, wanted=each))
         async with services.db.transaction() as tx:
             due = await reservations.due(PgReservations(tx.connection), now=clock.now())
         for job in due:
@@ -27,7 +27,8 @@ async def keep_windows(services: Services) -> None:
         await asyncio.sleep(services.periods.watch_seconds)
 
 
-async def _stop(tx: PgTransaction, *, wanted: reservations.Stop) -> tuple[None, list[Effect]]:
+async def stop(tx: PgTransaction, *, wanted: reservations.Stop) -> tuple[None, list[Effect]]:
+    """Ask one run to end."""
     return None, await reservations.stop(tx, wanted, now=clock.now())
 
 

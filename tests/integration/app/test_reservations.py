@@ -13,6 +13,7 @@ import pytest
 
 from integration.app.conftest import PROVIDER, RENTER, World, ask
 from integration.app.test_way_of_a_job import exited, started
+from perak.adapters.db.reclaims import PgReclaims
 from perak.adapters.db.reservations import PgReservations
 from perak.adapters.db.views.jobs import get_job
 from perak.adapters.db.views.reservations import window_of
@@ -114,7 +115,14 @@ async def held(world: World, job: str) -> int:
 
 async def pause(world: World, mode: str = "paused") -> None:
     async with world.db.transaction() as tx:
-        await nodes.set_mode(tx, node_id=world.node, project=PROVIDER.project, mode=mode)
+        await nodes.set_mode(
+            tx,
+            PgReclaims(tx.connection),
+            node_id=world.node,
+            project=PROVIDER.project,
+            mode=mode,
+            now=world.now,
+        )
 
 
 async def said(world: World, job: str) -> str:

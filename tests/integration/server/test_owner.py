@@ -53,6 +53,22 @@ async def test_a_draining_node_ends_its_runs_and_is_drained_then(
     assert (await exchange.job(waiting))["state"] == "queued"
 
 
+async def test_a_node_that_is_drained_to_a_time_stops_what_still_runs_then(
+    exchange: Running, node: ScriptedNode
+) -> None:
+    job = await exchange.submit()
+    await node.report(started(await node.lease_of(job)))
+    path = f"/v1/nodes/{node.id}"
+    assert (
+        await exchange.client.patch(path, json={"mode": "paused", "within_seconds": 0})
+    ).status_code == 400
+    answer = await exchange.client.patch(path, json={"mode": "draining", "within_seconds": 0})
+    assert answer.json()["reclaim_at"] is not None
+    await node.until(lambda: any(each.stop_cause == "reclaimed" for each in node.leases))
+    told = [event["detail"] for event in (await exchange.job(job))["events"]]
+    assert any(line.startswith("the owner takes node back at ") for line in told), told
+
+
 async def test_a_revoked_node_is_turned_away_at_once_and_its_name_is_free(
     exchange: Running, node: ScriptedNode
 ) -> None:

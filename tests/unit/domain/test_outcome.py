@@ -41,6 +41,7 @@ def test_the_renter_s_own_failures_fail_and_the_node_s_are_tried_again(cause: st
         ("fenced", "node_lost"),
         ("device_fault", "device_fault"),
         ("preempted", "preempted"),
+        ("reclaimed", "preempted"),
     ],
 )
 def test_a_job_says_what_it_is_tried_again_for(cause: str, kind: str) -> None:

@@ -36,8 +36,10 @@ with part as ({taking(offer="$4", version="$5")}
 ), new_lease as (
     insert into lease (id, job_id, project_id, offer_id, offer_version, node_id, provider_project_id, epoch,
         state, price, devices_milli, devices, cpu_milli, memory_bytes, disk_bytes, max_duration_seconds,
-        duration_limited_by, granted_at, checklist)
-    select $1, $2, $3, $4, $5, $6, $11, $12, $13, $14, $15, $7, $8, $9, $10, $16, $17, $18, $25 from part
+        duration_limited_by, granted_at, checklist, reclaim_notice_seconds)
+    select $1, $2, $3, $4, $5, $6, $11, $12, $13, $14, $15, $7, $8, $9, $10, $16, $17, $18, $25,
+        part.reclaim_notice_seconds
+    from part
     returning id
 ), new_run as (
     insert into run (id, lease_id, job_id, project_id, node_id, epoch, attempt, state, created_at)

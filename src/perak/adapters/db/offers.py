@@ -76,7 +76,7 @@ def taking(*, offer: str, version: str) -> str:
     """The statement that takes a part of an offer, if it is still of that version and has the part free now.
 
     `offer`, `version`: the names of those parameters; $7 are the devices' UUIDs, $8 to $10 the thousandths of
-    cores, the bytes of memory and of disk. It returns the offer's id, or no row.
+    cores, the bytes of memory and of disk. It returns the offer's id and notice, or no row.
     """
     return f"""
     update offer set used_cpu_milli = used_cpu_milli + $8, used_memory_bytes = used_memory_bytes + $9,
@@ -90,7 +90,7 @@ def taking(*, offer: str, version: str) -> str:
             select count(*) from device where device.offer_id = {offer} and device.uuid = any ($7)
                 and device.lease_id is null and device.quote_id is null
         )
-    returning offer.id"""
+    returning offer.id, offer.reclaim_notice_seconds"""
 
 
 class PgOffers:

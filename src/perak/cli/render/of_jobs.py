@@ -59,6 +59,7 @@ def job(detail: api.JobDetail, *, now: datetime) -> RenderableType:
         ("time", lasted(detail.started_at, detail.ended_at, now)),
         ("cost", detail.cost),
         ("held", detail.held),
+        *_end_of_node(detail),
         ("outputs", f"perak download {short_id(detail.id)}" if detail.has_outputs else None),
         *_left_behind(detail),
     )
@@ -100,6 +101,18 @@ def _window(detail: api.JobDetail) -> Iterator[tuple[str, str | None]]:
     yield "reserved", f"{span}, {devices}{kept.node_name}"
     yield "window", f"{kept.state}, {kept.price} per device-hour, {kept.cost} in all"
     yield "note", kept.note
+
+
+def _end_of_node(detail: api.JobDetail) -> Iterator[tuple[str, str]]:
+    """When the owner takes the machine back, while the job is there; else how long before that it is told."""
+    last = detail.runs[-1] if detail.runs else None
+    if last is None or last.ended_at is not None or detail.ended_at is not None:
+        return
+    if last.reclaim_at is not None:
+        yield "taken back", f"{at_time(last.reclaim_at)}, by the owner of {last.node_name}"
+    elif last.reclaim_notice_seconds:
+        notice = format_duration(last.reclaim_notice_seconds)
+        yield "notice", f"{notice} before the owner of {last.node_name} takes it back"
 
 
 def _memory(run: api.RunView) -> str:

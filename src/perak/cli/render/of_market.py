@@ -65,6 +65,7 @@ def node(
         ),
         ("offer", found.offer),
         ("live leases", str(found.live_leases)),
+        ("taken back", at_time(found.reclaim_at) if found.reclaim_at else None),
         *(("reserved", _window(each)) for each in found.reservations),
         *(_sandboxes(offered) if offered is not None else ()),
         *standing_rows(devices),
@@ -82,6 +83,13 @@ def _notice(found: api.Node) -> str | None:
 def _window(kept: api.WindowView) -> str:
     what = f"{len(kept.devices)} GPU" if kept.devices else f"{kept.cpu_milli / 1000:g} cores"
     return f"{at_time(kept.start_at)} to {at_time(kept.end_at)}: {what} at {kept.price} per device-hour"
+
+
+def taken_back(found: api.Node) -> str:
+    """When its owner takes a draining node back, to follow its mode."""
+    if found.reclaim_at is None:
+        return ""
+    return f", and is taken back at {at_time(found.reclaim_at)}: what still runs then is stopped"
 
 
 def reserved_warning(found: api.Node) -> str | None:
@@ -105,7 +113,7 @@ def _temperature(sensor: api.TemperatureView) -> Text:
 def offers(found: Iterable[api.Offer]) -> RenderableType:
     columns = (
         "ID", "NODE", "STATE", "REGION", "DEVICES", ">FREE CORES", ">FREE MEMORY", ">GPU/h", ">CORE/h",
-        "SANDBOX",
+        "SANDBOX", ">NOTICE",
     )  # fmt: skip
     rows = [
         (
@@ -119,10 +127,11 @@ def offers(found: Iterable[api.Offer]) -> RenderableType:
             offer.price_gpu or "-",
             offer.price_cpu or "-",
             plain(", ".join(each.tier for each in offer.tiers) or offer.tier),
+            format_duration(offer.reclaim_notice_seconds) if offer.reclaim_notice_seconds else "-",
         )
         for offer in found
     ]
-    return Fitted(columns, rows, spare=("SANDBOX", ">FREE MEMORY", "ID"))
+    return Fitted(columns, rows, spare=("SANDBOX", ">NOTICE", ">FREE MEMORY", "ID"))
 
 
 def offer(found: api.Offer) -> RenderableType:

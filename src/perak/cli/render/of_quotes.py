@@ -77,6 +77,7 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
         if offer.unenforced
     }
     notes += [plain(line) for line in list(unenforced)[:NOTES_MAX]]
+    notes += [plain(line) for line in list(dict.fromkeys(filter(None, map(_end, fitting))))[:NOTES_MAX]]
     greener = {f"{offer.device}: {offer.old_or_new}": None for offer in fitting if offer.old_or_new}
     notes += [plain(line) for line in list(greener)[:NOTES_MAX]]
     compared = {offer.cloud_comparison: None for offer in fitting if offer.cloud_comparison}
@@ -86,6 +87,15 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
     return notes + [
         plain(line) for line in [*list(compared)[:NOTES_MAX], *filter(None, list(terms)[:NOTES_MAX])]
     ]
+
+
+def _end(offer: api.OfferQuote) -> str | None:
+    """When the provider may take the machine back, as far as the offer says."""
+    notice = format_duration(offer.reclaim_notice_seconds) if offer.reclaim_notice_seconds else None
+    until = None if offer.available_until is None else f"until {at_time(offer.available_until)}"
+    told = None if notice is None else f"its owner gives {notice} of notice before taking it back"
+    said = "; ".join(each for each in (until, told) if each is not None)
+    return f"{offer.node_name}: {said}." if said else None
 
 
 def _fitting(offers: Sequence[api.OfferQuote], quoted: api.Quote) -> Fitted:

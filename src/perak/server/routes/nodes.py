@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from perak.adapters.db.database import PgTransaction
+from perak.adapters.db.reclaims import PgReclaims
 from perak.adapters.db.views import market as views
 from perak.app import nodes as use_cases
 from perak.app.effects import Effect
@@ -55,10 +56,21 @@ async def get_node(node: str, request: Request, caller: Provider) -> Response:
 
 @router.patch("/nodes/{node}", response_model=Node)
 async def set_node(node: str, body: NodeChange, request: Request, caller: Provider) -> Response:
-    """Pause, drain or resume a node. Runs that live go on to their end; a drained node has none left."""
+    """Pause, drain or resume a node. Runs that live go on to their end; a drained node has none left.
+
+    Drained to a time, what has not ended by then is stopped; that is no sooner than its offer promises.
+    """
 
     async def action(tx: PgTransaction) -> tuple[Node, Sequence[Effect]]:
-        effects = await use_cases.set_mode(tx, node_id=node, project=_visible(caller), mode=body.mode)
+        effects = await use_cases.set_mode(
+            tx,
+            PgReclaims(tx.connection),
+            node_id=node,
+            project=_visible(caller),
+            mode=body.mode,
+            within_seconds=body.within_seconds,
+            now=clock.now(),
+        )
         return await _shown(tx, node), effects
 
     deed = Deed(caller, f"node.{body.mode}", subject=node)

@@ -152,6 +152,8 @@ def offer_quote_view(item: domain.OfferQuote) -> OfferQuote:
         carbon_grams_per_hour=item.carbon_grams_per_hour,
         carbon_source=item.carbon_source,
         region_evidence=item.offer.where.evidence,
+        available_until=ask.available_until,
+        reclaim_notice_seconds=ask.reclaim_notice_seconds,
         old_or_new=item.old_or_new,
         tier=item.sandbox.tier,
         grants=list(ask.grants),

@@ -69,6 +69,10 @@ class RunView(Model):
     """What a live run used when it was last metered; None: not known."""
     memory_peak_bytes: int | None = None
     """The most that an ended run used, by the node's signed report; None: not known."""
+    reclaim_notice_seconds: int = 0
+    """How long before the owner takes the node back the renter is told, by the offer; 0: no promise."""
+    reclaim_at: datetime | None = None
+    """When the owner takes the node back, as the renter was told; None: nothing was said."""
     outputs_missing: list[str] = []
     """Outputs that the job file names and the run did not leave."""
     outputs_skipped: list[str] = []

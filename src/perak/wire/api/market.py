@@ -73,6 +73,10 @@ class OfferQuote(Model):
     unenforced: dict[str, str]
     region_evidence: str = "declared"
     """What supports the offer's region: declared, latency, address or operator."""
+    available_until: datetime | None = None
+    """When the offer ends: every lease ends by then."""
+    reclaim_notice_seconds: int = 0
+    """How long before that, or before its owner takes the node back, renters are told; 0: no promise."""
     old_or_new: str | None = None
     """Below which grid intensity this card is greener than a new one, in one line."""
     cloud_comparison: str | None = None

@@ -9,6 +9,9 @@ from pydantic import Field
 
 from perak.wire.api.base import Model, Money, Name, Request
 
+RECLAIM_SECONDS_MAX = 366 * 86_400
+"""No plan for a machine reaches further, and no run lasts as long."""
+
 
 class TemperatureView(Model):
     """One temperature of a node. It is `hot` from `hot_celsius` on, where the part slows itself."""
@@ -52,15 +55,22 @@ class Node(Model):
     health_at: datetime | None = None
     offer: str | None
     live_leases: int
+    reclaim_at: datetime | None = None
+    """When its owner takes the draining node back: what still runs then is stopped. None: at no time."""
     reservations: list[WindowView] = []
     """Windows to come and those that last, the next first; a node that is away or paused at the start of one
     loses it to another."""
 
 
 class NodeChange(Request):
-    """What the owner wants: `paused` and `draining` give the node no new leases; runs go on to their end."""
+    """What the owner wants: `paused` and `draining` give the node no new leases; runs go on to their end.
+
+    `within_seconds`, with `draining` alone: the owner takes the node back after so long, and runs that have
+    not ended by then are stopped. While there are any it is no less than the offer's notice.
+    """
 
     mode: Literal["accepting", "paused", "draining"]
+    within_seconds: int | None = Field(default=None, ge=0, le=RECLAIM_SECONDS_MAX)
 
 
 class TierView(Model):

@@ -74,7 +74,7 @@ RUNS = """
 select run.id, run.attempt, run.epoch, run.state, run.node_id as node, node.name as node_name,
     lease.offer_id as offer, run.lease_id as lease, lease.state as lease_state, lease.price, lease.devices,
     run.detail, run.tier, run.started_at, run.ended_at, run.exit_code, run.cause, run.cost,
-    receipt.id as receipt, run.outputs, run.evidence_jws
+    receipt.id as receipt, run.outputs, run.evidence_jws, lease.reclaim_notice_seconds, lease.reclaim_at
 from run join lease on lease.id = run.lease_id join node on node.id = run.node_id
 left join receipt on receipt.run_id = run.id
 where run.job_id = $1 order by run.attempt

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -22,7 +21,7 @@ NODE = """
 select node.id, node.name, node.project_id as project, node.state,
     case when node.mode = 'draining' and live.leases = 0 then 'drained' else node.mode end as mode,
     node.last_seen, node.enrolled_at, node.agent_version, node.notice, node.notice_at,
-    node.sensors, node.health_at, node.hot, offer.id as offer, live.leases as live_leases,
+    node.sensors, node.health_at, node.hot, offer.id as offer, live.leases as live_leases, node.reclaim_at,
     (
         select jsonb_agg(jsonb_build_object('start_at', start_at, 'end_at', end_at, 'devices', devices,
             'cpu_milli', kept.cpu_milli, 'memory_bytes', kept.memory_bytes, 'price', kept.price)
@@ -253,9 +252,7 @@ def _offer(offer: MarketOffer) -> Offer:
         enforced=list(ask.enforced),
         unenforced=ask.unenforced,
         min_duration_seconds=ask.min_duration_seconds,
-        available_until=None
-        if ask.available_until_ms is None
-        else datetime.fromtimestamp(ask.available_until_ms / 1000, UTC),
+        available_until=ask.available_until,
         reclaim_notice_seconds=ask.reclaim_notice_seconds,
         tiers=[
             TierView(
