@@ -1,8 +1,8 @@
 """Owners take machines back: renters of what runs there are told in time, and what is left is stopped.
 
 A machine goes back when its owner drains it to a time, or when its offer ends (`available_until`). What is
-promised is the offer's `reclaim_notice` of when the lease was granted: no run is stopped sooner than that after
-its renter was told.
+promised is the offer's `reclaim_notice` of when the lease was granted: no run is stopped sooner than that
+after its renter was told.
 """
 
 from __future__ import annotations

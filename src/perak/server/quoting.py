@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import datetime
 
 from perak.adapters.db.prices import price_profile
 from perak.adapters.db.views.market import offers_to_quote
 from perak.adapters.db.views.reservations import window_of
-from perak.adapters.db.views.why import JobPlace, job_place
+from perak.adapters.db.views.why import job_place
 from perak.adapters.db.windows import taken
 from perak.adapters.db.workloads import PgWorkloads
 from perak.app.records import Caller
 from perak.app.reservations import check_window
 from perak.domain.errors import NotFound
 from perak.domain.job import JobSpec
-from perak.domain.market.defer import Option, PriceProfile, decide
-from perak.domain.market.expect import class_model, devices_for
 from perak.domain.market.history import fingerprint
-from perak.domain.market.match import OPTIONS_MAX
 from perak.domain.market.quote import Quote, quote
 from perak.domain.market.why import why_placed, why_waiting
 from perak.domain.units import format_money
@@ -27,8 +25,16 @@ from perak.server.services import Services
 from perak.wire import api
 
 
-async def quoted(services: Services, spec: JobSpec, caller: Caller, *, job: str | None = None) -> Quote:
-    """The job on every offer, with what its workload did before; `job`: the one that it is, if any.
+async def quoted(
+    services: Services,
+    spec: JobSpec,
+    caller: Caller,
+    *,
+    job: str | None = None,
+    submitted_at: datetime | None = None,
+) -> Quote:
+    """The job on every offer, with what its workload did before; `job`: the one that it is, if any, and when
+    it was submitted.
 
     Raises InvalidInput for a window that a new job could not reserve.
     """
@@ -44,6 +50,7 @@ async def quoted(services: Services, spec: JobSpec, caller: Caller, *, job: str 
         workloads = PgWorkloads(tx.connection)
         past = await workloads.past([print_of], project=caller.project)
         left = await workloads.outputs_bytes(print_of, project=caller.project) if spec.outputs else 0
+        prices = await price_profile(tx.connection, now=clock.now()) if spec.start is not None else None
     # A thousand offers take a fifth of a second, in which others want to be answered.
     return await asyncio.to_thread(
         quote,
@@ -55,6 +62,8 @@ async def quoted(services: Services, spec: JobSpec, caller: Caller, *, job: str 
         past=past.get(print_of, ()),
         outputs_bytes=left,
         grid=services.context.grid.now,
+        prices=prices,
+        submitted_at=submitted_at,
     )
 
 
@@ -63,21 +72,22 @@ async def why(services: Services, job: str, caller: Caller) -> api.Why:
     async with services.db.connection() as connection:
         found = await job_place(connection, job, project=caller.project)
         window = None if found is None else await window_of(connection, job)
-        prices = None
-        if found is not None and found.spec.start is not None:
-            prices = await price_profile(connection, now=clock.now())
     if found is None:
         raise NotFound(f"there is no job {job[:80]} in this project; `perak ps -a` lists them")
-    asked = await quoted(services, found.spec, caller, job=job)
+    asked = await quoted(services, found.spec, caller, job=job, submitted_at=found.created_at)
     currency = services.identity.facts.currency
     kept = () if window is None else window.lines(currency)
     if found.state != "queued" and found.placed is not None:
         answer = why_placed(found.spec, found.placed, asked, currency=currency)
     else:
         waited = (clock.now() - found.created_at).total_seconds()
-        deferred = _deferred(services, found, asked, prices)
+        waits = asked.waiting is not None and asked.waiting.wait_seconds > 0
         answer = why_waiting(
-            found.spec, asked, currency=currency, waited_seconds=waited, deferred_until=deferred
+            found.spec,
+            asked,
+            currency=currency,
+            waited_seconds=waited,
+            deferred_until=asked.waiting.why if waits and asked.waiting is not None else None,
         )
     return api.Why(
         job=job,
@@ -89,30 +99,3 @@ async def why(services: Services, job: str, caller: Caller) -> api.Why:
         price_now=None if answer.price_now is None or window else format_money(answer.price_now),
         currency=currency,
     )
-
-
-def _deferred(services: Services, job: JobPlace, asked: Quote, prices: PriceProfile | None) -> str | None:
-    """What a deferrable job waits for, in words; None: it is not waiting by its own choice."""
-    options = [
-        Option(
-            offer=each.offer.id,
-            model=class_model(each.offer, devices_for(job.spec, each.offer) or ()),
-            region=each.offer.ask.region,
-            price=each.price,
-            expected=each.expected,
-            where=each.offer.where,
-        )
-        for each in asked.offers
-        if each.fits and each.price is not None
-    ]
-    if job.spec.start is None or not options:
-        return None
-    verdict = decide(
-        job.spec,
-        options[:OPTIONS_MAX],
-        now=clock.now(),
-        submitted_at=job.created_at,
-        prices=prices,
-        grid=services.context.grid.now,
-    )
-    return verdict.why if verdict.wait_seconds else None

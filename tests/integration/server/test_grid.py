@@ -268,7 +268,10 @@ async def test_a_month_is_summed_by_region_and_is_a_projects_own(with_grid: Runn
         at = now_ms() - 1000
         joules = 1.8e6
         hours = ((at // 3_600_000, joules),)
-        ended = exited(order, started_at=at, energy_joules=joules, energy_hours=hours, energy_samples=9)
+        ended = exited(
+            order, started_at=at, energy_joules=joules, energy_hours=hours, energy_samples=9,
+            outputs=OutputBlob(digest=None, size_bytes=2 * 10**9, file_count=1),
+        )  # fmt: skip
         await node.report(started(order, at=at), ended)
     found = (await with_grid.client.get("/v1/reports/carbon")).json()
     (row,) = found["rows"]
@@ -277,6 +280,9 @@ async def test_a_month_is_summed_by_region_and_is_a_projects_own(with_grid: Runn
     assert row["location_based_kg"] == pytest.approx(0.1 * 1.56)
     assert row["grams_per_kwh"] == pytest.approx(INTENSITY)
     assert 0 < row["embodied_low_kg"] < row["embodied_high_kg"]
+    moved = 4 * 0.06 * INTENSITY / 1000  # Of 4 GB, apart: the operational figure above has none of it.
+    assert (row["moved_high_kg"], found["moved_high_kg"]) == (pytest.approx(moved), pytest.approx(moved))
+    assert row["moved_low_kg"] == pytest.approx(4 * 0.0019 * INTENSITY / 1000)
     assert (row["market_based_kg"], row["runs_without_embodied"]) == (None, 0)
     assert "de.csv" in row["sources"]
     stranger = with_grid.client_with(await with_grid.new_project("other"))

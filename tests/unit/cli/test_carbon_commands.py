@@ -6,13 +6,14 @@ import io
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
 from perak.cli.main import cli
-from perak.cli.render import of_footprint, of_grid
+from perak.cli.render import of_footprint, of_grid, of_quotes
 from perak.domain.carbon.counting import hardware, moving, operational
 from perak.domain.carbon.intensity import yearly_intensity
 from perak.domain.carbon.placement import Grid, ZoneOutlook
@@ -20,7 +21,8 @@ from perak.domain.carbon.signal import AverageHours
 from perak.domain.footprint import Energy, sci
 from perak.domain.job import FunctionalUnit
 from perak.domain.receipt import _plain
-from perak.wire.api.grid import GridHour, GridZone, MarginalHour
+from perak.wire.api.grid import CarbonReport, CarbonRow, GridHour, GridZone, MarginalHour
+from perak.wire.api.market import WaitingView
 from perak.wire.jobfile import JobFileError, parse_job, spec_to_tree
 
 HOUR = 490_000
@@ -41,6 +43,43 @@ def test_advice_of_a_card_and_a_measured_workload() -> None:
     assert "A new card would be the greener choice here" in new
     assert "here it is 344" in new
     assert "/ ((kWh used - kWh new) x PUE)" in new
+
+
+def test_a_month_shows_moved_data_in_a_column_of_its_own() -> None:
+    fields = {
+        "month": "2026-11", "runs": 1, "energy_kwh": 2.0, "location_based_kg": 0.5, "embodied_low_kg": 0.1,
+        "embodied_high_kg": 0.3, "avoided_low_kg": 0.2, "avoided_high_kg": 0.4, "moved_low_kg": 0.01,
+        "moved_high_kg": 0.07,
+    }  # fmt: skip
+    row = CarbonRow.model_validate({
+        **fields, "scope": "3", "category": "1", "region": "DE", "region_evidence": "declared",
+        "method": "hourly average", "energy_uncertainty_percent": 5.0, "grams_per_kwh": 250.0,
+        "runs_without_embodied": 0, "sources": "a feed",
+    })  # fmt: skip
+    out = io.StringIO()
+    month = CarbonReport.model_validate({**fields, "project": "p", "rows": [row]})
+    Console(file=out, width=200).print(of_grid.report(month))
+    said = " ".join(out.getvalue().split())
+    assert "MOVING DATA kg" in said
+    assert "0.0100 to 0.0700 kg may have come from moving data" in said
+    assert "0.500 kg CO2e operational" in said
+
+
+@pytest.mark.parametrize(
+    ("saved", "said"),
+    [
+        ({"saved_carbon_grams": 120.0, "saved_cost": "0.02"}, "120 g CO2e less and 0.02 USD less than now"),
+        ({"saved_carbon_grams": -120.0, "saved_cost": "0.02"}, "120 g CO2e more and 0.02 USD less than now"),
+        ({"saved_carbon_grams": None, "saved_cost": None}, "at attic, by what is foretold."),
+    ],
+)
+def test_a_quote_says_what_waiting_is_expected_to_save(saved: dict[str, Any], said: str) -> None:
+    waiting = WaitingView(
+        offer="o", node_name="attic", start_at=datetime(2026, 11, 3, 3, tzinfo=UTC), text="-", **saved
+    )
+    assert said in of_quotes._waiting(waiting, "USD")
+    now = waiting.model_copy(update={"start_at": None, "text": "no later start is expected to be better"})
+    assert of_quotes._waiting(now, "USD") == "It starts now: no later start is expected to be better."
 
 
 def test_advice_of_a_job_file(tmp_path: Path) -> None:

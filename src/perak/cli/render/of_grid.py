@@ -97,7 +97,7 @@ def _between(low: float, high: float) -> str:
 def report(found: CarbonReport) -> RenderableType:
     columns = (
         "REGION", "EVIDENCE", "METHOD", ">RUNS", ">kWh", ">±%", ">g/kWh", ">OPERATIONAL kg", ">EMBODIED kg",
-        ">AVOIDED kg",
+        ">AVOIDED kg", ">MOVING DATA kg",
     )  # fmt: skip
     rows = [
         (
@@ -111,6 +111,7 @@ def report(found: CarbonReport) -> RenderableType:
             amount(row.location_based_kg),
             _between(row.embodied_low_kg, row.embodied_high_kg),
             _between(row.avoided_low_kg, row.avoided_high_kg),
+            _between(row.moved_low_kg, row.moved_high_kg),
         )
         for row in found.rows
     ]
@@ -119,7 +120,8 @@ def report(found: CarbonReport) -> RenderableType:
         f"{found.month}, {runs}: {amount(found.energy_kwh)} kWh, {amount(found.location_based_kg)} kg CO2e "
         "operational (location-based, scope 3 category 1), "
         f"{_between(found.embodied_low_kg, found.embodied_high_kg)} kg embodied. "
-        "Avoided carbon is in no total."
+        f"{_between(found.moved_low_kg, found.moved_high_kg)} kg may have come from moving data. That and "
+        "avoided carbon are in no total."
     )
-    table = Fitted(columns, rows, spare=("METHOD", "EVIDENCE", ">AVOIDED kg", ">±%"))
+    table = Fitted(columns, rows, spare=("METHOD", "EVIDENCE", ">AVOIDED kg", ">MOVING DATA kg", ">±%"))
     return Group(table, Text(), Text(whole)) if rows else Text(whole)

@@ -59,6 +59,8 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
     if quoted.preference is not None:
         front = "*: no other is better in cost, time and carbon at once (the Pareto front)"
         notes.append(plain(f"Ranked by {quoted.preference.text}. {front}."))
+    if quoted.waiting is not None:
+        notes.append(plain(_waiting(quoted.waiting, quoted.currency)))
     sources = {offer.time_detail: None for offer in fitting if offer.time_detail}
     notes += [plain(f"Time: {detail}.") for detail in list(sources)[:NOTES_MAX]]
     if any(offer.expected_seconds is None for offer in fitting):
@@ -87,6 +89,21 @@ def _notes(fitting: Sequence[api.OfferQuote], quoted: api.Quote) -> list[Rendera
     return notes + [
         plain(line) for line in [*list(compared)[:NOTES_MAX], *filter(None, list(terms)[:NOTES_MAX])]
     ]
+
+
+def _waiting(found: api.WaitingView, currency: str) -> str:
+    """What the start window is expected to bring."""
+    if found.start_at is None:
+        return f"It starts now: {found.text}."
+    saved: list[str] = []
+    if found.saved_carbon_grams is not None:
+        grams = found.saved_carbon_grams
+        saved.append(f"{in_grams(abs(grams))} {'less' if grams >= 0 else 'more'}")
+    if found.saved_cost is not None:
+        more = found.saved_cost.startswith("-")
+        saved.append(f"{found.saved_cost.lstrip('-')} {currency} {'more' if more else 'less'}")
+    than_now = f", {' and '.join(saved)} than now" if saved else ""
+    return f"It starts about {at_time(found.start_at)} at {found.node_name}{than_now}, by what is foretold."
 
 
 def _end(offer: api.OfferQuote) -> str | None:

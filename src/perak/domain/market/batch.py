@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.job import JobSpec
-from perak.domain.market.defer import PriceProfile, latest_wait
+from perak.domain.market.defer import OPTIONS_MAX, PriceProfile, latest_wait
 from perak.domain.market.expect import class_model, devices_for, expect
 from perak.domain.market.feasible import price_for
-from perak.domain.market.match import OPTIONS_MAX, Assignment, PendingJob, View, assigned
+from perak.domain.market.match import Assignment, PendingJob, View, assigned
 from perak.domain.offer import Offer
 from perak.domain.outcome import hold_for
 from perak.domain.units import SECONDS_PER_HOUR

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from perak.domain.carbon.placement import STEP_SECONDS, YEARLY_GRID, Grid
+from perak.domain.carbon.placement import STEP_SECONDS, YEARLY_GRID, Grid, PlacementCarbon
 from perak.domain.job import JobSpec
 from perak.domain.market.expect import Expectation
 from perak.domain.units import SECONDS_PER_HOUR, format_money
 from perak.domain.whereabouts import CLAIMED, Whereabouts
 
+OPTIONS_MAX = 16
+"""Offers that a deferrable job's start is weighed at, those that it likes best now first."""
 GAIN_MIN = 0.02
 """Of what the job costs its renter now: less is within the forecasts' error, and not worth a wait."""
 HOURS_A_DAY = 24
@@ -55,11 +58,17 @@ class Option:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """`wait_seconds` 0: start now at `offer`. `gain`: micro-units, carbon and delay counted, that waiting is
-    expected to bring; `why` in words."""
+    expected to bring; `why` in words.
+
+    `saved_grams`, `saved_cost`: operational CO2e and micro-units that are expected to be less than with the
+    best start now, wherever that is; below zero: more. None: the power, or the time, is not known.
+    """
 
     offer: str
     wait_seconds: int
     gain: float = 0.0
+    saved_grams: float | None = None
+    saved_cost: float | None = None
     why: str = "no later start is expected to be better"
 
 
@@ -95,22 +104,32 @@ def decide(
         for option in options
         for each in _starts(spec, option, now=now, submitted_at=submitted_at, prices=prices, grid=grid)
     ]
-    at_once = min((each for each in found if each[1] == 0), key=lambda each: each[0])
-    best = min(found, key=lambda each: (each[0], each[1]))
-    gain = at_once[0] - best[0]
-    if best[1] == 0 or gain < GAIN_MIN * abs(at_once[0]):
-        return Verdict(offer=at_once[2], wait_seconds=0)
-    at = now + timedelta(seconds=best[1])
+    at_once = min((each for each in found if each.wait_seconds == 0), key=lambda each: each.burden)
+    best = min(found, key=lambda each: (each.burden, each.wait_seconds))
+    gain = at_once.burden - best.burden
+    if best.wait_seconds == 0 or gain < GAIN_MIN * abs(at_once.burden):
+        return Verdict(offer=at_once.offer, wait_seconds=0)
+    at = now + timedelta(seconds=best.wait_seconds)
     return Verdict(
-        offer=best[2],
-        wait_seconds=best[1],
+        offer=best.offer,
+        wait_seconds=best.wait_seconds,
         gain=gain,
-        why=f"it waits until about {at:%a %H:%M} UTC: {best[3]}, worth {format_money(round(gain))}",
+        saved_grams=None if at_once.grams is None or best.grams is None else at_once.grams - best.grams,
+        saved_cost=None if at_once.paid is None or best.paid is None else at_once.paid - best.paid,
+        why=f"it waits until about {at:%a %H:%M} UTC: {best.why}, worth {format_money(round(gain))}",
     )
 
 
-Start = tuple[float, int, str, str]
-"""(cost, carbon and delay in micro-units; seconds to wait; offer; what is better then)."""
+class Start(NamedTuple):
+    """A start of the job somewhere. `burden`: cost, carbon and delay in micro-units; `paid`: cost alone, None
+    where the time is not known; `grams`: operational CO2e, None where that or the power is not known."""
+
+    burden: float
+    wait_seconds: int
+    offer: str
+    why: str
+    paid: float | None
+    grams: float | None
 
 
 def _starts(
@@ -126,7 +145,9 @@ def _starts(
     hours = expected.seconds / SECONDS_PER_HOUR if expected.seconds is not None else 1.0
     cost = option.price * spec.resources.devices_milli / 1000 * hours
     latest = latest_wait(spec, now=now, submitted_at=submitted_at, needs_seconds=expected.high_seconds)
-    grams = _grams(option, hours, now=now, latest=latest, grid=grid)
+    carbons = _carbons(option, hours, now=now, latest=latest, grid=grid)
+    grams = [0.0 if each is None else each.counted_grams for each in carbons]
+    known = expected.seconds is not None
     found: list[Start] = []
     for index, wait in enumerate(range(0, latest + 1, STEP_SECONDS)):
         paid = cost * prices.ratio(option.model, now=now, wait_seconds=wait)
@@ -134,15 +155,27 @@ def _starts(
         delay = (wait / SECONDS_PER_HOUR + hours) * wants.delay_cost_per_hour
         cheaper = cost - paid > (grams[0] - grams[index]) / 1000 * wants.carbon_price_per_kg
         why = "a better price is usual then" if cheaper else "power is expected to be cleaner then"
-        found.append((paid + carbon + delay, wait, option.offer, why))
+        emitted = carbons[index]
+        found.append(
+            Start(
+                burden=paid + carbon + delay,
+                wait_seconds=wait,
+                offer=option.offer,
+                why=why,
+                paid=paid if known else None,
+                grams=emitted.grams if known and emitted is not None else None,
+            )
+        )
     return found
 
 
-def _grams(option: Option, hours: float, *, now: datetime, latest: int, grid: Grid) -> list[float]:
-    """Counted grams of the run at each start; zeros where its power is not known."""
+def _carbons(
+    option: Option, hours: float, *, now: datetime, latest: int, grid: Grid
+) -> Sequence[PlacementCarbon | None]:
+    """What the run emits at each start; None where its power is not known."""
     steps = latest // STEP_SECONDS + 1
     if option.expected.watts is None:
-        return [0.0] * steps
+        return [None] * steps
     starts = grid.starts(
         region=option.region,
         watts=option.expected.watts,
@@ -152,7 +185,7 @@ def _grams(option: Option, hours: float, *, now: datetime, latest: int, grid: Gr
         where=option.where,
         transfer_bytes=option.brought_bytes,
     )
-    return [each.carbon.counted_grams for each in starts]
+    return [each.carbon for each in starts]
 
 
 def profile(paid: Mapping[str, Mapping[int, tuple[float, int]]], *, trades_min: int = 20) -> PriceProfile:

@@ -11,7 +11,7 @@ from operator import itemgetter
 
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.job import JobSpec
-from perak.domain.market.defer import Option, PriceProfile, Verdict, decide
+from perak.domain.market.defer import OPTIONS_MAX, Option, PriceProfile, Verdict, decide
 from perak.domain.market.expect import class_model, devices_for, expect, outlook, place_of, unacceptable
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
 from perak.domain.market.history import Past
@@ -113,9 +113,6 @@ def instant_match(
             assignments.append(part)
     return Plan(assignments=tuple(assignments))
 
-
-OPTIONS_MAX = 16
-"""Offers that a deferrable job's start is weighed at, those that it likes best now first."""
 
 Demand = tuple[Hashable, ...]
 """All of a job that decides whether an offer fits it."""

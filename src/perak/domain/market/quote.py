@@ -11,8 +11,10 @@ from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.hardware.prices import Beside, Comparison, compare, compare_cores
 from perak.domain.hardware.specs import find_gpu
 from perak.domain.job import JobSpec
+from perak.domain.market.defer import OPTIONS_MAX, Option, PriceProfile, Verdict, decide
 from perak.domain.market.expect import (
     Expectation,
+    class_model,
     devices_for,
     expect,
     outlook,
@@ -79,6 +81,9 @@ class Quote:
     affordable: bool
     offers: tuple[OfferQuote, ...]
     relaxations: tuple[Relaxation, ...] = ()
+    waiting: Verdict | None = None
+    """Of a job that may wait: when it would start, and what that saves against starting now; None: it may
+    not, or nothing fits now."""
 
 
 def quote(
@@ -91,11 +96,14 @@ def quote(
     past: Sequence[Past] = (),
     outputs_bytes: int | None = None,
     grid: Grid = YEARLY_GRID,
+    prices: PriceProfile | None = None,
+    submitted_at: datetime | None = None,
 ) -> Quote:
     """The job on every offer; `available` is what the wallet could hold, in micro-units of `currency`.
 
     `past`: what its workload did before; `outputs_bytes`: how much it left then, None: that is not known.
-    A job that reserves a window is quoted as of the window's start.
+    A job that reserves a window is quoted as of the window's start. `prices`: what is usual by the hour of
+    the day; `submitted_at`: since when the job waits already, None: it is not submitted.
     """
     if spec.reserve is not None:
         now = max(now, spec.reserve.start_at)
@@ -116,10 +124,15 @@ def quote(
         for offer in offers
     ]
     hold = _hold(spec, _price_to_hold(spec, found), available=available)
+    ranked = tuple(sorted(_with_front(found), key=_order))
+    options = [] if spec.start is None else _options(spec, ranked)
     return Quote(
         hold=hold,
         affordable=hold <= available,
-        offers=tuple(sorted(_with_front(found), key=_order)),
+        offers=ranked,
+        waiting=decide(spec, options, now=now, submitted_at=submitted_at or now, prices=prices, grid=grid)
+        if options
+        else None,
         relaxations=relaxations(
             spec,
             offers,
@@ -127,6 +140,22 @@ def quote(
             expecting=lambda job, offer: expect(job, offer, past=past, grid=grid, start=now.timestamp()),
         ),
     )
+
+
+def _options(spec: JobSpec, ranked: Sequence[OfferQuote]) -> list[Option]:
+    """Where the job could start now, the best first."""
+    return [
+        Option(
+            offer=each.offer.id,
+            model=class_model(each.offer, devices_for(spec, each.offer) or ()),
+            region=each.offer.ask.region,
+            price=each.price,
+            expected=each.expected,
+            where=each.offer.where,
+        )
+        for each in ranked
+        if each.fits and each.price is not None
+    ][:OPTIONS_MAX]
 
 
 def _hold(spec: JobSpec, price: int, *, available: int) -> int:

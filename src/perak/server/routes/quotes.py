@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -16,6 +17,7 @@ from perak.domain.errors import InvalidInput
 from perak.domain.hardware.prices import Comparison
 from perak.domain.job import Preference
 from perak.domain.market import quote as domain
+from perak.domain.market.defer import Verdict
 from perak.domain.market.history import fingerprint
 from perak.domain.market.utility import is_cheapest, weights
 from perak.domain.units import format_money
@@ -34,6 +36,7 @@ from perak.wire.api import (
     PreferenceView,
     Quote,
     RelaxationView,
+    WaitingView,
 )
 from perak.wire.jobfile import parse_job
 
@@ -58,6 +61,7 @@ async def get_quote(body: JobSubmit, request: Request, caller: Renter) -> Respon
             hold=format_money(quote.hold),
             affordable=quote.affordable,
             offers=[offer_quote_view(item) for item in quote.offers],
+            waiting=None if quote.waiting is None else _waiting_view(quote, quote.waiting),
             relaxations=[
                 RelaxationView(
                     changes=each.changes,
@@ -173,6 +177,19 @@ def offer_quote_view(item: domain.OfferQuote) -> OfferQuote:
         burden=_rounded(item.burden),
         utility=_rounded(item.utility),
         pareto=item.pareto,
+    )
+
+
+def _waiting_view(quote: domain.Quote, verdict: Verdict) -> WaitingView:
+    name = next(each.offer.node_name for each in quote.offers if each.offer.id == verdict.offer)
+    waits, cost = verdict.wait_seconds > 0, verdict.saved_cost
+    return WaitingView(
+        offer=verdict.offer,
+        node_name=name,
+        start_at=clock.now() + timedelta(seconds=verdict.wait_seconds) if waits else None,
+        saved_carbon_grams=verdict.saved_grams,
+        saved_cost=None if cost is None else format_money(round(cost)),
+        text=verdict.why,
     )
 
 

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         PreferenceView,
         Quote,
         RelaxationView,
+        WaitingView,
         Why,
     )
     from perak.wire.api.money import (
@@ -107,7 +108,7 @@ _NAMES = {
     ),
     "market": (
         "AlternativeView ComparisonView DeviceView HeldQuote MisfitView Offer OfferChange "
-        "OfferQuote PreferenceView Quote RelaxationView Why"
+        "OfferQuote PreferenceView Quote RelaxationView WaitingView Why"
     ),
     "money": "DayEarnings Earnings EntryView Funding NodeEarnings Receipt ReceiptSummary Wallet",
     "nodes": (
@@ -189,6 +190,7 @@ __all__ = [
     "TrailEntry",
     "Tunnel",
     "TunnelCreate",
+    "WaitingView",
     "Wallet",
     "Webhook",
     "WebhookCreate",

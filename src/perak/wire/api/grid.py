@@ -76,6 +76,9 @@ class CarbonRow(Model):
     runs_without_embodied: int
     avoided_low_kg: float
     avoided_high_kg: float
+    moved_low_kg: float = 0.0
+    """Of moving the runs' data over the network; in no other column, and in no total of these."""
+    moved_high_kg: float = 0.0
     sources: str
 
 
@@ -92,3 +95,5 @@ class CarbonReport(Model):
     embodied_high_kg: float
     avoided_low_kg: float
     avoided_high_kg: float
+    moved_low_kg: float = 0.0
+    moved_high_kg: float = 0.0

@@ -126,6 +126,21 @@ class PreferenceView(Model):
     text: str
 
 
+class WaitingView(Model):
+    """When a job that may wait would start, as things are foretold, and what that saves against starting now.
+
+    `start_at` None: it starts now. Saved: operational CO2e in grams, and cost; below zero is more than now,
+    as the preference trades one for the other; None: not known. It is no claim, and no total has it.
+    """
+
+    offer: str
+    node_name: str
+    start_at: datetime | None
+    saved_carbon_grams: float | None
+    saved_cost: Money | None
+    text: str
+
+
 class Quote(Model):
     """The fitting offers, the best for the renter first, then those that don't fit with what failed."""
 
@@ -136,6 +151,8 @@ class Quote(Model):
     window_end: datetime | None = None
     preference: PreferenceView | None = None
     relaxations: list[RelaxationView] = []
+    waiting: WaitingView | None = None
+    """Of a job with a start window for which something fits now."""
     max_duration_seconds: int
     hold: Money
     affordable: bool

@@ -87,6 +87,37 @@ def test_it_waits_for_the_hours_that_are_cheap() -> None:
     assert verdict.wait_seconds == 6 * HOUR
     assert verdict.gain == pytest.approx(400_000 * (1 - 0.5 / 1.1))
     assert verdict.why.startswith("it waits until about Tue 00:00 UTC: a better price is usual then")
+    assert verdict.saved_cost == pytest.approx(verdict.gain)
+    assert verdict.saved_grams == pytest.approx(0.0), "a year's mean knows no hours"
+
+
+def test_a_wait_for_a_price_may_cost_carbon_and_says_so() -> None:
+    dirty_later = Grid(
+        {
+            "DE": ZoneOutlook(
+                yearly=yearly_intensity("DE"),
+                forecast=AverageHours(
+                    zone="DE",
+                    first_hour=hour_of(NOW.timestamp()),
+                    grams_per_kwh=tuple(100.0 if hour < 3 else 600.0 for hour in range(24)),
+                    source="test",
+                ),
+            )
+        }
+    )
+    verdict = decide(
+        job(), [option(job(), dirty_later)], now=NOW, submitted_at=NOW, prices=NIGHTLY, grid=dirty_later
+    )
+    assert verdict.wait_seconds == 6 * HOUR
+    assert verdict.saved_grams is not None
+    assert verdict.saved_grams < 0
+
+
+def test_of_work_that_nobody_knows_no_saving_is_told() -> None:
+    unknown = job(work=None)
+    verdict = decide(unknown, [option(unknown)], now=NOW, submitted_at=NOW, prices=NIGHTLY)
+    assert verdict.wait_seconds > 0
+    assert (verdict.saved_grams, verdict.saved_cost) == (None, None)
 
 
 def test_it_waits_for_cleaner_power_where_carbon_has_a_price() -> None:
@@ -97,6 +128,10 @@ def test_it_waits_for_cleaner_power_where_carbon_has_a_price() -> None:
 
     assert verdict.wait_seconds == 3 * HOUR
     assert "cleaner" in verdict.why
+    at_once = option(clean, grid).expected.carbon_grams
+    assert at_once is not None
+    assert verdict.saved_grams == pytest.approx(at_once * (1 - 50 / 500)), "what starting now would emit more"
+    assert verdict.saved_cost == 0
     cheapest = decide(job(), [option(job(), grid)], now=NOW, submitted_at=NOW, grid=grid)
     assert cheapest.wait_seconds == 0
 

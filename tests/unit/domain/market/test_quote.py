@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from perak.domain.job import JobSpec, Limits, Resources, Work
+import pytest
+
+from perak.domain.carbon.intensity import yearly_intensity
+from perak.domain.carbon.placement import Grid, ZoneOutlook
+from perak.domain.carbon.signal import AverageHours, hour_of
+from perak.domain.job import JobSpec, Limits, Resources, Start, Work
 from perak.domain.market.quote import Quote, quote
 from perak.domain.market.utility import PRESETS
 from perak.domain.offer import Device, Offer, OfferAsk
+from perak.domain.whereabouts import OPERATOR, Whereabouts
 
 NOW = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 V100 = Device(index=0, kind="nvidia", model="Tesla V100-SXM2-16GB", uuid="GPU-1", memory_bytes=16 * 2**30)
@@ -42,6 +48,39 @@ def quoted(spec: JobSpec, *offers: Offer, available: int = 10**9, currency: str 
 
 def cpu_job(**limits: Any) -> JobSpec:
     return JobSpec(name="job", run="true", resources=Resources(cpu_milli=1000), limits=Limits(**limits))
+
+
+def test_a_job_that_may_wait_is_told_what_that_saves_against_starting_now() -> None:
+    first = hour_of(NOW.timestamp())
+    hours = AverageHours(
+        zone="DE",
+        first_hour=first,
+        grams_per_kwh=tuple(400.0 if hour < 5 else 100.0 for hour in range(48)),
+        source="test",
+    )
+    grid = Grid({"DE": ZoneOutlook(yearly=yearly_intensity("DE"), forecast=hours)})
+    spec = replace(
+        cpu_job(),
+        work=Work(device="cpu", hours=1),
+        start=Start(within_seconds=8 * 3600),
+        preference=PRESETS["greenest"],
+    )
+    at = replace(offer("any"), where=Whereabouts(evidence=OPERATOR))
+    found = quote(spec, [at], available=10**9, currency="USD", now=NOW, grid=grid)
+    now_grams = found.offers[0].expected.carbon_grams
+    assert found.waiting is not None
+    assert now_grams is not None
+    first_clean = (first + 5) * 3600 - NOW.timestamp()
+    assert 0 <= found.waiting.wait_seconds - first_clean < 900
+    assert found.waiting.saved_grams == pytest.approx(now_grams * 3 / 4)
+    late = NOW - timedelta(hours=8)
+    waited = quote(spec, [at], available=10**9, currency="USD", now=NOW, grid=grid, submitted_at=late)
+    assert waited.waiting is not None
+    assert waited.waiting.wait_seconds == 0, "its window is over"
+    at_once = quote(replace(spec, start=None), [at], available=10**9, currency="USD", now=NOW, grid=grid)
+    assert at_once.waiting is None
+    full = replace(at, free_cpu_milli=0)
+    assert quote(spec, [full], available=10**9, currency="USD", now=NOW, grid=grid).waiting is None
 
 
 def test_fitting_offers_come_first_and_the_cheapest_of_them_first() -> None:

@@ -26,6 +26,8 @@ select payload #>> '{carbon,region}' as region,
     count(*) filter (where payload -> 'embodied' is null) as runs_without_embodied,
     coalesce(sum((payload #>> '{avoided,low_grams}')::float8), 0) / 1000 as avoided_low_kg,
     coalesce(sum((payload #>> '{avoided,high_grams}')::float8), 0) / 1000 as avoided_high_kg,
+    coalesce(sum((payload #>> '{moved,low_grams}')::float8), 0) / 1000 as moved_low_kg,
+    coalesce(sum((payload #>> '{moved,high_grams}')::float8), 0) / 1000 as moved_high_kg,
     string_agg(distinct payload #>> '{carbon,source}', '; ') as sources
 from receipt
 where project_id = $1 and issued_at >= $2 and issued_at < $3 and energy_joules is not null
@@ -49,6 +51,8 @@ async def carbon_report(
         embodied_high_kg=sum(row.embodied_high_kg for row in rows),
         avoided_low_kg=sum(row.avoided_low_kg for row in rows),
         avoided_high_kg=sum(row.avoided_high_kg for row in rows),
+        moved_low_kg=sum(row.moved_low_kg for row in rows),
+        moved_high_kg=sum(row.moved_high_kg for row in rows),
     )
 
 
@@ -70,5 +74,7 @@ def _row(month: str, row: Any) -> CarbonRow:
         runs_without_embodied=row["runs_without_embodied"],
         avoided_low_kg=row["avoided_low_kg"],
         avoided_high_kg=row["avoided_high_kg"],
+        moved_low_kg=row["moved_low_kg"],
+        moved_high_kg=row["moved_high_kg"],
         sources=row["sources"] or "",
     )
