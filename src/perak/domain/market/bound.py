@@ -2,8 +2,8 @@
 
 For any prices of devices that are not negative, what jobs would gain at these prices and what the devices
 would fetch is together at least the welfare of every plan (weak duality), so a bound is valid however it
-was found.
-Subgradient steps with averaged directions (the volume algorithm's, Barahona and Anbil 2000) lower it.
+was found. Incremental subgradient steps lower it (Nedic and Bertsekas 2001): a few of the jobs at a time
+choose at today's prices, and prices move before the next do; all at once, they herd to the same offers.
 """
 
 from __future__ import annotations
@@ -12,19 +12,26 @@ import numpy as np
 
 from perak.domain.market import kernels
 from perak.domain.market.auction import Market, fits_of, market_of
-from perak.domain.market.clearing import Floats, Jobs, Offers, Plan, welfare
+from perak.domain.market.clearing import Floats, Ints, Jobs, Offers, Plan, welfare
 from perak.domain.market.kernels.shapes import Edges, Gangs, Stock
 
-ROUNDS_MAX = 24
-STEPS = 30
-"""Steps of a round, with the NEAR best edges of each job; after it all edges are looked at, which makes a
-bound."""
+ROUNDS_MAX = 40
+PASSES = 4
+"""Times that a round lets every job choose among its NEAR best edges; after it all edges are looked at, which
+makes a bound."""
 NEAR = 24
 EDGES_FEW = 200_000
-"""Up to here all edges are looked at in every step."""
-PATIENCE = 8
-"""Steps without a lower value before they are shortened."""
-SHORTEST = 1e-3
+"""Up to here all edges are looked at in every pass."""
+BATCHES = 20
+"""Parts of the jobs that choose one after the other."""
+BATCH_LEAST = 50
+"""Jobs of a part, where there are as many."""
+STEP = 0.15
+"""By how much an offer's price rises in the first round for a device too many, in mean prices of a device."""
+ENOUGH, SHORTER = 0.02, 0.7
+"""Steps are shorter by this factor after a round that took less than this share of the gap to the plan."""
+SPAN = 4
+"""Offers of so many devices take steps as they are; others are scaled by the root of their devices."""
 
 
 def upper_bound(jobs: Jobs, offers: Offers, plan: Plan, *, rounds_max: int = ROUNDS_MAX) -> float:
@@ -35,50 +42,65 @@ def upper_bound(jobs: Jobs, offers: Offers, plan: Plan, *, rounds_max: int = ROU
         return 0.0
     reached = welfare(plan, jobs, offers)
     net, none, take = np.empty(len(edges.kind)), np.empty(0), np.zeros(offers.count)
-    tried = [
-        (float(kernels.dual(edges, gangs, stock, prices, take, none)), prices)
-        for prices in _suggested(jobs, offers, plan, market, edges)
-    ]
-    best, prices = min(tried, key=lambda pair: pair[0])
-    length = 1.0
+
+    def value(prices: Floats) -> float:
+        return float(kernels.dual(edges, gangs, stock, prices, take, none))
+
+    best, prices = min(
+        ((value(prices), prices) for prices in _suggested(jobs, offers, plan, market, edges)),
+        key=lambda pair: pair[0],
+    )
+    devices = int(stock.devices.sum())
+    step = STEP * (float(stock.devices @ prices) or best) / devices
     keep = len(edges.kind) if len(edges.kind) <= EDGES_FEW else NEAR
+    draw = np.random.default_rng(1)
     for _ in range(rounds_max):
+        if best <= reached * (1 + 1e-6):
+            break
         kernels.dual(edges, gangs, stock, prices, take, net)
         near = kernels.nearest(edges, net, keep)
-        lower, length = _descend(near, gangs, stock, prices, length, reached=reached)
-        value = float(kernels.dual(edges, gangs, stock, lower, take, none))
-        if value < best:
-            best, prices = value, lower
-        else:
-            length *= 0.5  # It went where edges matter that it did not look at.
-        if best <= reached * (1 + 1e-6) or length < SHORTEST:
-            break
+        mean, prices = _descend(near, gangs, stock, prices, step, draw)
+        of_mean, of_last = value(mean), value(prices)
+        if of_mean < of_last:
+            prices = mean
+        lower = min(of_mean, of_last)
+        if best - lower < ENOUGH * (best - reached):
+            step *= SHORTER
+        best = min(best, lower)
     return max(best, reached)
 
 
 def _descend(
-    edges: Edges, gangs: Gangs, stock: Stock, prices: Floats, length: float, *, reached: float
-) -> tuple[Floats, float]:
-    """A round of steps on a part of the edges: the best prices of devices, and the length of the next."""
-    take, none = np.zeros(len(prices)), np.empty(0)
-    now, best, best_prices = prices.copy(), np.inf, prices
-    direction, stalled = np.zeros(len(prices)), 0
-    for _ in range(STEPS):
-        value = float(kernels.dual(edges, gangs, stock, now, take, none))
-        if value < best - 1e-7 * abs(best if best < np.inf else 0.0):
-            best, best_prices, stalled = value, now.copy(), 0
-        else:
-            stalled += 1
-        if stalled > PATIENCE:
-            length, stalled, now = length * 0.7, 0, best_prices.copy()
-            direction[:] = 0.0
-            value = float(kernels.dual(edges, gangs, stock, now, take, none))
-        direction = 0.75 * direction + 0.25 * (stock.devices - take)
-        norm = float(direction @ direction)
-        if norm == 0.0 or value <= reached or length < SHORTEST:
-            break
-        now = np.maximum(0.0, now - 0.5 * length * (value - reached) / norm * direction)
-    return best_prices, length
+    edges: Edges, gangs: Gangs, stock: Stock, prices: Floats, step: float, draw: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """A round on a part of the edges: the mean of all prices that there were, and the last.
+
+    Jobs choose in parts drawn at random; after each, prices rise where its jobs took more than the part's
+    share of the devices, and fall where they took less.
+    """
+    jobs = len(gangs.devices)
+    batches = max(1, min(BATCHES, jobs // BATCH_LEAST))
+    parts = [_only(edges, gangs, chosen) for chosen in np.array_split(draw.permutation(jobs), batches)]
+    steps = step * np.sqrt(SPAN / np.maximum(1, stock.devices))
+    share, take, none = stock.devices / batches, np.zeros(len(prices)), np.empty(0)
+    total = np.zeros(len(prices))
+    for _ in range(PASSES):
+        for some, theirs in parts:
+            kernels.dual(some, theirs, stock, prices, take, none)
+            prices = np.maximum(0.0, prices + steps * (take - share))
+            total += prices
+    return total / (PASSES * batches), prices
+
+
+def _only(edges: Edges, gangs: Gangs, chosen: Ints) -> tuple[Edges, Gangs]:
+    """The edges and shapes of the chosen jobs."""
+    count = np.diff(edges.start)[chosen]
+    start = np.concatenate([[0], np.cumsum(count)])
+    at = np.repeat(edges.start[:-1][chosen] - start[:-1], count) + np.arange(start[-1])
+    return (
+        Edges(start, edges.kind[at], edges.worth[at], edges.hours[at]),
+        Gangs(gangs.devices[chosen], gangs.per_node[chosen], gangs.level[chosen]),
+    )
 
 
 def _suggested(jobs: Jobs, offers: Offers, plan: Plan, market: Market, edges: Edges) -> list[Floats]:
