@@ -34,8 +34,9 @@ demo: setup ## Watch a real training job be matched, run, paid and receipted on 
 unplug: setup ## Watch a training job go on at another node after its own lost power
 	@$(BIN)/python scripts/unplug.py
 
+# Two at a time: mypy works on one core, and the tests, which follow the quick checks, leave of another.
 test: setup ## Run every check and test; all of them run even when one fails
-	@$(MAKE) --no-print-directory --keep-going $(CHECKS)
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 $(CHECKS)
 
 lint: setup ## Check style and format
 	$(BIN)/ruff check .

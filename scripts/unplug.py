@@ -16,9 +16,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from stage import PERAK, ROOT, perak, perak_json, perak_up, say, state_folder, verify_receipt
+
+from perak import Client
+from perak.client.config import Target
+from perak.wire import api
 
 JOB = ROOT / "examples" / "train-digits" / "unplug.yaml"
 NODES = {"old-card-in-berlin": "DE", "old-card-in-oslo": "NO"}
@@ -74,20 +77,27 @@ def _node(state_dir: Path, name: str, invite: str, environment: dict[str, str]) 
 
 def _until_open(environment: dict[str, str]) -> None:
     deadline = time.monotonic() + OPEN_SECONDS_MAX
-    while time.monotonic() < deadline:
-        offers = perak_json(environment, "offer", "ls")
-        if [each["state"] for each in offers] == ["open"] * len(NODES):
-            return
-        time.sleep(0.5)
+    with _client(environment) as client:
+        while time.monotonic() < deadline:
+            online = [each.state for each in client.nodes()] == ["online"] * len(NODES)
+            if online and [each.state for each in client.offers()] == ["open"] * len(NODES):
+                return
+            time.sleep(WATCH_SECONDS)
     raise SystemExit("the nodes did not come online")
+
+
+def _client(environment: dict[str, str]) -> Client:
+    """The SDK, for what is only waited for: a command costs a third of a second of the processor."""
+    return Client(target=Target(url=environment["PERAK_URL"], api_key=environment["PERAK_API_KEY"]))
 
 
 def _pull_the_plug(environment: dict[str, str], state_dir: Path, pulled: list[str]) -> None:
     """Wait until the job trains, watch it a little, then kill all that runs in its node's folder."""
-    while not (runs := _training(environment)):
-        time.sleep(WATCH_SECONDS)
+    with _client(environment) as client:
+        while not (runs := _training(client)):
+            time.sleep(WATCH_SECONDS)
     time.sleep(SEEN_SECONDS)
-    name = runs[-1]["node_name"]
+    name = runs[-1].node_name
     pulled.append(name)
     for pid in _working_in(state_dir / name):
         with contextlib.suppress(ProcessLookupError):
@@ -95,14 +105,13 @@ def _pull_the_plug(environment: dict[str, str], state_dir: Path, pulled: list[st
     say(f"*** The plug of {name} is pulled: agent, sandbox and job are gone. ***")
 
 
-def _training(environment: dict[str, str]) -> list[dict[str, Any]]:
+def _training(client: Client) -> list[api.RunView]:
     """The job's runs once the newest has printed something."""
-    jobs = perak_json(environment, "ps", "--name", "unplug")
-    if not jobs or jobs[0]["state"] != "running":
+    jobs = list(client.jobs(name="unplug", limit=1))
+    if not jobs or jobs[0].state != "running":
         return []
-    runs: list[dict[str, Any]] = perak_json(environment, "show", jobs[0]["id"])["runs"]
-    said = subprocess.run([PERAK, "logs", jobs[0]["id"]], env=environment, check=True, stdout=subprocess.PIPE)
-    return runs if b"epoch" in said.stdout else []
+    runs = client.job(jobs[0].id).runs
+    return runs if b"epoch" in b"".join(client.logs(jobs[0].id)) else []
 
 
 def _working_in(folder: Path) -> set[int]:
