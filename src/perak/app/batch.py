@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from perak.app.effects import Effect, JobChanged, NodeChanged
-from perak.app.market import PAGE, PAGES_MAX, WorkloadStore, grant_all, with_past
+from perak.app.effects import Effect
+from perak.app.market import PAGE, PAGES_MAX, WorkloadStore, accepting, changed_by, grant_all, with_past
 from perak.app.ports import Ids, Transaction
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.market.batch import Part, recheck, takes_part
@@ -20,7 +20,7 @@ BIDS_MAX = 256
 async def snapshot(tx: Transaction, *, workloads: WorkloadStore) -> tuple[list[PendingJob], list[Offer]]:
     """The jobs that take part, the oldest first, and the offers as they are; none of either without jobs."""
     jobs = await with_past(workloads, await _waiting(tx))
-    return jobs, [o for o in await tx.offers.all_open() if o.accepting] if jobs else []
+    return jobs, await accepting(tx) if jobs else []
 
 
 async def commit(
@@ -35,10 +35,8 @@ async def commit(
     """Grant what still holds of a plan, at its prices."""
     await tx.single("market")
     jobs = {job.id: job for job in await with_past(workloads, await _waiting(tx))}
-    offers = [o for o in await tx.offers.all_open() if o.accepting]
-    planned = recheck(parts, jobs, offers, now=now, grid=grid)
-    granted = await grant_all(tx, planned, new_id=new_id, now=now, workloads=workloads)
-    return [e for part in granted for e in (NodeChanged(part.node), JobChanged(part.job))]
+    planned = recheck(parts, jobs, await accepting(tx), now=now, grid=grid)
+    return changed_by(await grant_all(tx, planned, new_id=new_id, now=now, workloads=workloads))
 
 
 async def _waiting(tx: Transaction) -> list[PendingJob]:

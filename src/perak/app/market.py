@@ -18,10 +18,10 @@ from perak.domain.market.considered import Considered, considered
 from perak.domain.market.defer import PriceProfile
 from perak.domain.market.expect import devices_for, place_of
 from perak.domain.market.history import Past, fingerprint
-from perak.domain.market.match import Assignment, PendingJob, instant_match
+from perak.domain.market.match import Assignment, PendingJob, hold_of, instant_match
 from perak.domain.market.predict import Prediction, predict
 from perak.domain.offer import Offer, OfferAsk
-from perak.domain.outcome import affordable_seconds, hold_for
+from perak.domain.outcome import affordable_seconds
 from perak.domain.units import format_money
 
 PAGE = 64
@@ -56,7 +56,7 @@ async def clear(
     await tx.single("market")
     if not await tx.jobs.any_pending():
         return []  # Reading thousands of offers for nobody is what an idle fleet would cost.
-    offers = [o for o in await tx.offers.all_open() if o.accepting]
+    offers = await accepting(tx)
     effects: list[Effect] = []
     after: str | None = None
     for _ in range(PAGES_MAX):
@@ -68,13 +68,23 @@ async def clear(
         granted = await _match_page(
             tx, known, offers, new_id=new_id, now=now, workloads=workloads, grid=grid, prices=prices
         )
-        effects += [e for a in granted for e in (NodeChanged(a.node), JobChanged(a.job))]
+        effects += changed_by(granted)
         if len(jobs) < PAGE:
             return effects
         after = jobs[-1].id
         if granted:
-            offers = [o for o in await tx.offers.all_open() if o.accepting]
+            offers = await accepting(tx)
     return [*effects, MarketChanged()]
+
+
+async def accepting(tx: Transaction) -> list[Offer]:
+    """The open offers of nodes that take work now."""
+    return [offer for offer in await tx.offers.all_open() if offer.accepting]
+
+
+def changed_by(granted: Sequence[Assignment]) -> list[Effect]:
+    """Who has to know of leases that were granted."""
+    return [effect for part in granted for effect in (NodeChanged(part.node), JobChanged(part.job))]
 
 
 def _some_free(offers: list[Offer]) -> bool:
@@ -244,16 +254,8 @@ async def _fund(
 
     None where the wallet does not cover it.
     """
-    limits = job.spec.limits
-    held = job.held
-    hold = hold_for(
-        price=part.price,
-        devices_milli=part.devices_milli,
-        seconds=limits.duration_seconds,
-        # max_cost was held at submit and covers every attempt: what is left of it is what is held now.
-        max_cost=None if limits.max_cost is None else held,
-        available=held + job.available,
-    )
+    limits, held = job.spec.limits, job.held
+    hold = hold_of(job, price=part.price, left=job.available)
     if hold.amount > held:
         try:
             await tx.ledger.hold(project=job.project, job=job.id, amount=hold.amount - held, now=now)

@@ -17,7 +17,7 @@ from perak.domain.job import JobSpec, Resources
 from perak.domain.market.expect import Expectation, expect
 from perak.domain.market.feasible import misfits
 from perak.domain.market.history import Past, fingerprint
-from perak.domain.market.match import Assignment, PendingJob, instant_match
+from perak.domain.market.match import PendingJob, instant_match, part_of
 from perak.domain.offer import Offer
 from perak.domain.units import format_money
 
@@ -168,7 +168,7 @@ async def honour(
         available=await tx.ledger.wallet_available(caller.project),
         past=known.get(print_of, ()),
     )
-    part = _part(quote, offer, pending)
+    part = part_of(pending, offer, price=quote.price, devices=quote.devices)
     if not await market.grant_part(
         tx, pending, part, offer=offer, new_id=new_id, now=now, workloads=workloads
     ):
@@ -188,22 +188,6 @@ def _check_fits(spec: JobSpec, offer: Offer, quote: HeldQuote, *, now: datetime)
         raise Conflict(
             f"the job does not fit the offer of the quote {quote.id}: {wrong[0]}", code="quote_of_another_job"
         )
-
-
-def _part(quote: HeldQuote, offer: Offer, job: PendingJob) -> Assignment:
-    return Assignment(
-        job=job.id,
-        offer=offer.id,
-        offer_version=offer.version,
-        node=offer.node,
-        provider=offer.provider,
-        price=quote.price,
-        devices=quote.devices,
-        devices_milli=job.spec.resources.devices_milli,
-        cpu_milli=quote.cpu_milli,
-        memory_bytes=quote.memory_bytes,
-        disk_bytes=quote.disk_bytes,
-    )
 
 
 async def expire(quotes: QuoteStore, *, now: datetime) -> list[Effect]:

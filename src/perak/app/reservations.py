@@ -18,8 +18,8 @@ from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.errors import Conflict, InsufficientFunds, InvalidInput, TooManyRequests
 from perak.domain.job import JobSpec, Reserve
 from perak.domain.lifecycle import JOB, RESERVATION
-from perak.domain.market.feasible import misfits, price_for, window_cost
-from perak.domain.market.match import Assignment, PendingJob, View, assigned
+from perak.domain.market.feasible import misfits, window_cost
+from perak.domain.market.match import Assignment, PendingJob, View, ask_of, assigned
 from perak.domain.market.windows import AHEAD_SECONDS_MAX, in_window
 from perak.domain.offer import Claim, Offer
 from perak.domain.units import format_duration, format_money
@@ -148,7 +148,7 @@ async def book(
             "the way",
             code="no_window",
         )
-    offer = next((each for each in fitting if window_cost(spec, _price(spec, each)) <= available), fitting[0])
+    offer = next((each for each in fitting if window_cost(spec, ask_of(spec, each)) <= available), fitting[0])
     part, _ = assigned(pending, offer, now=now)
     cost = window_cost(spec, part.price)
     if cost > available:
@@ -326,7 +326,7 @@ def _ranked(job: PendingJob, offers: Sequence[Offer], *, now: datetime, grid: Gr
     assert job.spec.reserve is not None
     view = View(job, now=max(now, job.spec.reserve.start_at), grid=grid)
     fitting = [each for each in offers if each.accepting and view.admits(each)]
-    return sorted(fitting, key=lambda each: (view.burden(each, _price(job.spec, each)), each.id))
+    return sorted(fitting, key=lambda each: (view.burden(each, ask_of(job.spec, each)), each.id))
 
 
 def _own_part(job: PendingJob, kept: Reservation, own: Offer, *, now: datetime) -> Assignment | None:
@@ -370,12 +370,6 @@ def _reservation(job: PendingJob, part: Assignment, reserve: Reserve, *, now: da
         end_at=reserve.end_at,
         created_at=now,
     )
-
-
-def _price(spec: JobSpec, offer: Offer) -> int:
-    price = price_for(spec, offer)
-    assert price is not None, "only offers with a price fit"
-    return price
 
 
 def _gone(own: Offer | None) -> str:

@@ -22,6 +22,7 @@ from perak.agent.environments.errors import NotInstalled
 from perak.agent.environments.index import IndexSettings
 from perak.agent.environments.proxy import IndexProxy
 from perak.agent.environments.pythons import Interpreter, anyone_may_execute
+from perak.agent.sandbox import bwrap
 
 # Three stacks of GPU libraries, each 3 GB of wheels; a renter who needs more brings an image.
 DOWNLOAD_BYTES_MAX = 10 * 2**30
@@ -38,7 +39,6 @@ CERTIFICATES_NAME = "certificates.pem"
 # What programs need of /etc: the linker's cache, Debian's alternatives, certificates. No secrets, no names.
 ETC = ("ld.so.cache", "alternatives", "ssl/certs", "ssl/openssl.cnf", "ca-certificates", "pki/tls/certs",
        "pki/ca-trust/extracted")  # fmt: skip
-SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +179,7 @@ def _arguments(interpreter: Interpreter, binds: Sequence[Bind], variables: dict[
     args += ["--hostname", "perak", "--clearenv"]
     for name, value in {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **variables}.items():  # noqa: S108
         args += ["--setenv", name, value]
-    args += ["--ro-bind", "/usr", "/usr"]
-    for name in SYSTEM_LINKS:
-        path = Path("/", name)
-        if path.is_symlink():
-            args += ["--symlink", os.readlink(path), str(path)]
-        elif path.is_dir():
-            args += ["--ro-bind", str(path), str(path)]
+    args += bwrap.system()
     for name in ETC:
         args += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     if Path("/usr") not in interpreter.prefix.parents and interpreter.prefix != Path("/usr"):

@@ -103,7 +103,7 @@ def arguments(spec: RunSpec, *, scratch: Path, own_etc: Path, scripts: Path) -> 
     uid, gid = (spec.image.uid, spec.image.gid) if spec.image else (JOB_UID, JOB_UID)
     args += ["--cap-drop", "ALL", "--uid", str(uid), "--gid", str(gid), "--hostname", "perak"]
     args += ["--clearenv", *_environment(spec)]
-    args += _image(spec.image, own_etc) if spec.image else [*_system(), *_etc(own_etc)]
+    args += _image(spec.image, own_etc) if spec.image else [*system(), *_etc(own_etc)]
     args += ["--proc", "/proc", "--dev", "/dev"]
     # Before /dev is closed: for each a file must be made to mount it on.
     for device in spec.device_nodes:
@@ -160,7 +160,8 @@ def _image(image: ImageRoot, own_etc: Path) -> list[str]:
     return args
 
 
-def _system() -> list[str]:
+def system() -> list[str]:
+    """The node's own programs, read-only."""
     args = ["--ro-bind", "/usr", "/usr"]
     for name in SYSTEM_LINKS:
         path = Path("/", name)

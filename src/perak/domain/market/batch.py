@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
-from perak.domain.job import JobSpec
 from perak.domain.market.defer import OPTIONS_MAX, PriceProfile, latest_wait
-from perak.domain.market.expect import class_model, devices_for, expect
+from perak.domain.market.expect import Expectation, class_model, devices_for
 from perak.domain.market.feasible import price_for
-from perak.domain.market.match import Assignment, PendingJob, View, assigned
+from perak.domain.market.match import Assignment, PendingJob, View, ask_of, assigned, to_add
 from perak.domain.offer import Offer
-from perak.domain.outcome import hold_for
 from perak.domain.units import SECONDS_PER_HOUR
 
 
@@ -109,18 +107,18 @@ def make_batch(
         fitting = [o for o in offers if o.id in row and o.node not in job.avoid and view.admits(o)]
         if not fitting:
             continue
-        liked = sorted(fitting, key=lambda o: (view.burden(o, price_for(job.spec, o) or 0), o.id))
+        liked = sorted(fitting, key=lambda o: (view.burden(o, ask_of(job.spec, o)), o.id))
         if view.verdict(liked[:OPTIONS_MAX], prices=prices).wait_seconds:
             continue
         # It bids for the class that it likes best: there time and carbon are alike, and only asks differ.
         fitting = [o for o in fitting if _class(job, o) == _class(job, liked[0])]
-        hours = max(_hours(job, o, now=now, grid=grid) for o in fitting)
+        hours = max(_hours(job, view.expected(o)) for o in fitting)
         rate = _rate(job, hours)
-        within = tuple(row[o.id] for o in fitting if (price_for(job.spec, o) or 0) <= rate)
-        to_add = _to_hold(job, rate, left=left[job.project])
+        within = tuple(row[o.id] for o in fitting if ask_of(job.spec, o) <= rate)
+        more = to_add(job, price=rate, left=left[job.project])
         # A bid without the money for it would only drive up what others pay.
-        if within and to_add <= left[job.project]:
-            left[job.project] -= to_add
+        if within and more <= left[job.project]:
+            left[job.project] -= more
             gpus = job.spec.resources.gpu_count
             bids.append(Bid(job=job.id, gpus=gpus, hours=hours, rate=rate, offers=within))
     return Batch(bids=tuple(bids), supply=supply)
@@ -162,25 +160,11 @@ def _rate(job: PendingJob, hours: float) -> int:
     return min(rates)
 
 
-def _to_hold(job: PendingJob, rate: int, *, left: int) -> int:
-    """What its wallet must add to what is held already, at the most that it may pay."""
-    limits = job.spec.limits
-    hold = hold_for(
-        price=rate,
-        devices_milli=job.spec.resources.devices_milli,
-        seconds=limits.duration_seconds,
-        max_cost=None if limits.max_cost is None else job.held,
-        available=job.held + left,
-    )
-    return max(0, hold.amount - job.held)
-
-
 def _class(job: PendingJob, offer: Offer) -> tuple[str, str]:
     return class_model(offer, devices_for(job.spec, offer) or ()), offer.ask.region
 
 
-def _hours(job: PendingJob, offer: Offer, *, now: datetime, grid: Grid) -> float:
-    spec: JobSpec = job.spec
-    expected = expect(spec, offer, past=job.past, grid=grid, start=now.timestamp())
-    seconds = spec.limits.duration_seconds if expected.seconds is None else expected.seconds
-    return max(1.0, min(seconds, spec.limits.duration_seconds)) / SECONDS_PER_HOUR
+def _hours(job: PendingJob, expected: Expectation) -> float:
+    most = job.spec.limits.duration_seconds
+    seconds = most if expected.seconds is None else expected.seconds
+    return max(1.0, min(seconds, most)) / SECONDS_PER_HOUR

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from perak.domain.carbon.placement import STEP_SECONDS, YEARLY_GRID, Grid, PlacementCarbon
 from perak.domain.job import JobSpec
-from perak.domain.market.expect import Expectation
+from perak.domain.market.expect import Expectation, class_model, devices_for
+from perak.domain.offer import Offer
 from perak.domain.units import SECONDS_PER_HOUR, format_money
 from perak.domain.whereabouts import CLAIMED, Whereabouts
 
@@ -53,6 +54,21 @@ class Option:
     expected: Expectation
     where: Whereabouts = CLAIMED
     brought_bytes: int = 0
+
+    @classmethod
+    def at(
+        cls, spec: JobSpec, offer: Offer, *, price: int, expected: Expectation, brought_bytes: int = 0
+    ) -> Option:
+        """The job at the offer, and what to expect there; `brought_bytes`: what has to be brought."""
+        return cls(
+            offer=offer.id,
+            model=class_model(offer, devices_for(spec, offer) or ()),
+            region=offer.ask.region,
+            price=price,
+            expected=expected,
+            where=offer.where,
+            brought_bytes=brought_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,13 @@ from operator import itemgetter
 from perak.domain.carbon.placement import YEARLY_GRID, Grid
 from perak.domain.job import JobSpec
 from perak.domain.market.defer import OPTIONS_MAX, Option, PriceProfile, Verdict, decide
-from perak.domain.market.expect import class_model, devices_for, expect, outlook, place_of, unacceptable
+from perak.domain.market.expect import Expectation, devices_for, expect, outlook, place_of, unacceptable
 from perak.domain.market.feasible import fitting_devices, misfits, price_for
 from perak.domain.market.history import Past
 from perak.domain.market.utility import burden, is_cheapest
 from perak.domain.market.windows import in_window, left_until, run_until
 from perak.domain.offer import Offer
-from perak.domain.outcome import hold_for
+from perak.domain.outcome import Hold, hold_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,11 +106,13 @@ def instant_match(
                 continue
             cheapest, fitting = first[0], chain(first[1:], fitting)
         left = job.available - spent[job.project]
-        chosen = next((o for o in chain([cheapest], fitting) if _to_add(job, o, left=left) <= left), None)
-        if chosen is not None:
-            spent[job.project] += _to_add(job, chosen, left=left)
-            part, free[chosen.id] = assigned(job, chosen, now=now)
-            assignments.append(part)
+        for offer in chain([cheapest], fitting):
+            more = to_add(job, price=ask_of(job.spec, offer), left=left)
+            if more <= left:
+                spent[job.project] += more
+                part, free[offer.id] = assigned(job, offer, now=now)
+                assignments.append(part)
+                break
     return Plan(assignments=tuple(assignments))
 
 
@@ -157,10 +159,14 @@ class View:
         """Whether a deferrable job starts now at one of the offers that it may have."""
         options: dict[Hashable, Option] = {}
         for offer in offers:
-            price = price_for(self._job.spec, offer)
-            assert price is not None, "only offers with a price are judged"
-            model = class_model(offer, devices_for(self._job.spec, offer) or ())
-            options.setdefault((model, offer.ask.region, price), self._option(offer, model, price))
+            option = Option.at(
+                self._job.spec,
+                offer,
+                price=ask_of(self._job.spec, offer),
+                expected=self.expected(offer),
+                brought_bytes=self._job.brought_bytes,
+            )
+            options.setdefault((option.model, option.region, option.price), option)
         since = self._job.submitted_at or self._now
         return decide(
             self._job.spec,
@@ -171,29 +177,20 @@ class View:
             grid=self._grid,
         )
 
-    def _option(self, offer: Offer, model: str, price: int) -> Option:
-        return Option(
-            offer=offer.id,
-            model=model,
-            region=offer.ask.region,
-            price=price,
-            expected=expect(
-                self._job.spec,
-                offer,
-                past=self._job.past,
-                grid=self._grid,
-                start=self._now.timestamp(),
-                price=price,
-                brought_bytes=self._job.brought_bytes,
-            ),
-            where=offer.where,
+    def expected(self, offer: Offer) -> Expectation:
+        """What is to be expected of a run from now on, at the offer's ask."""
+        return expect(
+            self._job.spec,
+            offer,
+            past=self._job.past,
+            grid=self._grid,
+            start=self._now.timestamp(),
             brought_bytes=self._job.brought_bytes,
         )
 
     def _judged(self, offer: Offer) -> tuple[float, bool]:
         spec = self._job.spec
-        price = price_for(spec, offer)
-        assert price is not None, "only offers with a price are judged"
+        price = ask_of(self._job.spec, offer)
         devices = devices_for(spec, offer)
         place = place_of(spec, offer, devices or ())
         key = (
@@ -205,16 +202,7 @@ class View:
             devices is None or len(devices),
         )
         if key not in self._known:
-            at = self._now.timestamp()
-            expected = expect(
-                spec,
-                offer,
-                past=self._job.past,
-                grid=self._grid,
-                start=at,
-                price=price,
-                brought_bytes=self._job.brought_bytes,
-            )
+            expected = self.expected(offer)
             burdened = burden(spec.preference, outlook(spec, expected, price=price))
             since = self._job.submitted_at or self._now
             waited = (self._now - since).total_seconds()
@@ -247,41 +235,53 @@ def _has_room(job: PendingJob, offer: Offer) -> bool:
     )
 
 
-def _to_add(job: PendingJob, offer: Offer, *, left: int) -> int:
-    """What the wallet must hold beyond what is held already, in micro-units.
+def ask_of(spec: JobSpec, offer: Offer) -> int:
+    """The ask of an offer that fits the job, in micro-units per device-hour."""
+    price = price_for(spec, offer)
+    assert price is not None, "only offers with a price fit"
+    return price
+
+
+def hold_of(job: PendingJob, *, price: int, left: int) -> Hold:
+    """What is to be held for a run of the job at `price`, of which its wallet can add `left`, in micro-units.
 
     A max_cost was held in full at submission; what is left of it is all that later attempts may cost.
     """
     limits = job.spec.limits
-    price = price_for(job.spec, offer)
-    assert price is not None, "a fitting offer has a price"
-    hold = hold_for(
+    return hold_for(
         price=price,
         devices_milli=job.spec.resources.devices_milli,
         seconds=limits.duration_seconds,
         max_cost=None if limits.max_cost is None else job.held,
         available=job.held + left,
     )
-    return max(0, hold.amount - job.held)
+
+
+def to_add(job: PendingJob, *, price: int, left: int) -> int:
+    """What the wallet must hold beyond what is held already, in micro-units."""
+    return max(0, hold_of(job, price=price, left=left).amount - job.held)
 
 
 def assigned(job: PendingJob, offer: Offer, *, now: datetime) -> tuple[Assignment, Offer]:
     """The job's part of a fitting offer at its ask, and what is left of the offer."""
-    part = _assign(job, offer, now=now)
+    part = part_of(job, offer, price=ask_of(job.spec, offer), devices=_devices(job, offer, now=now))
     return part, _taken(offer, part)
 
 
-def _assign(job: PendingJob, offer: Offer, *, now: datetime) -> Assignment:
+def _devices(job: PendingJob, offer: Offer, *, now: datetime) -> tuple[str, ...]:
     """Of devices alike those that no window claims while the run may last; for a window, those free in it."""
     wanted, reserve = job.spec.resources, job.spec.reserve
-    price = price_for(job.spec, offer)
-    assert price is not None, "a fitting offer has a price"
     if reserve is not None:
         view = in_window(offer, reserve, now=now)
     else:
         view = left_until(offer, now=now, until=run_until(job.spec, now=now))
     fitting = fitting_devices(job.spec, view.free_devices, offer.ask.torch_variants, offer.standings)
-    devices = fitting[: wanted.gpu_count] if wanted.gpu_count else ()
+    return tuple(device.uuid for device in fitting[: wanted.gpu_count]) if wanted.gpu_count else ()
+
+
+def part_of(job: PendingJob, offer: Offer, *, price: int, devices: tuple[str, ...]) -> Assignment:
+    """What the job asks for of the offer, with those devices, at that price per device-hour."""
+    wanted = job.spec.resources
     return Assignment(
         job=job.id,
         offer=offer.id,
@@ -289,7 +289,7 @@ def _assign(job: PendingJob, offer: Offer, *, now: datetime) -> Assignment:
         node=offer.node,
         provider=offer.provider,
         price=price,
-        devices=tuple(d.uuid for d in devices),
+        devices=devices,
         devices_milli=wanted.devices_milli,
         cpu_milli=wanted.cpu_milli,
         memory_bytes=wanted.memory_bytes,

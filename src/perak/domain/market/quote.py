@@ -14,7 +14,6 @@ from perak.domain.job import JobSpec
 from perak.domain.market.defer import OPTIONS_MAX, Option, PriceProfile, Verdict, decide
 from perak.domain.market.expect import (
     Expectation,
-    class_model,
     devices_for,
     expect,
     outlook,
@@ -145,14 +144,7 @@ def quote(
 def _options(spec: JobSpec, ranked: Sequence[OfferQuote]) -> list[Option]:
     """Where the job could start now, the best first."""
     return [
-        Option(
-            offer=each.offer.id,
-            model=class_model(each.offer, devices_for(spec, each.offer) or ()),
-            region=each.offer.ask.region,
-            price=each.price,
-            expected=each.expected,
-            where=each.offer.where,
-        )
+        Option.at(spec, each.offer, price=each.price, expected=each.expected)
         for each in ranked
         if each.fits and each.price is not None
     ][:OPTIONS_MAX]

@@ -8,10 +8,8 @@ an empty /run. A break out of the runtime ends there, under the run's own user, 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from perak.agent.sandbox import bwrap
 from perak.agent.sandbox.tiers.base import Candidate, Places
@@ -74,12 +72,7 @@ def build(arguments: list[str], *, at: Places, runtime: Candidate) -> tuple[list
         outer += ["--share-net"]
     # Root in a user namespace of its own, where a runtime may make another; outside it is the run's user.
     outer += ["--uid", "0", "--gid", "0", "--cap-add", "ALL", "--hostname", job.hostname]
-    outer += ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin", "--ro-bind", "/usr", "/usr"]
-    for name in bwrap.SYSTEM_LINKS:
-        if (path := Path("/", name)).is_symlink():
-            outer += ["--symlink", os.readlink(path), str(path)]
-        elif path.is_dir():
-            outer += ["--ro-bind", str(path), str(path)]
+    outer += ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin", *bwrap.system()]
     outer += ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/tmp", "/run", "/sys"):  # noqa: S108 - inside the wall, and nobody else's
         outer += ["--perms", "0755", "--size", bwrap.MASK_BYTES, "--tmpfs", folder]
