@@ -17,6 +17,7 @@ GROUPS = (
     "crash",
     "ledger",
     "market",
+    "mip",
     "openb",
     "replay",
     "fleet",
