@@ -86,6 +86,12 @@ def test_a_run_has_its_files_its_log_and_its_exit_code(runs: Runs, start: Start,
     assert status.cpu_seconds is None or status.cpu_seconds > 0
 
 
+def test_a_run_that_writes_faster_than_its_log_is_read_waits(runs: Runs, start: Start) -> None:
+    flags = "import fcntl, os; print([fcntl.fcntl(each, fcntl.F_GETFL) & os.O_NONBLOCK for each in (1, 2)])"
+    status, log = ended(runs, start(f"python3 -c '{flags}'"))
+    assert (status.exit_code, log) == (0, "[0, 0]\n")
+
+
 def test_a_run_is_confined(runs: Runs, start: Start) -> None:
     script = f"""
     for path in /etc/shadow /root {runs.sandbox.state_dir} /sys/fs/cgroup/memory /bundle /program; do

@@ -79,8 +79,10 @@ def _become(
     the pipe's closing for leave to run the job without limits.
     """
     os.set_inheritable(unblock, True)
+    # Each with flags of its own: gVisor makes one non-blocking for itself, and the other would then fail the
+    # job that writes faster than its log is read.
     for target in (1, 2):
-        os.dup2(log, target)
+        os.dup2(os.open(f"/proc/self/fd/{log}", os.O_WRONLY), target)
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     arguments = [each.encode() for each in plan["arguments"]] + secret_files.arguments(name, plan, secrets)
     told = secret_files.memory_file("arguments", b"".join(each + b"\0" for each in arguments))
