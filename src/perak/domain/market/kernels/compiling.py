@@ -1,4 +1,8 @@
-"""How the loops are compiled."""
+"""How the loops are compiled.
+
+That takes a minute, so they assign no array to a slice: numba would compile for it how a text is joined and
+written, ten seconds of it, for the words of an error that is never raised.
+"""
 
 from __future__ import annotations
 

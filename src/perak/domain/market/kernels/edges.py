@@ -76,5 +76,6 @@ def find_edges(wants, classes, capacity, first_ask, lowest, scale):
 @inner()
 def _longer(array, room):
     longer = np.empty(room, array.dtype)
-    longer[: len(array)] = array
+    for x in range(len(array)):
+        longer[x] = array[x]
     return longer

@@ -52,7 +52,8 @@ def pack(c, jobs, n, won, hours, gangs, stock, bench, cost):
         following[o] = o + 1
         load[o] = 0.0
         moved[o] = o
-    spare[:] = stock.capacity[c]
+    for m in range(len(spare)):
+        spare[m] = stock.capacity[c, m]
     for x in range(n):
         for m in range(level[jobs[x]] + 1):
             spare[m] -= k[jobs[x]]

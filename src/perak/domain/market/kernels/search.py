@@ -484,8 +484,10 @@ def _parts_of(edges, gangs, stock, boost, seats, order, bench):
     written = 0
     for c in range(len(seats.members)):
         filled = _settle(c, edges, gangs, stock, boost, seats, order, bench)
-        rows[written : written + filled] = bench.parts[:filled]
-        written += filled
+        for x in range(filled):
+            for y in range(3):
+                rows[written, y] = bench.parts[x, y]
+            written += 1
     return rows[:written]
 
 
