@@ -333,21 +333,32 @@ def test_a_terminal_enters_a_container_or_the_tier_says_why_not(runs: Runs, star
     assert entered(folder, gone) == ("gone\n", 0)
 
 
-def test_what_a_terminal_uses_counts_where_memory_is_only_watched(probed: tuple[Sandbox, TierReport]) -> None:
+@pytest.fixture
+def watched(probed: tuple[Sandbox, TierReport]) -> Iterator[Runs]:
+    """Runs where there are no control groups, so that memory is only watched."""
     missing = dict.fromkeys(("memory", "cpu", "pids"), "none")
-    sandbox = Sandbox(probed[0].state_dir, replace(probed[0].host, groups=None, missing_groups=missing))
-    runs = Runs(sandbox)
-    try:
-        run_id = runs.start("echo up; sleep 30", memory_bytes=64 * MIB)
-        runs.until_logged(run_id, "up")
-        hog = f"/usr/bin/python3 -I -S -c 'x = bytes(range(256)) * {1 << 19}; input()'"
-        said, _ = entered(runs.sandbox.folder(run_id), f"echo ready; {hog}", size=inside.Size(24, 80))
-        status = runs.until(run_id, lambda status: status.state == "exited")
-    finally:
-        runs.poke.close()
-        for each in sandbox.find():
-            sandbox.clear(each.run_id)
-        sandbox.close()
+    runs = Runs(Sandbox(probed[0].state_dir, replace(probed[0].host, groups=None, missing_groups=missing)))
+    yield runs
+    runs.poke.close()
+    for status in runs.sandbox.find():
+        runs.sandbox.clear(status.run_id)
+    runs.sandbox.close()
+
+
+def test_memory_that_processes_share_is_counted_once_where_it_is_only_watched(watched: Runs) -> None:
+    forks = "x = bytes(range(256)) * (1 << 17); [os.fork() for _ in range(3)]; time.sleep(2)"
+    run_id = watched.start(f"/usr/bin/python3 -I -S -c 'import os, time; {forks}'", memory_bytes=128 * MIB)
+    status = watched.until(run_id, lambda status: status.state == "exited")
+    assert (status.cause, status.exit_code) == ("exited", 0), (status, watched.log(run_id))
+    assert 32 * MIB < (status.memory_peak_bytes or 0) < 128 * MIB
+
+
+def test_what_a_terminal_uses_counts_where_memory_is_only_watched(watched: Runs) -> None:
+    run_id = watched.start("echo up; sleep 30", memory_bytes=64 * MIB)
+    watched.until_logged(run_id, "up")
+    hog = f"/usr/bin/python3 -I -S -c 'x = bytes(range(256)) * {1 << 19}; input()'"
+    said, _ = entered(watched.sandbox.folder(run_id), f"echo ready; {hog}", size=inside.Size(24, 80))
+    status = watched.until(run_id, lambda status: status.state == "exited")
     assert (status.cause, "of memory" in str(status.detail)) == ("oom", True), (status, said)
 
 

@@ -33,6 +33,8 @@ class Watch:
         if (uid := self.plan["uid"]) is not None:
             pids |= set(proc.owned_by(uid))  # whoever entered by a terminal is below another process
         resident = sum(proc.resident_bytes(pid) for pid in pids)
+        if resident > limit:  # Perhaps only because what they share was counted for each.
+            resident = sum(proc.proportional_bytes(pid) for pid in pids)
         self.memory_seen = max(self.memory_seen, resident)
         if resident > limit:
             return "oom", f"used {resident} bytes of memory, its limit is {limit}"

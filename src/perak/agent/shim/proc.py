@@ -34,6 +34,14 @@ def resident_bytes(pid: int) -> int:
     return int(fields[21]) * resource.getpagesize() if fields else 0
 
 
+def proportional_bytes(pid: int) -> int:
+    """The same, but of what it shares with others its part alone; slower, as it walks all pages."""
+    for line in read(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return resident_bytes(pid)
+
+
 def children(of: int) -> list[int]:
     """The processes right below that one."""
     return [int(each) for each in os.listdir("/proc") if each.isdigit() and parent(int(each)) == of]
