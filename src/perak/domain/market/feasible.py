@@ -265,7 +265,7 @@ def _reserved_misfits(spec: JobSpec, offer: Offer, now: datetime) -> tuple[Misfi
 
 
 def _cores(milli: int) -> str:
-    return f"{milli / 1000:g} cores"
+    return "1 core" if milli == 1000 else f"{milli / 1000:g} cores"
 
 
 def _python_misfits(spec: JobSpec, offer: Offer) -> tuple[Misfit, ...]:
