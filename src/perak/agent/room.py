@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from perak.domain.units import format_bytes
 
@@ -27,6 +28,8 @@ RESERVE_BYTES = 32 * 2**20
 LEAST_BYTES = 2**20
 """Without the reserve, an agent begins again only with so much free; a start writes some 100 kB."""
 LOOK_SECONDS = 1.0
+ROOM_VARIABLE = "PERAK_AGENT_ROOM_BYTES"
+"""How much of the disk is kept for the day when it is full; tests have small disks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class Room:
     folder: Path
     reserve_bytes: int = RESERVE_BYTES
     look_seconds: float = LOOK_SECONDS
+
+    @classmethod
+    def of(cls, state_dir: Path) -> Self:
+        """An agent's own."""
+        return cls(state_dir, int(os.environ.get(ROOM_VARIABLE, RESERVE_BYTES)))
 
     def keep(self) -> str | None:
         """Keep the room, if it is there; None, or why there is none.

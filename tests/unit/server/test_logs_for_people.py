@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from perak.agent.start import set_up_logging
+from perak.agent.own_log import set_up_logging
 from perak.logfile import LogFile
 from perak.server.logging import configure_logging, get_logger
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from perak.agent.start import set_up_logging
+from perak.agent.own_log import set_up_logging
 from perak.agent.tunnels.gate import run
 
 if __name__ == "__main__":
