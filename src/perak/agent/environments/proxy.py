@@ -82,12 +82,11 @@ class IndexProxy:
 
     def _run(self) -> None:
         try:
-            self._loop.run_until_complete(self._serve())
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # It ends the connections, too.
+                runner.run(self._serve())
         except BaseException as error:
             self._failure = error
             self._started.set()
-        finally:
-            self._loop.close()
 
     async def _serve(self) -> None:
         server = await asyncio.start_unix_server(self._handle, self._socket_path, limit=HEAD_BYTES_MAX)
@@ -96,9 +95,6 @@ class IndexProxy:
         self._started.set()
         await self._stop.wait()
         server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0)
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
