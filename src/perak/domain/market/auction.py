@@ -33,20 +33,12 @@ from perak.domain.market.clearing import (
     worth,
 )
 from perak.domain.market.kernels.shapes import Classes, Edges, Gangs, Stairs, Stock, Wants
+from perak.domain.market.searching import promising, search
 
 SWEEPS = 2
 """After the first bids everyone may bid again this often; more gain little."""
 EPSILON = 0.01
 """Bids rise by at least this share of what a device is worth to the median job."""
-BIASES = (0.0, 0.15, 0.3, 0.6, 1.0)
-"""Powers of a group's size by which it may be packed before others: the search finds what suits a class."""
-SEARCH_MAX = 60_000
-SEARCH_WORK = 12_000_000
-"""Trials of the search: this many job-offer pairs' worth, as one costs about as much as its class is
-large; the
-half second that a clearing should take is mostly theirs."""
-
-
 LEAST_HOURS = 1e-260
 """Shorter work has no logarithm worth a staircase."""
 
@@ -113,15 +105,13 @@ def auction(jobs: Jobs, offers: Offers, *, epsilon: float | None = None, seed: i
     gang = np.abs(jobs.devices[:, None] - sizes[None, :]).argmin(axis=1)
     shape = offers.classes, len(sizes), kernels.BINS
     stairs = Stairs(at=np.zeros(shape), slope=np.zeros(shape), gangs=sizes, steps=fits.steps)
-    boost = stock.size.astype(np.float64)[None, :] ** np.array(BIASES)[:, None]
     won, price, bids = kernels.auction(edges, fits.bins, gangs, gang, order, stock, stairs, epsilon, SWEEPS)
     guess = kernels.guesses(edges, fits.bins, gangs, gang, stairs)
-    pairs = 1 + offers.count * jobs.count // max(1, offers.classes) ** 2
-    trials_max = min(SEARCH_MAX, SEARCH_WORK // (pairs + 600))
-    rows, trials, _ = kernels.search(edges, guess, price, gangs, stock, won, boost, trials_max, seed)
+    edges, guess, won = promising(edges, guess, won)
+    rows, trials = search(edges, guess, price, gangs, stock, won, seed=seed)
     premium = _premium(guess, edges, won, jobs, offers)
     plan = _priced(rows, jobs, offers, market, premium)
-    return Cleared(plan=plan, premium=premium, bids=int(bids), trials=int(trials))
+    return Cleared(plan=plan, premium=premium, bids=int(bids), trials=trials)
 
 
 def market_of(jobs: Jobs, offers: Offers) -> Market:

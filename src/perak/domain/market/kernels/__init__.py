@@ -8,10 +8,11 @@ from perak.domain.market.kernels.at_once import instant
 from perak.domain.market.kernels.bidding import auction, guesses
 from perak.domain.market.kernels.bounding import dual, nearest
 from perak.domain.market.kernels.edges import BINS, class_capacity, find_edges
-from perak.domain.market.kernels.search import search
+from perak.domain.market.kernels.search import anneal, settle_all
 
 __all__ = [
     "BINS",
+    "anneal",
     "auction",
     "class_capacity",
     "dual",
@@ -19,5 +20,5 @@ __all__ = [
     "guesses",
     "instant",
     "nearest",
-    "search",
+    "settle_all",
 ]

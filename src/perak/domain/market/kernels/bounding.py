@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from perak.domain.market.kernels.compiling import inner
+from perak.domain.market.kernels.compiling import inner, making
 from perak.domain.market.kernels.shapes import Edges
 
 
@@ -64,7 +64,7 @@ def dual(edges, gangs, stock, lam, take, net):
     return bound
 
 
-@inner()
+@making()
 def _hulls(stock, lam):
     """The lower envelope of hours x ask + price over the offers of a class, by level, in the order of asks.
 

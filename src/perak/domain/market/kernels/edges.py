@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from perak.domain.market.kernels.compiling import inner
+from perak.domain.market.kernels.compiling import inner, making
 
 BINS = 48
 """Steps of a staircase, over the logarithm of hours."""
@@ -73,7 +73,7 @@ def find_edges(wants, classes, capacity, first_ask, lowest, scale):
     return start, kind[:n].copy(), worth[:n].copy(), hours[:n].copy(), bins[:n].copy(), hope
 
 
-@inner()
+@making()
 def _longer(array, room):
     longer = np.empty(room, array.dtype)
     for x in range(len(array)):

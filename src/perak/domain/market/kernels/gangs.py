@@ -8,6 +8,7 @@ import numpy as np
 
 from perak.domain.market.clearing import Floats, Ints
 from perak.domain.market.kernels.compiling import inner
+from perak.domain.market.kernels.shapes import Gangs, Stock
 
 
 class Bench(NamedTuple):
@@ -22,16 +23,15 @@ class Bench(NamedTuple):
     parts: Ints
 
 
-@inner()
-def bench_of(stock, gangs):
+def bench_of(stock: Stock, gangs: Gangs) -> Bench:
     """Room to pack all jobs of a market."""
-    groups = 1
-    for j in range(len(gangs.devices)):
-        groups += 2 * (gangs.devices[j] // max(1, gangs.per_node[j]))
-    n = len(stock.devices)
-    free, following, moved = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-    spare, parts = np.empty(len(stock.size), np.int64), np.empty((groups, 3), np.int64)
-    return Bench(free, following, np.empty(n), moved, spare, parts)
+    groups = 1 + 2 * int((gangs.devices // np.maximum(1, gangs.per_node)).sum())
+    offers = len(stock.devices)
+    return Bench(
+        free=np.empty(offers, np.int64), next=np.empty(offers, np.int64), load=np.empty(offers),
+        moved=np.empty(offers, np.int64), spare=np.empty(len(stock.size), np.int64),
+        parts=np.empty((groups, 3), np.int64),
+    )  # fmt: skip
 
 
 @inner()
@@ -43,7 +43,6 @@ def pack(c, jobs, n, won, hours, gangs, stock, bench, cost):
     that is on them, the most hours to the lowest ask.
     """
     first, last = stock.start[c], stock.start[c + 1]
-    # What a named group of arrays gives out is counted each time, so that loops use names of their own.
     free, following, load, moved = bench.free, bench.next, bench.load, bench.moved
     spare, parts, k, level = bench.spare, bench.parts, gangs.devices, gangs.level
     on, price = stock.devices, stock.price

@@ -1,0 +1,251 @@
+"""Chains of moves: a job goes to another class, and whoever it pushes out goes on to a third."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from perak.domain.market.clearing import Floats, Ints
+from perak.domain.market.kernels.compiling import inner
+from perak.domain.market.kernels.seats import Seats
+from perak.domain.market.kernels.shapes import Stock
+
+ROWS = 6
+"""Classes of a chain, at most."""
+PUSHED_MAX = 6
+"""Jobs that one may push out of a class."""
+LOOKS = 6
+"""Edges drawn at random at which a job that was pushed out looks for another place."""
+INVITED = 3
+"""Jobs left out that are tried, drawn at random, where a class of the chain has free devices."""
+
+
+class Hopes(NamedTuple):
+    """By class: those of the jobs left out that hope most of it, and what a device would be worth to them."""
+
+    job: Ints
+    promise: Floats
+
+
+class Trial(NamedTuple):
+    """Another plan for a few classes; what has a row for each of them is theirs."""
+
+    ends: Ints
+    """How many classes there are, and how many jobs in `touched`."""
+    kind: Ints
+    lists: Ints
+    """[row, place]: jobs, longest hours first; and what they are in the next three."""
+    hours: Floats
+    worth: Floats
+    devices: Ints
+    counts: Ints
+    room: Ints
+    """[row, level]: devices that are free."""
+    total: Floats
+    hoped: Floats
+    """What the row would be worth less its cost, if offers could be divided."""
+    bias: Ints
+    won: Ints
+    """By job, of all jobs: an edge, or -1. The plan's between trials."""
+    cost: Floats
+    touched: Ints
+    """The jobs that moved, or tried to."""
+    order: Ints
+    """The jobs of a class in the order in which they are packed."""
+    state: Ints
+    """Of the random numbers."""
+
+
+def trial_of(stock: Stock, seats: Seats, seed: int) -> Trial:
+    """Room for trials."""
+    jobs = len(seats.won)
+    shape = ROWS, 2 + int(np.diff(stock.device_start).max(initial=0))
+    return Trial(
+        ends=np.zeros(2, np.int64), kind=np.zeros(ROWS, np.int64), lists=np.zeros(shape, np.int64),
+        hours=np.zeros(shape), worth=np.zeros(shape), devices=np.zeros(shape, np.int64),
+        counts=np.zeros(ROWS, np.int64), room=np.zeros((ROWS, len(stock.size)), np.int64),
+        total=np.zeros(ROWS), hoped=np.zeros(ROWS), bias=np.zeros(ROWS, np.int64), won=seats.won.copy(),
+        cost=np.full(jobs, np.inf), touched=np.zeros(jobs + ROWS * INVITED + 1, np.int64),
+        order=np.zeros(jobs + 1, np.int64), state=np.array([2 * seed + 1], np.uint64),
+    )  # fmt: skip
+
+
+@inner()
+def move(j, e, edges, guess, gangs, stock, seats, hopes, trial):
+    """Try to move job j to its edge e: whether there is room, once others are pushed out.
+
+    They go where a job hopes most of those places that have room, to the class that j came from or to one of
+    a few drawn at random, or stay outside. What is free then is for those who were outside.
+    """
+    ends, kind, was, left = trial.ends, edges.kind, trial.won[j], np.int64(-1)
+    ends[0], ends[1], trial.touched[0] = 0, 1, j
+    if was >= 0:
+        left = np.int64(kind[was])
+        y, x = _row(left, gangs, stock, seats, trial), 0
+        while trial.lists[y, x] != j:
+            x += 1
+        _drop(x, y, gangs, trial)
+    y = _row(np.int64(kind[e]), gangs, stock, seats, trial)
+    if not _push_out(j, y, gangs, trial):
+        return False
+    _enter(j, e, y, edges, gangs, trial)
+    for x in range(1, ends[1]):
+        i = trial.touched[x]
+        f = _elsewhere(i, np.int64(kind[e]), left, edges, guess, gangs, stock, seats, trial)
+        if f >= 0:
+            y = _row(np.int64(kind[f]), gangs, stock, seats, trial)
+            if y >= 0:
+                _enter(i, f, y, edges, gangs, trial)
+    for y in range(ends[0]):
+        _invite(y, edges, gangs, hopes, trial)
+    return True
+
+
+@inner()
+def _row(c, gangs, stock, seats, trial):
+    """The trial's row of class c, filled as the plan is if there was none; -1 where these are too many."""
+    kind, y, n, first = trial.kind, trial.ends[0], seats.members[c], seats.start[c]
+    for x in range(y):
+        if kind[x] == c:
+            return x
+    if y == ROWS:
+        return np.int64(-1)
+    trial.ends[0], kind[y], trial.counts[y] = y + 1, c, n
+    jobs, hours, worth, devices = trial.lists, trial.hours, trial.worth, trial.devices
+    member, their_hours, their_worth, theirs = seats.member, seats.hours, seats.worth, seats.devices
+    for x in range(n):
+        jobs[y, x], devices[y, x] = member[first + x], theirs[first + x]
+    for x in range(n):
+        hours[y, x], worth[y, x] = their_hours[first + x], their_worth[first + x]
+    for m in range(trial.room.shape[1]):
+        trial.room[y, m] = stock.capacity[c, m] - seats.used[c, m]
+    return y
+
+
+@inner()
+def _push_out(j, y, gangs, trial):
+    """Take jobs drawn at random out of row y until job j fits: whether it does."""
+    room, level, k = trial.room, gangs.level, gangs.devices[j]
+    for m in range(level[j], -1, -1):
+        while room[y, m] < k:
+            n = trial.counts[y]
+            if trial.ends[1] > PUSHED_MAX or n == 0:
+                return False
+            x = draw(trial.state) % n
+            first = x
+            while level[trial.lists[y, x]] < m:  # It would leave no room in offers that are large enough.
+                x = x + 1 if x + 1 < n else 0
+                if x == first:
+                    return False
+            trial.touched[trial.ends[1]] = trial.lists[y, x]
+            trial.ends[1] += 1
+            _drop(x, y, gangs, trial)
+    return True
+
+
+@inner()
+def _elsewhere(i, d, left, edges, guess, gangs, stock, seats, trial):
+    """Where job i fits and hopes most: an edge to class `left` or some other, not to class d; or -1."""
+    first, n, kind = edges.start[i], edges.start[i + 1] - edges.start[i], edges.kind
+    best, at = 0.0, np.int64(-1)
+    if left >= 0:
+        e = edge_to(left, i, edges)
+        if e >= 0 and guess[e] > best and _fits(left, i, gangs, stock, seats, trial):
+            best, at = guess[e], e
+            if draw(trial.state) & 1 == 0:
+                return at
+    for _ in range(LOOKS):
+        e = first + draw(trial.state) % n
+        c = np.int64(kind[e])
+        if guess[e] > best and c != d and _fits(c, i, gangs, stock, seats, trial):
+            best, at = guess[e], e
+    return at
+
+
+@inner()
+def _invite(y, edges, gangs, hopes, trial):
+    """Let jobs that are left out into row y, where there is room."""
+    c, asked = trial.kind[y], hopes.job
+    for _ in range(INVITED):
+        if trial.room[y, 0] <= 0:
+            break
+        i = asked[c, draw(trial.state) % asked.shape[1]]
+        if i >= 0 and trial.won[i] < 0 and _fits_in(y, i, gangs, trial):
+            e = edge_to(c, i, edges)
+            trial.touched[trial.ends[1]] = i
+            trial.ends[1] += 1
+            _enter(i, e, y, edges, gangs, trial)
+
+
+@inner()
+def _fits(c, j, gangs, stock, seats, trial):
+    """Whether there is room for job j in class c, as the trial has it."""
+    kind, k, capacity, used = trial.kind, gangs.devices[j], stock.capacity, seats.used
+    for y in range(trial.ends[0]):
+        if kind[y] == c:
+            return _fits_in(y, j, gangs, trial)
+    for m in range(gangs.level[j] + 1):  # noqa: SIM110 - numba compiles no generator here
+        if capacity[c, m] - used[c, m] < k:
+            return False
+    return True
+
+
+@inner()
+def _fits_in(y, j, gangs, trial):
+    """Whether there is room for job j in the trial's row y."""
+    k, room = gangs.devices[j], trial.room
+    for m in range(gangs.level[j] + 1):  # noqa: SIM110 - as above
+        if room[y, m] < k:
+            return False
+    return True
+
+
+@inner()
+def _drop(x, y, gangs, trial):
+    """Take the job at place x out of row y."""
+    jobs, hours, worth, devices = trial.lists, trial.hours, trial.worth, trial.devices
+    j, n, room = jobs[y, x], trial.counts[y] - 1, trial.room
+    for z in range(x, n):
+        jobs[y, z], hours[y, z] = jobs[y, z + 1], hours[y, z + 1]
+        worth[y, z], devices[y, z] = worth[y, z + 1], devices[y, z + 1]
+    trial.counts[y], trial.won[j] = n, -1
+    for m in range(gangs.level[j] + 1):
+        room[y, m] += gangs.devices[j]
+
+
+@inner()
+def _enter(j, e, y, edges, gangs, trial):
+    """Let job j have edge e, to the class of row y."""
+    jobs, hours, worth, devices = trial.lists, trial.hours, trial.worth, trial.devices
+    h, z, room = edges.hours[e], trial.counts[y], trial.room
+    while z > 0 and hours[y, z - 1] < h:
+        jobs[y, z], hours[y, z] = jobs[y, z - 1], hours[y, z - 1]
+        worth[y, z], devices[y, z] = worth[y, z - 1], devices[y, z - 1]
+        z -= 1
+    jobs[y, z], hours[y, z], worth[y, z], devices[y, z] = j, h, edges.worth[e], gangs.devices[j]
+    trial.won[j] = e
+    trial.counts[y] += 1
+    for m in range(gangs.level[j] + 1):
+        room[y, m] -= gangs.devices[j]
+
+
+@inner()
+def edge_to(c, j, edges):
+    """The edge of job j to class c, or -1."""
+    kind, low, last = edges.kind, edges.start[j], edges.start[j + 1]
+    high = last
+    while low < high:
+        middle = (low + high) // 2
+        if kind[middle] < c:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < last and kind[low] == c else np.int64(-1)
+
+
+@inner()
+def draw(state):
+    """A random whole number below 2 ** 31."""
+    state[0] = state[0] * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+    return np.int64(state[0] >> np.uint64(33))
