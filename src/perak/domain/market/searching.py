@@ -18,13 +18,13 @@ BIASES = (0.0, 0.15, 0.3, 0.6, 1.0)
 """Powers of a group's size by which it may be packed before others: the search finds what suits a class."""
 CANDIDATES = 24
 """Jobs that are left out, by class, that a trial may let in."""
-TRIALS_A_JOB = 700
-SEARCH_WORK = 17_000_000
-TRIAL_WORK = 10
+TRIALS_A_JOB = 900
+SEARCH_WORK = 11_000_000
+TRIAL_WORK = 6
 """Trials: so many a job, and no more than this work is enough for, where one is TRIAL_WORK and as much as
-there are jobs and offers in a class on the mean. That is about a second and a half for small markets, and the
-half second that a large clearing should take."""
-LARGE = 128
+there are jobs and offers in a class on the mean. That is a second or a second and a half for small markets,
+and the half second that a large clearing should take."""
+LARGE = 64
 """With more devices than that in a class, on the mean, packing takes most of a trial."""
 PACKED_SHARE = 1 / 40
 """Of the trials in a market of such classes; the others count welfare as if offers could be divided."""
@@ -80,8 +80,11 @@ def trials_of(*, jobs: int, stock: Stock) -> tuple[int, int]:
 
 def promising(edges: Edges, guess: Floats, won: Ints) -> tuple[Edges, Floats, Ints]:
     """The edges that hope for something or were won, with `guess` and `won` of these alone."""
-    keep = guess > 0
-    keep[won[won >= 0]] = True
-    at = np.concatenate([[0], np.cumsum(keep)])
-    few = Edges(at[edges.start], edges.kind[keep], edges.worth[keep], edges.hours[keep])
-    return few, guess[keep], np.where(won >= 0, at[won], -1)
+    wanted = guess > 0
+    wanted[won[won >= 0]] = True
+    kept = np.flatnonzero(wanted)
+    few = Edges(
+        start=np.searchsorted(kept, edges.start).astype(np.int64), kind=edges.kind.take(kept),
+        worth=edges.worth.take(kept), hours=edges.hours.take(kept),
+    )  # fmt: skip
+    return few, guess.take(kept), np.where(won >= 0, np.searchsorted(kept, won), -1)

@@ -15,8 +15,8 @@ ROWS = 6
 """Classes of a chain, at most."""
 PUSHED_MAX = 6
 """Jobs that one may push out of a class."""
-LOOKS = 6
-"""Edges drawn at random at which a job that was pushed out looks for another place."""
+LOOKS = 16
+"""Edges, from one drawn at random on, at which a job that was pushed out looks for another place."""
 INVITED = 3
 """Jobs left out that are tried, drawn at random, where a class of the chain has free devices."""
 
@@ -75,8 +75,8 @@ def trial_of(stock: Stock, seats: Seats, seed: int) -> Trial:
 def move(j, e, edges, guess, gangs, stock, seats, hopes, trial):
     """Try to move job j to its edge e: whether there is room, once others are pushed out.
 
-    They go where a job hopes most of those places that have room, to the class that j came from or to one of
-    a few drawn at random, or stay outside. What is free then is for those who were outside.
+    They go where a job hopes most of those places that have room, to the class that j came from or to
+    another, or stay outside. What is free then is for those who were outside.
     """
     ends, kind, was, left = trial.ends, edges.kind, trial.won[j], np.int64(-1)
     ends[0], ends[1], trial.touched[0] = 0, 1, j
@@ -112,15 +112,20 @@ def _row(c, gangs, stock, seats, trial):
     if y == ROWS:
         return np.int64(-1)
     trial.ends[0], kind[y], trial.counts[y] = y + 1, c, n
-    jobs, hours, worth, devices = trial.lists, trial.hours, trial.worth, trial.devices
-    member, their_hours, their_worth, theirs = seats.member, seats.hours, seats.worth, seats.devices
-    for x in range(n):
-        jobs[y, x], devices[y, x] = member[first + x], theirs[first + x]
-    for x in range(n):
-        hours[y, x], worth[y, x] = their_hours[first + x], their_worth[first + x]
+    _copy(n, seats.member[first:], trial.lists[y])
+    _copy(n, seats.hours[first:], trial.hours[y])
+    _copy(n, seats.worth[first:], trial.worth[y])
+    _copy(n, seats.devices[first:], trial.devices[y])
     for m in range(trial.room.shape[1]):
         trial.room[y, m] = stock.capacity[c, m] - seats.used[c, m]
     return y
+
+
+@inner()
+def _copy(n, values, into):
+    """Copy the first n values."""
+    for x in range(n):
+        into[x] = values[x]
 
 
 @inner()
@@ -155,11 +160,14 @@ def _elsewhere(i, d, left, edges, guess, gangs, stock, seats, trial):
             best, at = guess[e], e
             if draw(trial.state) & 1 == 0:
                 return at
-    for _ in range(LOOKS):
-        e = first + draw(trial.state) % n
-        c = np.int64(kind[e])
-        if guess[e] > best and c != d and _fits(c, i, gangs, stock, seats, trial):
-            best, at = guess[e], e
+    x = draw(trial.state) % n
+    for _ in range(min(n, LOOKS)):
+        e = first + x
+        x = x + 1 if x + 1 < n else 0
+        if guess[e] > best:
+            c = np.int64(kind[e])
+            if c != d and _fits(c, i, gangs, stock, seats, trial):
+                best, at = guess[e], e
     return at
 
 
