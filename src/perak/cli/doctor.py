@@ -24,10 +24,13 @@ def doctor(app: App, state_dir: Path | None) -> int:
     from perak.agent.settings import default_state_dir
 
     logging.disable(logging.WARNING)  # The picture says it better.
-    found = diagnose(
-        state_dir or default_state_dir(),
-        tell=lambda what: click.echo(f"Looking at {what} ...", err=True) if not app.as_json else None,
-    )
+    try:
+        found = diagnose(
+            state_dir or default_state_dir(),
+            tell=lambda what: click.echo(f"Looking at {what} ...", err=True) if not app.as_json else None,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     if app.as_json:
         click.echo(json.dumps(asdict(found) | {"can_offer": found.can_offer}, indent=2))
     else:
