@@ -217,14 +217,15 @@ async def test_a_claim_that_light_contradicts_gets_no_work(
     with_grid: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loopback answers within a millisecond or a few: such a node is near Sydney, and not in Germany."""
-    # On a machine that is busy with others most answers are late; one quick one is enough.
+    # On a machine that is busy with others most answers are late; one quick one is enough. So the loop has
+    # nothing else to do after a beat, which brings a probe: offers are read before it.
     monkeypatch.setattr(sightings, "PROBES_EACH_SESSION", 10_000)
     node, honest = await opened(with_grid), await opened(with_grid, region="AU")
 
     async def refused() -> Any:
+        offers = (await with_grid.client.get("/v1/offers")).json()["items"]
         await node.beat()
         await honest.beat()
-        offers = (await with_grid.client.get("/v1/offers")).json()["items"]
         claimed = {each["region"]: each for each in offers}
         return claimed if claimed["DE"]["region_refused"] else None
 
@@ -236,8 +237,8 @@ async def test_a_claim_that_light_contradicts_gets_no_work(
     assert "region DE is refused" in notice
 
     async def supported() -> bool:
-        await honest.beat()
         offers = (await with_grid.client.get("/v1/offers")).json()["items"]
+        await honest.beat()
         return any(each["region_evidence"] == "latency" for each in offers if each["region"] == "AU")
 
     await until(supported)
