@@ -26,6 +26,8 @@ OVERHEAD_BYTES = 2 * MIB
 OVERHEAD_PART = 64
 LOOP_TRIES = 64
 """Others may take the free device first."""
+DELETE_ATTEMPTS = 10
+"""One more for each writer that came between; one is known."""
 
 _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 2, 4, 1024
 _MNT_DETACH = 2
@@ -80,15 +82,20 @@ def give_to(folder: Path, uid: int) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Delete a run's folder, whatever modes a job left in it."""
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except PermissionError:
-        for path, _, _ in os.walk(folder):
-            os.chmod(path, 0o700)
-        shutil.rmtree(folder)
+    """Delete a run's folder, whatever modes a job left in it, and whoever writes into it meanwhile."""
+    for _ in range(DELETE_ATTEMPTS - 1):
+        try:
+            return shutil.rmtree(folder)
+        except FileNotFoundError:  # It, or a file of it that was renamed: the proxy writes its counts.
+            if not folder.exists():
+                return None
+        except PermissionError:
+            for path, _, _ in os.walk(folder):
+                os.chmod(path, 0o700)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+    return shutil.rmtree(folder)
 
 
 def _image_bytes(disk_bytes: int) -> int:

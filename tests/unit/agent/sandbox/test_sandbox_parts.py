@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perak.agent.sandbox import bwrap, process, seccomp, uids
+from perak.agent.sandbox import bwrap, process, scratch, seccomp, uids
 from perak.agent.sandbox.scratch import mounted_under
 from perak.agent.sandbox.spec import Mount, RunSpec
 from perak.agent.shim.life import number_after
@@ -174,3 +174,23 @@ def test_disk_use_is_what_files_take(tmp_path: Path) -> None:
     used, files = tree_use(str(tmp_path))
     assert 90_000 < used < 400_000
     assert files == 4
+
+
+def test_a_folder_is_deleted_though_a_file_of_it_is_renamed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".network.json").touch()
+    (folder / "shim").touch()
+    unlink = os.unlink
+
+    def renamed_before(path: str, **at: int) -> None:
+        if path == ".network.json" and (folder / path).exists():
+            (folder / path).rename(folder / "network.json")
+        unlink(path, **at)
+
+    monkeypatch.setattr(os, "unlink", renamed_before)
+    scratch.delete(folder)
+    assert not folder.exists()
+    scratch.delete(folder)
