@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from perak.domain.market.kernels.compiling import inner
+from perak.domain.market.kernels.compiling import making
 
 LARGEST = 8
 """Devices of an offer, and of a group, at most."""
@@ -79,7 +79,7 @@ def fill(places, wanted, paid, exact, tolerance, entries_max):
     return value, bound, rows[:written]
 
 
-@inner()
+@making()
 def _undominated(edges, room, paid, places):
     """Those edges that a best filling of `room` devices may need.
 
@@ -108,7 +108,7 @@ def _undominated(edges, room, paid, places):
     return edges[needed]
 
 
-@inner()
+@making()
 def _exactly(size, ask, devices, level, hours, worth, tolerance, entries_max, edges, first, rows, written):
     """(value, bound, rows written) of one class."""
     m = len(size)
@@ -210,7 +210,7 @@ def _exactly(size, ask, devices, level, hours, worth, tolerance, entries_max, ed
     return value, max(bound, value), written
 
 
-@inner()
+@making()
 def _strides(box):
     """(how many numbers the box has, what one more of each offer adds to a number's place)."""
     stride = np.ones(len(box), np.int64)
@@ -219,7 +219,7 @@ def _strides(box):
     return stride[0] * (box[0] + 1), stride
 
 
-@inner()
+@making()
 def _table(box, block, fixed, cost, take, hours, worth, out):
     """Fill `out` with the most that jobs are worth less their cost, for each number of blocks in the box.
 
@@ -254,7 +254,7 @@ def _table(box, block, fixed, cost, take, hours, worth, out):
             end[z + 1] = _extend(end[z], fixed[z], cost[z], best, asked, most, take, hours, worth)
 
 
-@inner()
+@making()
 def _extend(q, more, cost, best, asked, most, take, hours, worth):
     """Add `more` slots after q: the number of slots then. ``best[q, i]``: the first i jobs use q slots."""
     for _ in range(more):
@@ -270,7 +270,7 @@ def _extend(q, more, cost, best, asked, most, take, hours, worth):
     return q
 
 
-@inner()
+@making()
 def _list(number, ask, group, devices, hours, worth, edges, first, rows, written):
     """(value, rows written) of the best jobs on so many groups of each offer; no offers where first < 0."""
     total, n = number.sum(), len(devices)
