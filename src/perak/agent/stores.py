@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-UNPACK_UID = 60_591
-"""Who unpacks images and archives when the agent is root; in the same range."""
 INSTALL_UID = 60_590
 """Who installs packages when the agent is root: in the range that systemd keeps free (UIDS-GIDS.md), below
 the runs' own."""
+UNPACK_UID = 60_591
+"""Who unpacks images and archives when the agent is root; in the same range."""
 
 
 def images(settings: AgentSettings, sandbox: Sandbox, brought: Brought) -> Images | None:
@@ -83,23 +83,12 @@ def inputs(settings: AgentSettings, sandbox: Sandbox, brought: Brought, blobs: B
         return None
 
 
-def _specs(sandbox: Sandbox) -> Iterator[RunSpec]:
-    """What the runs that are here were asked to be."""
-    for status in sandbox.find():
-        with contextlib.suppress(KeyError, OSError, ValueError):
-            yield sandbox.load(status.run_id)
-
-
 def environments(state_dir: Path, sandbox: Sandbox) -> EnvironmentMaker | None:
     """None, with the reason in the log, where jobs can get no Python environments."""
     from perak.agent.environments import Environments
 
     def in_use() -> set[str]:
-        keys: set[str] = set()
-        for status in sandbox.find():
-            with contextlib.suppress(KeyError, OSError, ValueError):
-                keys |= {Path(mount.source).name for mount in sandbox.load(status.run_id).mounts}
-        return keys
+        return {Path(mount.source).name for spec in _specs(sandbox) for mount in spec.mounts}
 
     try:
         return Environments(
@@ -111,3 +100,10 @@ def environments(state_dir: Path, sandbox: Sandbox) -> EnvironmentMaker | None:
     except (ValueError, OSError) as error:
         log.warning("no Python environments are offered: %s", error)
         return None
+
+
+def _specs(sandbox: Sandbox) -> Iterator[RunSpec]:
+    """What the runs that are here were asked to be."""
+    for status in sandbox.find():
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            yield sandbox.load(status.run_id)

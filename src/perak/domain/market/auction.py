@@ -3,9 +3,8 @@
 The auction has three steps, all on one core. Edges: which jobs fit which classes, and what each would be
 worth there. Bids: an auction in the manner of Bertsekas (1988) at the level of classes, whose price is that
 of a device; a better bid displaces the cheapest set of winners, whole gangs only, and what devices cost
-follows
-a staircase of asks, the cheapest to those who use them longest. Packing and search: gangs get offers in whole
-groups, and simulated annealing improves the plan by what it is truly worth.
+follows a staircase of asks, the cheapest to those who use them longest. Packing and search: gangs get offers
+in whole groups, and simulated annealing improves the plan by what it is truly worth.
 
 A renter pays ask x time and the displacement premium of its class: what the best bid that stayed outside
 would have given for a device. It is capped at the bid, so that nobody pays more than a match is worth to
