@@ -1,4 +1,4 @@
-"""What compiled loops may do: those that count no references to arrays would never free one that they made."""
+"""What compiled loops may do: those that count no references would never free an array that they made."""
 
 from __future__ import annotations
 
