@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +14,7 @@ from perak.cli.inspect import inspect
 
 if TYPE_CHECKING:
     from perak.client import Client
-    from perak.wire.api import Node, OfferChange
+    from perak.wire.api import Mode, Node, OfferChange
     from perak.wire.api.devices import StandingView
 
 DRAIN_LOOK_SECONDS = 2.0
@@ -114,7 +114,7 @@ def node_invite(app: App, ttl: str, uses: int) -> None:
 def _set_mode(
     app: App,
     ref: str,
-    mode: Literal["accepting", "paused", "draining"],
+    mode: Mode,
     *,
     within_seconds: int | None = None,
 ) -> Node:

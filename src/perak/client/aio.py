@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 
 import httpx
 from httpx_sse import EventSource
@@ -195,7 +195,7 @@ class AsyncClient:
     async def node_set(
         self,
         node_id: str,
-        mode: Literal["accepting", "paused", "draining"],
+        mode: api.Mode,
         *,
         within_seconds: int | None = None,
     ) -> api.Node:

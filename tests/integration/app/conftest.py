@@ -13,6 +13,7 @@ import pytest
 
 from perak.adapters.db.database import Database
 from perak.adapters.db.exchange import ExchangeRow, create_exchange
+from perak.adapters.db.reclaims import PgReclaims
 from perak.app import jobs, market, nodes, reports, sessions
 from perak.app.context import Context
 from perak.app.effects import Effect
@@ -94,6 +95,19 @@ class World:
     async def cancel(self, job: str) -> list[Effect]:
         async with self.db.transaction() as tx:
             return await jobs.cancel(tx, caller=RENTER, job_id=job, now=self.now)
+
+    async def set_mode(self, mode: str, within: int | None = None) -> None:
+        """The node's owner pauses it, drains it or takes it back."""
+        async with self.db.transaction() as tx:
+            await nodes.set_mode(
+                tx,
+                PgReclaims(tx.connection),
+                node_id=self.node,
+                project=PROVIDER.project,
+                mode=mode,
+                within_seconds=within,
+                now=self.now,
+            )
 
     async def report(self, *bodies: Body, seq: int | None = None) -> int:
         """Apply reports of the node; `seq` numbers the first one, by default the next."""

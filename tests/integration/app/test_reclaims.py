@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from integration.app.conftest import PROVIDER, World, ask
+from integration.app.conftest import World, ask
 from integration.app.test_way_of_a_job import exited, started
 from perak.adapters.db.reclaims import PgReclaims
 from perak.adapters.db.views.jobs import get_job_detail
-from perak.app import nodes, reclaim, reservations
+from perak.app import reclaim, reservations
 from perak.domain.errors import InvalidInput
 from perak.domain.report import OfferPosted
 
@@ -27,19 +27,6 @@ async def running(world: World, **offer: Any) -> tuple[str, dict[str, Any]]:
     lease = await world.lease(job)
     await world.report(started(lease, world.now_ms))
     return job, lease
-
-
-async def set_mode(world: World, mode: str, within: int | None = None) -> None:
-    async with world.db.transaction() as tx:
-        await nodes.set_mode(
-            tx,
-            PgReclaims(tx.connection),
-            node_id=world.node,
-            project=PROVIDER.project,
-            mode=mode,
-            within_seconds=within,
-            now=world.now,
-        )
 
 
 async def look(world: World) -> None:
@@ -63,7 +50,7 @@ async def told(world: World, job: str) -> list[str]:
 
 async def test_a_drain_to_a_time_tells_the_renter_at_once_and_stops_the_run_then(world: World) -> None:
     job, lease = await running(world, reclaim_notice_seconds=HOUR)
-    await set_mode(world, "draining", 2 * HOUR)
+    await world.set_mode("draining", 2 * HOUR)
     (line,) = await told(world, job)
     assert line.startswith("the owner takes node-1 back at 2026-11-02 14:00 UTC; a run that has not ended by")
     async with world.db.connection() as connection:
@@ -92,21 +79,21 @@ async def test_an_owner_can_t_take_it_back_sooner_than_promised_while_somebody_s
 ) -> None:
     job, lease = await running(world, reclaim_notice_seconds=24 * HOUR)
     with pytest.raises(InvalidInput, match="promised 24h 00m of notice to jobs that run there"):
-        await set_mode(world, "draining", 2 * HOUR)
+        await world.set_mode("draining", 2 * HOUR)
     assert (await world.one("select mode from node"))["mode"] == "accepting"
     await world.report(exited(lease, begin=world.now_ms, end=world.now_ms))
     assert (await world.job(job))["state"] == "succeeded"
-    await set_mode(world, "draining", 2 * HOUR)
+    await world.set_mode("draining", 2 * HOUR)
     assert (await world.one("select reclaim_at from node"))["reclaim_at"] is not None
 
 
 async def test_a_drain_without_a_time_lets_runs_go_on_to_their_end(world: World) -> None:
     job, _ = await running(world, reclaim_notice_seconds=HOUR)
-    await set_mode(world, "draining")
+    await world.set_mode("draining")
     assert await told(world, job) == [
         "the owner drains node-1: no new work goes there, and this run goes on to its end"
     ]
-    await set_mode(world, "draining")
+    await world.set_mode("draining")
     world.wait(48 * HOUR)
     await look(world)
     assert len(await told(world, job)) == 1
@@ -115,8 +102,8 @@ async def test_a_drain_without_a_time_lets_runs_go_on_to_their_end(world: World)
 
 async def test_a_node_that_is_resumed_is_not_taken_back_and_the_renter_is_told_so(world: World) -> None:
     job, _ = await running(world)
-    await set_mode(world, "draining", 60)
-    await set_mode(world, "accepting")
+    await world.set_mode("draining", 60)
+    await world.set_mode("accepting")
     assert (await told(world, job))[1:] == ["the owner takes node-1 back no more; the run goes on to its end"]
     world.wait(120)
     await look(world)
@@ -154,7 +141,7 @@ async def test_what_was_promised_at_the_lease_holds_whatever_the_offer_says_late
     job, _ = await running(world, reclaim_notice_seconds=2 * HOUR)
     await world.report(OfferPosted(offer=ask(available_until_ms=world.now_ms + 60_000)))
     with pytest.raises(InvalidInput, match="promised 2h 00m"):
-        await set_mode(world, "draining", 60)
+        await world.set_mode("draining", 60)
     world.wait(61)
     await look(world)
     assert (await world.lease(job))["stop_cause"] is None

@@ -13,7 +13,6 @@ import pytest
 
 from integration.app.conftest import PROVIDER, RENTER, World, ask
 from integration.app.test_way_of_a_job import exited, started
-from perak.adapters.db.reclaims import PgReclaims
 from perak.adapters.db.reservations import PgReservations
 from perak.adapters.db.views.jobs import get_job
 from perak.adapters.db.views.reservations import window_of
@@ -111,18 +110,6 @@ async def kept(world: World, job: str) -> dict[str, Any]:
 async def held(world: World, job: str) -> int:
     async with world.db.transaction() as tx:
         return sum(each.amount for each in await tx.ledger.held(job))
-
-
-async def pause(world: World, mode: str = "paused") -> None:
-    async with world.db.transaction() as tx:
-        await nodes.set_mode(
-            tx,
-            PgReclaims(tx.connection),
-            node_id=world.node,
-            project=PROVIDER.project,
-            mode=mode,
-            now=world.now,
-        )
 
 
 async def said(world: World, job: str) -> str:
@@ -230,7 +217,7 @@ async def test_where_its_node_is_gone_it_is_moved_at_no_higher_price(world: Worl
     cheaper = PRICE - 50_000
     async with world.db.connection() as connection:
         await connection.execute("update node set name = 'dear' where name = 'node-2'")
-    await pause(world)
+    await world.set_mode("paused")
     world.wait(4 * HOUR)
     await keep(world)
     assert (await world.job(job))["state"] == "queued"
@@ -253,7 +240,7 @@ async def test_where_no_other_fits_all_is_refunded_and_said(world: World) -> Non
     await offered(world)
     job = await reserved(world, spec(reserve=window(world, 4, 3), disconnect_grace_seconds=60))
     await beside(world, price=PRICE + 1)
-    await pause(world)
+    await world.set_mode("paused")
     world.wait(4 * HOUR + 7200)  # The exchange was away, too: that counts against nobody.
     await keep(world)
     assert (await world.job(job))["state"] == "queued"
@@ -274,11 +261,11 @@ async def test_a_node_that_returns_within_the_grace_keeps_it(world: World) -> No
     await world.fund(10_000_000)
     await offered(world)
     job = await reserved(world, spec(reserve=window(world, 1, 1)))
-    await pause(world)
+    await world.set_mode("paused")
     world.wait(HOUR)
     await keep(world)
 
-    await pause(world, "accepting")
+    await world.set_mode("accepting")
     world.wait(20)
     await keep(world)
 

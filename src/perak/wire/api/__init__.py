@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         Enrolment,
         Invite,
         InviteCreate,
+        Mode,
         Node,
         NodeChange,
         TemperatureView,
@@ -112,8 +113,8 @@ _NAMES = {
     ),
     "money": "DayEarnings Earnings EntryView Funding NodeEarnings Receipt ReceiptSummary Wallet",
     "nodes": (
-        "ChecklistView CheckView Enrolled Enrolment Invite InviteCreate Node NodeChange "
-        "TemperatureView TierView WindowView"
+        "ChecklistView CheckView Enrolled Enrolment Invite InviteCreate Mode Node "
+        "NodeChange TemperatureView TierView WindowView"
     ),
     "prices": "Accuracy PriceCell Prices",
     "webhooks": "DeliveryView Webhook WebhookCreate WebhookCreated WebhookDetail",
@@ -158,6 +159,7 @@ __all__ = [
     "LogEvent",
     "Me",
     "MisfitView",
+    "Mode",
     "Model",
     "Money",
     "Name",

@@ -9,6 +9,8 @@ from pydantic import Field
 
 from perak.wire.api.base import Model, Money, Name, Request
 
+Mode = Literal["accepting", "paused", "draining"]
+"""What an owner can say of a machine."""
 RECLAIM_SECONDS_MAX = 366 * 86_400
 """No plan for a machine reaches further, and no run lasts as long."""
 
@@ -69,7 +71,7 @@ class NodeChange(Request):
     not ended by then are stopped. While there are any it is no less than the offer's notice.
     """
 
-    mode: Literal["accepting", "paused", "draining"]
+    mode: Mode
     within_seconds: int | None = Field(default=None, ge=0, le=RECLAIM_SECONDS_MAX)
 
 
