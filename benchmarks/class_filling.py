@@ -108,34 +108,110 @@ def _undominated(edges, room, paid, places):
     return edges[needed]
 
 
+class Slots(NamedTuple):
+    """One class: by offer its size and ask, and who of the jobs has groups of each level."""
+
+    size: np.ndarray
+    ask: np.ndarray
+    devices: np.ndarray
+    hours: np.ndarray
+    worth: np.ndarray
+    order: np.ndarray
+    """The jobs by level, and within a level by hours."""
+    upto: np.ndarray
+    """The first place in `order` of each level; one more at the end."""
+
+
+class Larger(NamedTuple):
+    """What groups of 8 and of 4 could bring: by the number of each that every offer gives."""
+
+    box8: np.ndarray
+    """By offer: groups of 8 that it has at most."""
+    stride8: np.ndarray
+    """By offer: what one more adds to a number's place."""
+    eights: np.ndarray
+    """By number: what the best jobs on them bring."""
+    box4: np.ndarray
+    stride4: np.ndarray
+    fours: np.ndarray
+
+
 @making()
 def _exactly(size, ask, devices, level, hours, worth, tolerance, entries_max, edges, first, rows, written):
     """(value, bound, rows written) of one class."""
-    m = len(size)
-    at = [np.flatnonzero(level == g) for g in range(4)]
-    below2, below1 = np.flatnonzero(level <= 2), np.flatnonzero(level <= 1)
-    none = np.zeros(m, np.int64)
-    box3, box2 = size // 8, size // 4
-    some8, stride8 = _strides(box3)
-    some4, stride4 = _strides(box2)
+    order = np.argsort(level, kind="mergesort")
+    slots = Slots(size, ask, devices, hours, worth, order, np.searchsorted(level[order], np.arange(5)))
+    larger, left3, left2 = _larger(slots)
+    most, node = _numbers(size, larger, left3, left2)
+    bound, chosen, pairs = _search(most, node, slots, larger, tolerance, entries_max)
+    if chosen < 0:
+        return 0.0, bound, written
+    value, free = 0.0, size.copy()
+    for g in range(3, -1, -1):
+        number = free.copy()
+        for o in range(len(size)):
+            if g == 3:
+                number[o] = _of(node[chosen, 0], o, larger.stride8, larger.box8)
+            elif g == 2:
+                number[o] = _of(node[chosen, 1], o, larger.stride4, larger.box4)
+            elif g == 1:
+                number[o] = pairs[o]
+            free[o] -= number[o] << g
+        k = _of_level(g, g, slots)
+        part, written = _list(
+            number, ask, 1 << g, devices[k], hours[k], worth[k], edges[k], first, rows, written
+        )
+        value += part
+    return value, max(bound, value), written
+
+
+@making()
+def _of_level(lowest, highest, slots):
+    """The jobs of these levels, the longest hours first."""
+    return np.sort(slots.order[slots.upto[lowest] : slots.upto[highest + 1]])
+
+
+@making()
+def _of(number, o, stride, box):
+    """How many groups offer o gives in a number of a box."""
+    return number // stride[o] % (box[o] + 1)
+
+
+@making()
+def _larger(slots):
+    """(`Larger`, what all smaller groups could bring in what is left beside 8s, and beside 8s and 4s).
+
+    The latter two have their groups divided, by the number of blocks that is left.
+    """
+    size, ask, devices, hours, worth, _, _ = slots
+    box8, box4, none = size // 8, size // 4, np.zeros(len(size), np.int64)
+    some8, stride8 = _strides(box8)
+    some4, stride4 = _strides(box4)
     eights, left3 = np.empty(some8), np.empty(some8)
-    _table(box3, 1, none, ask * 8, devices[at[3]] // 8, hours[at[3]], worth[at[3]], eights)
-    _table(box3, 8, size % 8, ask, devices[below2], hours[below2], worth[below2], left3)
     fours, left2 = np.empty(some4), np.empty(some4)
-    _table(box2, 1, none, ask * 4, devices[at[2]] // 4, hours[at[2]], worth[at[2]], fours)
-    _table(box2, 4, size % 4, ask, devices[below1], hours[below1], worth[below1], left2)
-    # Numbers of groups of 8 and of 4, with what they and all that is smaller could bring at most.
+    k, below = _of_level(3, 3, slots), _of_level(0, 2, slots)
+    _table(box8, 1, none, ask * 8, devices[k] // 8, hours[k], worth[k], eights)
+    _table(box8, 8, size % 8, ask, devices[below], hours[below], worth[below], left3)
+    k, below = _of_level(2, 2, slots), _of_level(0, 1, slots)
+    _table(box4, 1, none, ask * 4, devices[k] // 4, hours[k], worth[k], fours)
+    _table(box4, 4, size % 4, ask, devices[below], hours[below], worth[below], left2)
+    return Larger(box8, stride8, eights, box4, stride4, fours), left3, left2
+
+
+@making()
+def _numbers(size, larger, left3, left2):
+    """(what they and all that is smaller could bring at most, numbers of groups of 8 and of 4)."""
+    box8, stride8, eights, box4, stride4, fours = larger
+    m = len(size)
     most, count = np.empty(1024), 0
     node = np.empty((1024, 2), np.int64)
-    top = -np.inf
     rest, used = np.empty(m, np.int64), np.empty(m, np.int64)
-    for i in range(some8):
-        most8 = eights[i] + left3[some8 - 1 - i]
-        if most8 <= 0.0:
+    for i in range(len(eights)):
+        if eights[i] + left3[len(left3) - 1 - i] <= 0.0:
             continue
         whole = 0
         for o in range(m):
-            rest[o] = box2[o] - 2 * (i // stride8[o] % (box3[o] + 1))
+            rest[o] = box4[o] - 2 * _of(i, o, stride8, box8)
             whole += stride4[o] * rest[o]
         used[:] = 0
         x = 0
@@ -147,7 +223,6 @@ def _exactly(size, ask, devices, level, hours, worth, tolerance, entries_max, ed
                     node = np.concatenate((node, np.empty((count, 2), np.int64)))
                 most[count], node[count, 0], node[count, 1] = b, i, x
                 count += 1
-                top = max(top, b)
             o = m - 1
             while o >= 0 and used[o] == rest[o]:
                 x -= used[o] * stride4[o]
@@ -157,57 +232,43 @@ def _exactly(size, ask, devices, level, hours, worth, tolerance, entries_max, ed
                 break
             used[o] += 1
             x += stride4[o]
-    best, bound, entries = 0.0, 0.0, 0
-    best_node, best_pairs = -1, none.copy()
-    box = np.empty(m, np.int64)
-    single = size % 2
-    for y in np.argsort(-most[:count]):
+    return most[:count], node[:count]
+
+
+@making()
+def _search(most, node, slots, larger, tolerance, entries_max):
+    """(bound, the best of the numbers or -1, pairs of each offer there)."""
+    m, size, ask = len(slots.size), slots.size, slots.ask
+    devices, hours, worth = slots.devices, slots.hours, slots.worth
+    two, one = _of_level(1, 1, slots), _of_level(0, 0, slots)
+    best, bound, entries, chosen = 0.0, 0.0, 0, -1
+    none, box, pairs = np.zeros(m, np.int64), np.empty(m, np.int64), np.zeros(m, np.int64)
+    for y in np.argsort(-most):
         if most[y] <= max(best + tolerance, bound):
             break
-        product = 1
         for o in range(m):
-            u8 = node[y, 0] // stride8[o] % (box3[o] + 1)
-            u4 = node[y, 1] // stride4[o] % (box2[o] + 1)
-            box[o] = (size[o] - 8 * u8 - 4 * u4) // 2
-            product *= box[o] + 1
+            u8 = _of(node[y, 0], o, larger.stride8, larger.box8)
+            box[o] = (size[o] - 8 * u8 - 4 * _of(node[y, 1], o, larger.stride4, larger.box4)) // 2
+        product, stride2 = _strides(box)
         entries += product
         if entries > entries_max:
             bound = max(bound, most[y])
             break
         twos, ones = np.empty(product), np.empty(product)
-        _table(box, 1, none, ask * 2, devices[at[1]] // 2, hours[at[1]], worth[at[1]], twos)
-        _table(box, 2, single, ask, devices[at[0]], hours[at[0]], worth[at[0]], ones)
-        base = eights[node[y, 0]] + fours[node[y, 1]]
+        _table(box, 1, none, ask * 2, devices[two] // 2, hours[two], worth[two], twos)
+        _table(box, 2, size % 2, ask, devices[one], hours[one], worth[one], ones)
+        base = larger.eights[node[y, 0]] + larger.fours[node[y, 1]]
         found = -1
         for x in range(product):
             if base + twos[x] + ones[product - 1 - x] > best:
                 best, found = base + twos[x] + ones[product - 1 - x], x
         if found >= 0:
-            best_node = y
-            _, stride2 = _strides(box)
+            chosen = y
             for o in range(m):
-                best_pairs[o] = found // stride2[o] % (box[o] + 1)
-    bound = max(bound, min(best + tolerance, top)) if count else 0.0
-    if best_node < 0:
-        return 0.0, bound, written
-    value = 0.0
-    free = size.copy()
-    for g in range(3, -1, -1):
-        number = free.copy()
-        for o in range(m):
-            if g == 3:
-                number[o] = node[best_node, 0] // stride8[o] % (box3[o] + 1)
-            elif g == 2:
-                number[o] = node[best_node, 1] // stride4[o] % (box2[o] + 1)
-            elif g == 1:
-                number[o] = best_pairs[o]
-            free[o] -= number[o] << g
-        k = at[g]
-        part, written = _list(
-            number, ask, 1 << g, devices[k], hours[k], worth[k], edges[k], first, rows, written
-        )
-        value += part
-    return value, max(bound, value), written
+                pairs[o] = _of(found, o, stride2, box)
+    if len(most):
+        bound = max(bound, min(best + tolerance, most.max()))
+    return bound, chosen, pairs
 
 
 @making()

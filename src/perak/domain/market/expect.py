@@ -83,30 +83,11 @@ def expect(
     place = place_of(spec, offer, devices or ())
     prediction = predict(spec, place, past=past) if devices is not None else None
     watts = _watts(spec, devices, prediction)
-
-    def carbon(seconds: float) -> PlacementCarbon | None:
-        if watts is None:
-            return None
-        ahead = min(seconds, CARBON_HORIZON_SECONDS)
-        found = grid.carbon(
-            region=offer.ask.region,
-            watts=watts,
-            seconds=ahead,
-            start=start,
-            where=offer.where,
-            transfer_bytes=brought_bytes,
-        )
-        if ahead == seconds:
-            return found
-        longer, moved = seconds / ahead, found.counted_moved_grams
-        counted = (found.counted_grams - moved) * longer + moved
-        return replace(found, grams=found.grams * longer, counted_grams=counted)
-
     if prediction is None:
         return Expectation(
             relative_time=relative_time(place),
             watts=watts,
-            carbon=carbon(SECONDS_PER_HOUR),
+            carbon=_carbon(offer, grid, watts, SECONDS_PER_HOUR, start, brought_bytes),
             failures_per_hour=hazard,
         )
     longer = _longer(hazard, prediction.hours)
@@ -122,10 +103,32 @@ def expect(
         lost_cost=None if cost is None or undisturbed is None else cost - undisturbed,
         watts=watts,
         joules=None if watts is None else watts * seconds,
-        carbon=carbon(seconds),
+        carbon=_carbon(offer, grid, watts, seconds, start, brought_bytes),
         failures_per_hour=hazard,
         failure_risk=None if hazard is None else -math.expm1(-min(HAZARD_MAX, hazard * prediction.hours)),
     )
+
+
+def _carbon(
+    offer: Offer, grid: Grid, watts: float | None, seconds: float, start: float, brought_bytes: int
+) -> PlacementCarbon | None:
+    """Of `watts` for so long; beyond CARBON_HORIZON_SECONDS what comes is taken to be as what came."""
+    if watts is None:
+        return None
+    ahead = min(seconds, CARBON_HORIZON_SECONDS)
+    found = grid.carbon(
+        region=offer.ask.region,
+        watts=watts,
+        seconds=ahead,
+        start=start,
+        where=offer.where,
+        transfer_bytes=brought_bytes,
+    )
+    if ahead == seconds:
+        return found
+    longer, moved = seconds / ahead, found.counted_moved_grams
+    counted = (found.counted_grams - moved) * longer + moved
+    return replace(found, grams=found.grams * longer, counted_grams=counted)
 
 
 def outlook(spec: JobSpec, expected: Expectation, *, price: int) -> Outlook:
