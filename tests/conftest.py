@@ -26,6 +26,11 @@ settings.load_profile("perak")
 if (runsc := Path(__file__).parent.parent / ".tools" / "runsc").exists():
     os.environ.setdefault("PERAK_RUNSC", str(runsc))
 
+# A shell has what it starts in the background ignore Ctrl-C, and nohup hangups; what tests start must not.
+for ignorable in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(ignorable) is signal.SIG_IGN:
+        signal.signal(ignorable, signal.default_int_handler if ignorable is signal.SIGINT else signal.SIG_DFL)
+
 LONGEST = (
     "test_faults_cuts.py",
     "test_faults_restore.py",

@@ -35,6 +35,10 @@ MEMORY = {"gvisor": 256 * MIB, "microvm": 384 * MIB}
 """Their own kernels live in the run's memory too."""
 
 
+GLIBC_OWN = 1 << 31 | 1 << 32
+"""The signals 32 and 33 are of the C library: a program can set neither, and what is spawned ignores them."""
+
+
 @pytest.fixture(params=["bubblewrap", *RUNTIMES])
 def tier(request: pytest.FixtureRequest, probed: tuple[Sandbox, TierReport]) -> str:
     """A tier whose runtime starts here, whether it is good enough to be offered or not."""
@@ -331,6 +335,31 @@ def test_a_terminal_enters_a_container_or_the_tier_says_why_not(runs: Runs, star
     said, _ = entered(folder, "echo $$; echo ready; exec sleep 60", once_ready=None)
     gone = f"while [ -d /proc/{said.split()[0]} ]; do sleep 0.05; done; echo gone"
     assert entered(folder, gone) == ("gone\n", 0)
+
+
+@pytest.fixture
+def in_background(probed: tuple[Sandbox, TierReport]) -> Iterator[Runs]:
+    """Runs of an agent that a script started in the background: its shell has it ignore these signals."""
+    ignored = signal.SIGINT, signal.SIGQUIT, signal.SIGHUP
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    runs = Runs(Sandbox(probed[0].state_dir, probed[0].host))
+    yield runs
+    runs.poke.close()
+    for status in runs.sandbox.find():
+        runs.sandbox.clear(status.run_id)
+    runs.sandbox.close()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_job_ignores_no_signal_though_its_agent_does(in_background: Runs) -> None:
+    look = "grep SigIgn /proc/self/status"
+    run_id = in_background.start(f"{look}; echo up; sleep 30")
+    in_background.until_logged(run_id, "up")
+    said, _ = entered(in_background.sandbox.folder(run_id), look)
+    for text in (in_background.log(run_id), said):
+        ignored = int(text.split()[1], 16)
+        assert ignored & GLIBC_OWN == ignored, f"{ignored:x}"
 
 
 @pytest.fixture

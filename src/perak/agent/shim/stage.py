@@ -106,8 +106,11 @@ def _become(
     kernel.die_with_parent()  # until bubblewrap asks for the same itself
     if os.getppid() != shim_pid:
         os._exit(127)
-    for each in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(each, signal.SIG_DFL)
+    for (
+        each
+    ) in signal.valid_signals():  # Python ignores two, a shell three of what it starts in the background
+        if signal.getsignal(each) is signal.SIG_IGN:
+            signal.signal(each, signal.SIG_DFL)
     argv = [plan["bwrap"]]
     for option, descriptor in inherited.items():
         os.set_inheritable(descriptor, True)

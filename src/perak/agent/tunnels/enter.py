@@ -191,8 +191,9 @@ def _become(
         if select.select([control], [], [], 0)[0]:
             os._exit(EXIT_NOT_EXECUTABLE)  # whoever asked is gone, and so may be our parent
         control.close()
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
+        for number in signal.valid_signals():  # Python ignores two, a shell what it starts in the background
+            if signal.getsignal(number) is signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
         if program is not None:
