@@ -162,7 +162,11 @@ async def note_sightings(services: Services) -> None:
     while services.sightings.wanted:
         await asyncio.sleep(services.periods.watch_seconds)
         if news := services.sightings.take_news():
-            await services.commit(lambda tx, news=news: keep_sightings(tx, news))  # type: ignore[misc]
+            try:
+                await services.commit(lambda tx, news=news: keep_sightings(tx, news))  # type: ignore[misc]
+            except Exception:
+                services.sightings.take_back(news)
+                raise
     await asyncio.Event().wait()
 
 

@@ -71,6 +71,10 @@ class Sightings:
         nodes, self._news = sorted(self._news), set()
         return [(node, self._sighting(node, self._seen[node])) for node in nodes if node in self._seen]
 
+    def take_back(self, news: list[tuple[str, Sighting]]) -> None:
+        """These could not be written: they are news still."""
+        self._news.update(node for node, _ in news)
+
     def _sighting(self, node: str, seen: _Seen) -> Sighting:
         place = self.file.place if seen.seconds is not None else None
         return Sighting(

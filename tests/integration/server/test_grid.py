@@ -23,6 +23,7 @@ from server_world import (
     started,
 )
 
+from perak.domain import whereabouts
 from perak.domain.carbon.intensity import yearly_intensity
 from perak.domain.report import Metered, OutputBlob
 from perak.server import sightings
@@ -217,9 +218,11 @@ async def test_a_claim_that_light_contradicts_gets_no_work(
     with_grid: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loopback answers within a millisecond or a few: such a node is near Sydney, and not in Germany."""
-    # On a machine that is busy with others most answers are late; one quick one is enough. So the loop has
-    # nothing else to do after a beat, which brings a probe: offers are read before it.
+    # On a machine that is busy with others most answers are late; one quick one is enough, and here a fifth
+    # of a second is quick. So the loop has nothing else to do after a beat, which brings a probe: offers are
+    # read before it.
     monkeypatch.setattr(sightings, "PROBES_EACH_SESSION", 10_000)
+    monkeypatch.setattr(whereabouts, "BOUND_KM_MAX", 20_000.0)
     node, honest = await opened(with_grid), await opened(with_grid, region="AU")
 
     async def refused() -> Any:
