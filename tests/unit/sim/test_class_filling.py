@@ -10,7 +10,7 @@ from benchmarks import class_filling
 from benchmarks.class_filling import Places
 
 ALL = np.array([0])
-LOOPS = ("fill", "_undominated", "_exactly", "_strides", "_table", "_extend", "_list")
+LOOPS = [name for name, each in vars(class_filling).items() if hasattr(each, "py_func")]
 
 
 @pytest.fixture(autouse=True)
