@@ -4,7 +4,8 @@ The auction has three steps, all on one core. Edges: which jobs fit which classe
 worth there. Bids: an auction in the manner of Bertsekas (1988) at the level of classes, whose price is that
 of a device; a better bid displaces the cheapest set of winners, whole gangs only, and what devices cost
 follows a staircase of asks, the cheapest to those who use them longest. Packing and search: gangs get offers
-in whole groups, and simulated annealing improves the plan by what it is truly worth.
+in whole groups, simulated annealing improves the plan by what it is truly worth, and in the end jobs of one
+size bid for each other's places.
 
 A renter pays ask x time and the displacement premium of its class: what the best bid that stayed outside
 would have given for a device. It is capped at the bid, so that nobody pays more than a match is worth to
@@ -32,7 +33,7 @@ from perak.domain.market.clearing import (
     worth,
 )
 from perak.domain.market.kernels.shapes import Classes, Edges, Gangs, Stairs, Stock, Wants
-from perak.domain.market.searching import promising, search
+from perak.domain.market.searching import search
 
 SWEEPS = 2
 """After the first bids everyone may bid again this often; more gain little."""
@@ -89,7 +90,7 @@ def instant(jobs: Jobs, offers: Offers) -> Cleared:
 def auction(jobs: Jobs, offers: Offers, *, epsilon: float | None = None, seed: int = 1) -> Cleared:
     """Match all jobs together. `epsilon`: the least step of a bid, in money per device; None: EPSILON.
 
-    The same `seed` gives the same plan.
+    A larger one is quicker, and further from the optimum. The same `seed` gives the same plan.
     """
     market = market_of(jobs, offers)
     fits = fits_of(market)
@@ -98,16 +99,15 @@ def auction(jobs: Jobs, offers: Offers, *, epsilon: float | None = None, seed: i
         none, free = np.zeros((0, 3), np.int64), np.zeros(offers.classes)
         return Cleared(plan=_priced(none, jobs, offers, market, free), premium=free)
     order = np.argsort(-fits.hope, kind="stable")[: int((fits.hope > 0).sum())]
-    if epsilon is None:
-        epsilon = EPSILON * float(np.median(fits.hope[order]))
+    usual = EPSILON * float(np.median(fits.hope[order])) or 1.0
+    epsilon = usual if epsilon is None else epsilon
     sizes = _few(jobs.devices)
     gang = np.abs(jobs.devices[:, None] - sizes[None, :]).argmin(axis=1)
-    shape = offers.classes, len(sizes), kernels.BINS
+    shape = offers.classes, len(stock.size), len(sizes), kernels.BINS
     stairs = Stairs(at=np.zeros(shape), slope=np.zeros(shape), gangs=sizes, steps=fits.steps)
     won, price, bids = kernels.auction(edges, fits.bins, gangs, gang, order, stock, stairs, epsilon, SWEEPS)
-    guess = kernels.guesses(edges, fits.bins, gangs, gang, stairs)
-    edges, guess, won = promising(edges, guess, won)
-    rows, trials = search(edges, guess, price, gangs, stock, won, seed=seed)
+    edges, guess, won = kernels.promising(edges, fits.bins, gangs, gang, stairs, won)
+    rows, trials = search(edges, guess, price, gangs, stock, won, coarse=epsilon / usual, seed=seed)
     premium = _premium(guess, edges, won, jobs, offers)
     plan = _priced(rows, jobs, offers, market, premium)
     return Cleared(plan=plan, premium=premium, bids=int(bids), trials=trials)
@@ -124,11 +124,13 @@ def market_of(jobs: Jobs, offers: Offers) -> Market:
     capacity = np.zeros((offers.classes, len(size)), np.int64)
     first_ask = np.zeros((offers.classes, len(size)))
     kernels.class_capacity(start, size, devices, price, capacity, first_ask)
+    level_start, level_asks = _level_sums(devices, price, kind, size, capacity)
     stock = Stock(
         start=start, devices=devices, price=price, by_size=np.lexsort((price, devices, kind)), size=size,
         table=np.array([whole // each * each for each in size]), capacity=capacity,
         device_start=np.concatenate([[0], np.cumsum(devices)])[start],
         ask_sum=np.concatenate([[0.0], np.cumsum(np.repeat(price, devices))]),
+        level_start=level_start, level_asks=level_asks,
     )  # fmt: skip
     classes = Classes(
         performance=offers.performance, memory_gb=offers.memory_gb,
@@ -141,6 +143,22 @@ def market_of(jobs: Jobs, offers: Offers) -> Market:
         carbon_price_per_kg=jobs.carbon_price_per_kg, admits=jobs.admits, whole=jobs.whole_gangs(),
     )  # fmt: skip
     return Market(order=order, stock=stock, first_ask=first_ask, classes=classes, wants=wants, gangs=gangs)
+
+
+def _level_sums(devices: Ints, price: Floats, kind: Ints, size: Ints, capacity: Ints) -> tuple[Ints, Floats]:
+    """`level_start` and `level_asks` of a Stock."""
+    starts, sums, begin = np.zeros(capacity.T.shape, np.int64), [], 0
+    for m, each in enumerate(size):
+        whole = devices // each * each
+        first = np.concatenate([[0], np.cumsum(capacity[:, m])])[:-1]
+        asks, theirs = np.repeat(price, whole), np.repeat(kind, whole)
+        total = np.concatenate([[0.0], np.cumsum(asks)])
+        starts[m] = begin + first + np.arange(len(first))
+        found = np.zeros(len(asks) + len(first))
+        found[np.arange(len(asks)) + theirs + 1] = total[1:] - total[first][theirs]
+        sums.append(found)
+        begin += len(found)
+    return starts, np.concatenate(sums)
 
 
 def fits_of(market: Market) -> Fits:
@@ -182,10 +200,9 @@ def _priced(rows: Ints, jobs: Jobs, offers: Offers, market: Market, premium: Flo
     """The plan with its prices: ask and premium per device-hour, together within the job's bid."""
     job, place, devices = rows[:, 0], rows[:, 1], rows[:, 2]
     offer = market.order[place]
-    merged, at = np.unique(np.stack([job, offer], axis=1), axis=0, return_inverse=True)
-    count = np.zeros(len(merged), np.int64)
-    np.add.at(count, at.ravel(), devices)
-    job, offer = merged[:, 0], merged[:, 1]
+    merged, at = np.unique(job * offers.count + offer, return_inverse=True)
+    count = np.bincount(at, devices, minlength=len(merged)).astype(np.int64)
+    job, offer = np.divmod(merged, max(1, offers.count))
     kind = offers.kind[offer]
     hours = runtime_h(jobs, offers, job, kind)
     asked = np.zeros(jobs.count)

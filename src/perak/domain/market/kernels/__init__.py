@@ -5,10 +5,11 @@ Compiled by numba at their first call and cached; nothing that starts quickly im
 """
 
 from perak.domain.market.kernels.at_once import instant
-from perak.domain.market.kernels.bidding import auction, guesses
+from perak.domain.market.kernels.bidding import auction, promising
 from perak.domain.market.kernels.bounding import dual, nearest
 from perak.domain.market.kernels.edges import BINS, class_capacity, find_edges
 from perak.domain.market.kernels.search import anneal, settle_all
+from perak.domain.market.kernels.trading import trade
 
 __all__ = [
     "BINS",
@@ -17,8 +18,9 @@ __all__ = [
     "class_capacity",
     "dual",
     "find_edges",
-    "guesses",
     "instant",
     "nearest",
+    "promising",
     "settle_all",
+    "trade",
 ]

@@ -3,7 +3,8 @@
 A job of level m can use an offer with at least ``size[m]`` devices, so that capacities are a chain: what jobs
 of level l and above take must not exceed what offers can give in groups of ``size[l]``. The *staircase* of a
 class is what a device costs there by the hours that it is used: the jobs that run longest take the cheapest
-devices.
+devices. There is one for each level, of the jobs of that level and above on what is large enough for them; a
+job counts with the highest of those up to its own, as large groups can't have cheap devices of small offers.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numba import njit
 from perak.domain.market.clearing import Flags, Floats, Ints
 from perak.domain.market.kernels.compiling import inner
 from perak.domain.market.kernels.edges import BINS
+from perak.domain.market.kernels.shapes import Edges
 
 SPARE = 0.02
 """Share of a class's capacity beyond which nobody has to outbid anyone for it."""
@@ -40,7 +42,7 @@ class Hall(NamedTuple):
     used: Ints
     price: Floats
     taken: Ints
-    """[class, bin]: devices of jobs of these hours."""
+    """[class, level, bin]: devices of jobs of these hours, of the level and above."""
     queue: Ints
     queued: Flags
     ends: Ints
@@ -63,13 +65,14 @@ def auction(edges, bins, gangs, gang, order, stock, stairs, eps, sweeps):
         np.full(jobs, -1, np.int64), np.zeros(jobs), np.full(jobs, -1, np.int64),
         np.empty(stock.device_start[-1] + classes + 2, np.int64), np.zeros(classes, np.int64),
         np.zeros((classes, levels), np.int64), np.zeros((classes, levels)),
-        np.zeros((classes, BINS), np.int64),
+        np.zeros((classes, levels, BINS), np.int64),
         np.empty(jobs + 1, np.int64), np.zeros(jobs, np.bool_), np.zeros(3, np.int64),
         np.empty(DISPLACED_MAX, np.int64),
     )  # fmt: skip
     for c in range(classes):
         for s in range(len(stairs.gangs)):
-            _raise_stair(c, s, hall.taken, stairs, stock)
+            for m in range(levels):
+                _raise_stair(c, m, s, hall.taken, stairs, stock)
     for j in order:
         _bid(j, edges, bins, gangs, gang, stock, stairs, hall, eps)
     _call(edges, bins, gangs, gang, stock, stairs, hall, eps)
@@ -101,13 +104,16 @@ def _bid(j, edges, bins, gangs, gang, stock, stairs, hall, eps):
     was = hall.won[j]
     if was >= 0:  # It leaves, if only to see what it would cost to come back.
         _leave(j, edges, bins, gangs, stock, hall)
-        _raise_stair(np.int64(edges.kind[was]), s, hall.taken, stairs, stock)
+        for low in range(m + 1):
+            _raise_stair(np.int64(edges.kind[was]), low, s, hall.taken, stairs, stock)
     best, second, at = 0.0, 0.0, np.int64(-1)
     kind, hours, worth, price = edges.kind, edges.hours, edges.worth, hall.price
     stair, slope, steps = stairs.at, stairs.slope, stairs.steps
     for e in range(edges.start[j], edges.start[j + 1]):
         c, b = kind[e], bins[e]
-        cost = stair[c, s, b] + slope[c, s, b] * (hours[e] - steps[b])
+        cost, past = 0.0, hours[e] - steps[b]
+        for low in range(m + 1):
+            cost = max(cost, stair[c, low, s, b] + slope[c, low, s, b] * past)
         net = worth[e] - k * (cost + (0.0 if e == was else price[c, m]))  # Its place is its own.
         if net > best:
             best, second, at = net, best, e
@@ -117,7 +123,8 @@ def _bid(j, edges, bins, gangs, gang, stock, stairs, hall, eps):
         at = -1
     if at != was and was >= 0:
         for other in range(len(stairs.gangs)):
-            _raise_stair(np.int64(edges.kind[was]), other, hall.taken, stairs, stock)
+            for low in range(m + 1):
+                _raise_stair(np.int64(edges.kind[was]), low, other, hall.taken, stairs, stock)
     if at < 0:
         return
     c = np.int64(edges.kind[at])
@@ -132,7 +139,8 @@ def _bid(j, edges, bins, gangs, gang, stock, stairs, hall, eps):
             _displace(c, level, edges, bins, gangs, stock, hall)
     for other in range(len(stairs.gangs)):
         if at != was or over or other == s:
-            _raise_stair(c, other, hall.taken, stairs, stock)
+            for low in range(len(stock.size) if over else m + 1):
+                _raise_stair(c, low, other, hall.taken, stairs, stock)
 
 
 @inner()
@@ -201,8 +209,8 @@ def _enter(j, at, edges, bins, gangs, stock, hall):
     hall.place[j] = hall.members[c]
     hall.member[stock.device_start[c] + c + hall.members[c]] = j
     hall.members[c] += 1
-    hall.taken[c, bins[at]] += gangs.devices[j]
     for m in range(gangs.level[j] + 1):
+        hall.taken[c, m, bins[at]] += gangs.devices[j]
         hall.used[c, m] += gangs.devices[j]
 
 
@@ -211,31 +219,31 @@ def _leave(j, edges, bins, gangs, stock, hall):
     """Take job j out of its class."""
     c = edges.kind[hall.won[j]]
     base = stock.device_start[c] + c
-    hall.taken[c, bins[hall.won[j]]] -= gangs.devices[j]
     last = hall.member[base + hall.members[c] - 1]
     hall.member[base + hall.place[j]] = last
     hall.place[last] = hall.place[j]
     hall.members[c] -= 1
     for m in range(gangs.level[j] + 1):
+        hall.taken[c, m, bins[hall.won[j]]] -= gangs.devices[j]
         hall.used[c, m] -= gangs.devices[j]
     hall.won[j] = -1
     hall.place[j] = -1
 
 
 @inner()
-def _raise_stair(c, s, taken, stairs, stock):
-    """The staircase of class c anew for one size of gang, from the devices that jobs of each bin take.
+def _raise_stair(c, m, s, taken, stairs, stock):
+    """The staircase of class c anew for a level and a size of gang, from the devices that jobs take by bin.
 
     A gang pushes those with shorter hours to dearer devices; a staircase is what that costs in all, exactly
     where offers can be divided: with P the sum of the cheapest asks and q devices taken by longer jobs, the
     sum over bins of their width times P(q + gang) - P(q).
     """
-    first, n = stock.device_start[c], stock.device_start[c + 1] - stock.device_start[c]
-    at, slope, asks = stairs.at[c, s], stairs.slope[c, s], stock.ask_sum[first : first + n + 1]
+    first, n = stock.level_start[m, c], stock.capacity[c, m]
+    at, slope, asks = stairs.at[c, m, s], stairs.slope[c, m, s], stock.level_asks[first : first + n + 1]
     top = asks[n] - asks[n - 1] if n else 0.0
     longer, g, steps = 0, stairs.gangs[s], stairs.steps
     for b in range(BINS - 1, -1, -1):
-        longer += taken[c, b]
+        longer += taken[c, m, b]
         low = min(longer, n)
         high = min(low + g, n)
         slope[b] = (asks[high] - asks[low] + (g - high + low) * top) / g
@@ -245,14 +253,30 @@ def _raise_stair(c, s, taken, stairs, stock):
 
 
 @njit(cache=True)
-def guesses(edges, bins, gangs, gang, stairs):
-    """Each edge's worth less about what its devices would cost, by the staircases."""
-    guess = np.empty(len(edges.kind))
+def promising(edges, bins, gangs, gang, stairs, won):
+    """(the edges that hope for something or were won, each's guess, the edge of these that each job won).
+
+    A guess is an edge's worth less about what its devices would cost, by the staircases.
+    """
     start, kind, worth, hours = edges
     stair, slope, _, steps = stairs
+    devices, level = gangs.devices, gangs.level
+    begin, their, most = np.zeros_like(start), np.full_like(won, -1), len(kind)
+    kinds, worths = np.empty_like(kind), np.empty(most)
+    hour, guess = np.empty(most), np.empty(most)
+    n = 0
     for j in range(len(gang)):
-        s, k = gang[j], gangs.devices[j]
+        s, k, m = gang[j], devices[j], level[j]
         for e in range(start[j], start[j + 1]):
             c, b = kind[e], bins[e]
-            guess[e] = worth[e] - k * (stair[c, s, b] + slope[c, s, b] * (hours[e] - steps[b]))
-    return guess
+            cost, past = 0.0, hours[e] - steps[b]
+            for low in range(m + 1):
+                cost = max(cost, stair[c, low, s, b] + slope[c, low, s, b] * past)
+            hope = worth[e] - k * cost
+            if hope > 0.0 or e == won[j]:
+                kinds[n], worths[n], hour[n], guess[n] = c, worth[e], hours[e], hope
+                if e == won[j]:
+                    their[j] = n
+                n += 1
+        begin[j + 1] = n
+    return Edges(begin, kinds[:n], worths[:n], hour[:n]), guess[:n], their

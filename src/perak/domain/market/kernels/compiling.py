@@ -6,9 +6,23 @@ written, ten seconds of it, for the words of an error that is never raised.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from numba import njit
+
+
+def _forget_what_is_older(folder: Path) -> None:
+    """Numba looks at a loop's own file alone, and would go on with the constants that others had once."""
+    newest = max(each.stat().st_mtime for each in folder.glob("*.py"))
+    for index in folder.glob("__pycache__/*.nbi"):
+        with suppress(OSError):  # Another process was first, or the folder is not ours.
+            if index.stat().st_mtime < newest:
+                index.unlink()
+
+
+_forget_what_is_older(Path(__file__).parent)
 
 inner = partial(
     njit, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", _nrt=False

@@ -46,7 +46,7 @@ def find_edges(wants, classes, capacity, first_ask, lowest, scale):
     # What a named group of arrays gives out is counted each time, so that loops use names of their own.
     devices, level, memory, work, value, deadline, delay, carbon, admits, whole = wants
     performance, has_memory, kg, region = classes
-    n = 0
+    faster, n = np.log(performance), 0
     for j in range(jobs):
         if whole[j]:
             if n + count > len(kind):
@@ -54,6 +54,7 @@ def find_edges(wants, classes, capacity, first_ask, lowest, scale):
                 kind, bins = _longer(kind, room), _longer(bins, room)
                 worth, hours = _longer(worth, room), _longer(hours, room)
             k, m, best = devices[j], level[j], 0.0
+            long = np.log(max(work[j] / k, 1e-300)) - lowest
             for c in range(count):
                 if not admits[j, region[c]] or memory[j] > has_memory[c] or k > capacity[c, m]:
                     continue
@@ -64,13 +65,12 @@ def find_edges(wants, classes, capacity, first_ask, lowest, scale):
                 left = v - k * r * first_ask[c, m]
                 if left > 0.0:
                     kind[n], worth[n], hours[n] = c, v, r
+                    bins[n] = min(BINS - 1, max(0, int((long - faster[c]) * scale)))
                     best = max(best, left)
                     n += 1
             hope[j] = best / k
         start[j + 1] = n
-    for e in range(n):
-        bins[e] = min(BINS - 1, max(0, int((np.log(max(hours[e], 1e-300)) - lowest) * scale)))
-    return start, kind[:n].copy(), worth[:n].copy(), hours[:n].copy(), bins[:n].copy(), hope
+    return start, kind[:n], worth[:n], hours[:n], bins[:n], hope
 
 
 @making()

@@ -13,7 +13,8 @@ from perak.domain.market.kernels.shapes import Gangs, Stock
 
 class Bench(NamedTuple):
     """Where a class is packed: by offer what is free, the next that has something, the hours on it, and where
-    these go in the end; by level what is spare; and the parts, (job, offer, devices)."""
+    these go in the end; by level what is spare; the parts, (job, offer, devices); and by job of the class its
+    key, and the place of each in the order of these."""
 
     free: Ints
     next: Ints
@@ -21,6 +22,8 @@ class Bench(NamedTuple):
     moved: Ints
     spare: Ints
     parts: Ints
+    key: Floats
+    order: Ints
 
 
 def bench_of(stock: Stock, gangs: Gangs) -> Bench:
@@ -30,18 +33,20 @@ def bench_of(stock: Stock, gangs: Gangs) -> Bench:
     return Bench(
         free=np.empty(offers, np.int64), next=np.empty(offers, np.int64), load=np.empty(offers),
         moved=np.empty(offers, np.int64), spare=np.empty(len(stock.size), np.int64),
-        parts=np.empty((groups, 3), np.int64),
+        parts=np.empty((groups, 3), np.int64), key=np.empty(1 + len(gangs.devices)),
+        order=np.empty(1 + len(gangs.devices), np.int64),
     )  # fmt: skip
 
 
 @inner()
-def pack(c, jobs, n, won, hours, gangs, stock, bench, cost):
-    """Give each of ``jobs[:n]`` (longest hours first) the cheapest devices of class c: how many parts.
+def pack(c, jobs, hours, n, boost, gangs, stock, bench, cost):
+    """Give each of ``jobs[:n]``, of so many hours, the cheapest devices of class c: how many parts.
 
-    `cost[job]`: the asks of its devices, infinite where it does not fit. `won`: its edge. A group that would
-    leave later, larger ones without a place goes to another offer. Afterwards offers of one size exchange all
-    that is on them, the most hours to the lowest ask.
+    Longest hours first, times the `boost` of the job's level. `cost[job]`: the asks of its devices, infinite
+    where it does not fit. A group that would leave later, larger ones without a place goes to another offer.
+    Afterwards offers of one size exchange all that is on them, the most hours to the lowest ask.
     """
+    _in_order(jobs, hours, n, gangs.level, boost, bench)
     first, last = stock.start[c], stock.start[c + 1]
     free, following, load, moved = bench.free, bench.next, bench.load, bench.moved
     spare, parts, k, level = bench.spare, bench.parts, gangs.devices, gangs.level
@@ -58,12 +63,15 @@ def pack(c, jobs, n, won, hours, gangs, stock, bench, cost):
             spare[m] -= k[jobs[x]]
     begin, filled = first, np.int64(0)  # Not a literal, which would be compiled for on its own.
     for x in range(n):
-        j = jobs[x]
+        place = bench.order[x]
+        j = jobs[place]
         cost[j] = 0.0
-        r, need, mine = hours[won[j]], k[j], filled
+        r, need, mine = hours[place], k[j], filled
         for guarded in (True, False):
             if need > 0:
-                need, begin, filled = _fill(j, need, r, begin, last, filled, guarded, gangs, stock, bench)
+                need, begin, filled = _fill(
+                    j, place, need, r, begin, last, filled, guarded, gangs, stock, bench
+                )
         if need > 0:
             cost[j] = np.inf
             for m in range(level[j] + 1):
@@ -73,15 +81,27 @@ def pack(c, jobs, n, won, hours, gangs, stock, bench, cost):
                 filled = mine
     _exchange(first, last, stock, bench)
     for x in range(filled):
-        j, o = parts[x, 0], moved[parts[x, 1]]
-        parts[x, 1] = o
-        cost[j] += parts[x, 2] * hours[won[j]] * price[o]
+        place, o = parts[x, 0], moved[parts[x, 1]]
+        parts[x, 0], parts[x, 1] = jobs[place], o
+        cost[jobs[place]] += parts[x, 2] * hours[place] * price[o]
     return filled
 
 
 @inner()
-def _fill(j, need, r, begin, last, filled, guarded, gangs, stock, bench):
-    """Give job j devices of the offers from `begin` on: (what it still needs, begin, filled).
+def _in_order(jobs, hours, n, level, boost, bench):
+    """The places of the jobs as they are packed."""
+    key, order = bench.key, bench.order
+    for x in range(n):
+        h, z = hours[x] * boost[level[jobs[x]]], x
+        while z > 0 and key[z - 1] < h:
+            key[z], order[z] = key[z - 1], order[z - 1]
+            z -= 1
+        key[z], order[z] = h, x
+
+
+@inner()
+def _fill(j, place, need, r, begin, last, filled, guarded, gangs, stock, bench):
+    """Give job j, of the place, devices of the offers from `begin` on: (what it still needs, begin, filled).
 
     Where `guarded`, no group goes where it would leave larger ones without a place.
     """
@@ -108,7 +128,7 @@ def _fill(j, need, r, begin, last, filled, guarded, gangs, stock, bench):
             free[o] = f - t
             need -= t
             load[o] += t * r
-            parts[filled, 0], parts[filled, 1], parts[filled, 2] = j, o, t
+            parts[filled, 0], parts[filled, 1], parts[filled, 2] = place, o, t
             filled += 1
         if free[o] == 0:
             if before < 0:

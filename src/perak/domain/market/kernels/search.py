@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from perak.domain.market.kernels.chains import draw, move
+from perak.domain.market.kernels.chains import draw, hope_of, list_row, move
 from perak.domain.market.kernels.compiling import inner
 from perak.domain.market.kernels.gangs import pack
-from perak.domain.market.kernels.seats import at_most, in_order, lean, settle
+from perak.domain.market.kernels.seats import lean, settle, weigh
 
 COLD = 0.05
 """The last share of the trials, in which only what is better stands."""
@@ -17,7 +17,7 @@ ASKED_EVERY = 2
 
 
 @njit(cache=True, error_model="numpy")
-def settle_all(edges, gangs, stock, boost, leaning, seats, trial, bench, rows):
+def settle_all(gangs, stock, boost, leaning, seats, trial, bench, rows):
     """Pack the plan in `seats` into `rows`, (job, offer, devices): how many there are.
 
     Where `leaning`, find first what suits each class; who does not fit, or costs more than it is worth,
@@ -25,9 +25,9 @@ def settle_all(edges, gangs, stock, boost, leaning, seats, trial, bench, rows):
     """
     written = 0
     for c in range(len(stock.start) - 1):
-        filled = settle(c, edges, gangs, stock, boost, seats, trial.order, bench)
+        filled = settle(c, gangs, stock, boost, seats, bench)
         if leaning:
-            lean(c, edges, gangs, stock, boost, seats, trial, bench)
+            lean(c, gangs, stock, boost, seats, trial.cost, bench)
             continue
         for x in range(filled):
             for y in range(3):
@@ -37,28 +37,24 @@ def settle_all(edges, gangs, stock, boost, leaning, seats, trial, bench, rows):
 
 
 @njit(cache=True, error_model="numpy")
-def anneal(
-    begin, end, last, packed, edges, guess, price, gangs, stock, boost, live, heat, seats, hopes, trial, bench
-):
-    """Improve the plan in `seats` by the trials from `begin` to `end`, of `last` in all: how many stood.
+def anneal(trials, edges, guess, price, gangs, stock, boost, live, heat, seats, hopes, trial, bench):
+    """Improve the packed plan in `seats` by so many trials: how many stood.
 
     Simulated annealing (Kirkpatrick et al. 1983): a job drawn at random, of `live`, moves to another class,
     with whoever it pushes out; the trial stands if welfare grew, or fell by little, which is the less likely
-    the more it fell and the later it is. Classes are `packed`, or what counts is welfare if offers could be
-    divided. `heat`, in money: the mean loss that is put up with at first. `guess`: an edge's worth less about
-    what its devices cost; `price`, [class, level]: what bids made of a device beyond that. `boost`, by bias
-    and level: larger groups may be packed before smaller ones of longer hours, where that leaves fewer of
-    them without cheap devices.
+    the more it fell and the later it is. `heat`, in money: the mean loss that is put up with at first.
+    `guess`: an edge's worth less about what its devices cost; `price`, [class, level]: what bids made of a
+    device beyond that. `boost`, by bias and level: larger groups may be packed before smaller ones of longer
+    hours, where that leaves fewer of them without cheap devices.
     """
     stood = 0
     for j in range(len(trial.won)):
         trial.won[j] = seats.won[j]
-    for c in range(0 if packed else len(seats.total)):
-        n, at = seats.members[c], seats.start[c]
-        seats.total[c] = at_most(c, n, seats.hours[at:], seats.worth[at:], seats.devices[at:], stock)
+    for c in range(len(seats.total)):
+        weigh(c, stock, seats)
     won, touched, jobs = seats.won, trial.touched, len(live)
-    for t in range(begin, end):
-        if t % (ASKED_EVERY * jobs) == 0 or t == begin:
+    for t in range(trials):
+        if t % (ASKED_EVERY * jobs) == 0:
             _ask_around(edges, guess, gangs, won, hopes)
         j = live[draw(trial.state) % jobs]
         e = _drawn_to(j, edges, guess, price, gangs, trial)
@@ -66,11 +62,11 @@ def anneal(
             continue
         # Minus its logarithm has the mean of 1 that Metropolis et al. (1953) want for a loss to stand.
         luck = -np.log((draw(trial.state) + 1.0) / 2147483648.0)
-        loss = luck * heat * max(0.0, 1.0 - t / last - COLD)
+        loss = luck * heat * max(0.0, 1.0 - t / trials - COLD)
         if move(j, e, edges, guess, gangs, stock, seats, hopes, trial) and _judge(
-            packed, loss, edges, gangs, stock, boost, seats, trial, bench
+            loss, gangs, stock, boost, seats, trial, bench
         ):
-            _keep(packed, gangs, seats, trial)
+            _keep(edges, gangs, stock, seats, trial)
             stood += 1
         for x in range(trial.ends[1]):
             trial.won[touched[x]] = won[touched[x]]
@@ -109,7 +105,7 @@ def _ask_around(edges, guess, gangs, won, hopes):
 
 
 @inner()
-def _judge(packed, loss, edges, gangs, stock, boost, seats, trial, bench):
+def _judge(loss, gangs, stock, boost, seats, trial, bench):
     """Whether the trial's classes are worth more than before, or less by no more than `loss`.
 
     Most are not, and that can be seen without packing: devices never cost less than where offers can be
@@ -118,29 +114,27 @@ def _judge(packed, loss, edges, gangs, stock, boost, seats, trial, bench):
     kind, total, hoped, rows = trial.kind, trial.total, trial.hoped, trial.ends[0]
     before, now = 0.0, 0.0
     for y in range(rows):
-        c, n = kind[y], trial.counts[y]
-        before += seats.total[c]
-        hoped[y] = at_most(c, n, trial.hours[y], trial.worth[y], trial.devices[y], stock)
+        before += seats.total[kind[y]]
+        hoped[y] = hope_of(y, stock, seats, trial)
         now += hoped[y]
-        total[y], trial.bias[y] = hoped[y], seats.bias[c]
     least = before + 1e-9 * abs(before) + 1e-12 - loss
-    for y in range(rows if packed else 0):
+    for y in range(rows):
         if now <= least:
             return False
+        trial.bias[y] = seats.bias[kind[y]]
         pick = draw(trial.state)
         if pick & 3 == 0:
             trial.bias[y] = (pick >> 2) % len(boost)
-        _pack(y, edges, gangs, stock, boost, trial, bench)
+        _pack(y, gangs, stock, boost, seats, trial, bench)
         now += total[y] - hoped[y]
     return now > least
 
 
 @inner()
-def _pack(y, edges, gangs, stock, boost, trial, bench):
+def _pack(y, gangs, stock, boost, seats, trial, bench):
     """Pack row y: what it is worth less its cost, in `total`."""
-    n, jobs, worth, cost = trial.counts[y], trial.lists[y], trial.worth[y], trial.cost
-    in_order(jobs, n, trial.won, edges.hours, gangs.level, boost, trial.bias[y], trial.order)
-    pack(trial.kind[y], trial.order, n, trial.won, edges.hours, gangs, stock, bench, cost)
+    jobs, worth, cost, n = trial.list, trial.list_worth, trial.cost, list_row(y, seats, trial)
+    pack(trial.kind[y], jobs, trial.list_hours, n, boost[trial.bias[y]], gangs, stock, bench, cost)
     total = 0.0
     for x in range(n):
         total += max(0.0, worth[x] - cost[jobs[x]])
@@ -148,27 +142,28 @@ def _pack(y, edges, gangs, stock, boost, trial, bench):
 
 
 @inner()
-def _keep(packed, gangs, seats, trial):
+def _keep(edges, gangs, stock, seats, trial):
     """Make the trial the plan."""
     won, cost, used, members = seats.won, seats.cost, seats.used, seats.members
-    member, hours, worth, devices = seats.member, seats.hours, seats.worth, seats.devices
     for x in range(trial.ends[1]):
         won[trial.touched[x]] = trial.won[trial.touched[x]]
     for y in range(trial.ends[0]):
-        c = trial.kind[y]
-        n, jobs = seats.start[c], trial.lists
+        c, jobs = trial.kind[y], trial.list
+        n, first = seats.start[c], seats.start[c]
         for m in range(used.shape[1]):
             used[c, m] = 0
-        for x in range(trial.counts[y]):
-            j = jobs[y, x]
-            if packed and trial.cost[j] >= trial.worth[y, x]:
+        many = list_row(y, seats, trial)
+        for x in range(many):
+            j = jobs[x]
+            if trial.cost[j] >= trial.list_worth[x]:
                 won[j] = -1
                 trial.won[j] = -1
                 continue
-            cost[j], member[n], hours[n] = trial.cost[j], j, trial.hours[y, x]
-            worth[n], devices[n] = trial.worth[y, x], trial.devices[y, x]
+            cost[j], seats.member[n], seats.hours[n] = trial.cost[j], j, edges.hours[won[j]]
+            seats.worth[n], seats.devices[n] = trial.list_worth[x], gangs.devices[j]
             n += 1
             for m in range(gangs.level[j] + 1):
                 used[c, m] += gangs.devices[j]
-        members[c], seats.bias[c] = n - seats.start[c], trial.bias[y]
+        members[c], seats.bias[c] = n - first, trial.bias[y]
         seats.total[c] = trial.total[y]
+        weigh(c, stock, seats)

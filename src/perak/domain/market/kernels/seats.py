@@ -23,13 +23,19 @@ class Seats(NamedTuple):
     hours: Floats
     worth: Floats
     devices: Ints
+    before: Ints
+    """The first device that the member would have, if offers could be divided."""
+    gain: Floats
+    """What it is worth less what these devices cost, or nothing."""
     start: Ints
-    """Each class's first place in these four."""
+    """Each class's first place in these six."""
     members: Ints
     used: Ints
     """[class, level]: devices of jobs of the level and above."""
     total: Floats
     """By class: what its jobs are worth less their cost."""
+    hoped: Floats
+    """By class: what they would be, if offers could be divided."""
     bias: Ints
     """By class: the row of `boost` that it is packed by."""
 
@@ -56,20 +62,19 @@ def seats_of(edges: Edges, gangs: Gangs, stock: Stock, won: Ints) -> Seats:
         np.add.at(used[:, level], kind[reaches], gangs.devices[winner[reaches]])
     return Seats(
         won=won, cost=np.full(len(won), np.inf), member=member, hours=hours, worth=worth, devices=devices,
-        start=start, members=members, used=used, total=np.zeros(classes),
-        bias=np.zeros(classes, np.int64),
+        before=np.zeros(places, np.int64), gain=np.zeros(places), start=start, members=members, used=used,
+        total=np.zeros(classes), hoped=np.zeros(classes), bias=np.zeros(classes, np.int64),
     )  # fmt: skip
 
 
 @inner()
-def settle(c, edges, gangs, stock, boost, seats, order, bench):
+def settle(c, gangs, stock, boost, seats, bench):
     """Pack class c until all who are in it fit and are worth their cost: how many parts."""
     member, hours, worth, devices = seats.member, seats.hours, seats.worth, seats.devices
     won, cost, used, first = seats.won, seats.cost, seats.used, seats.start[c]
     while True:
         n = seats.members[c]
-        in_order(member[first:], n, won, edges.hours, gangs.level, boost, seats.bias[c], order)
-        filled = pack(c, order, n, won, edges.hours, gangs, stock, bench, cost)
+        filled = pack(c, member[first:], hours[first:], n, boost[seats.bias[c]], gangs, stock, bench, cost)
         kept, total = first, 0.0
         for x in range(first, first + n):
             j = member[x]
@@ -87,13 +92,15 @@ def settle(c, edges, gangs, stock, boost, seats, order, bench):
 
 
 @inner()
-def lean(c, edges, gangs, stock, boost, seats, trial, bench):
-    """Find which sizes of groups had better go first in class c: that suits classes differently."""
+def lean(c, gangs, stock, boost, seats, other, bench):
+    """Find which sizes of groups had better go first in class c: that suits classes differently.
+
+    `other`: room for costs, by job.
+    """
     n, first = seats.members[c], seats.start[c]
-    member, worth, cost, other = seats.member, seats.worth, seats.cost, trial.cost
+    member, worth, cost, hours = seats.member, seats.worth, seats.cost, seats.hours
     for b in range(1, len(boost)):
-        in_order(member[first:], n, seats.won, edges.hours, gangs.level, boost, b, trial.order)
-        pack(c, trial.order, n, seats.won, edges.hours, gangs, stock, bench, other)
+        pack(c, member[first:], hours[first:], n, boost[b], gangs, stock, bench, other)
         total, sound = 0.0, True
         for x in range(first, first + n):
             j = member[x]
@@ -106,27 +113,13 @@ def lean(c, edges, gangs, stock, boost, seats, trial, bench):
 
 
 @inner()
-def in_order(jobs, n, won, hours, level, boost, bias, order):
-    """The jobs as they are packed, in `order`: longest hours first, larger groups before by `boost`."""
-    for x in range(n):
-        j = jobs[x]
-        h = hours[won[j]] * boost[bias, level[j]]
-        z = x
-        while z > 0 and hours[won[order[z - 1]]] * boost[bias, level[order[z - 1]]] < h:
-            order[z] = order[z - 1]
-            z -= 1
-        order[z] = j
-
-
-@inner()
-def at_most(c, n, hours, worth, devices, stock):
-    """What n jobs, longest hours first, would be worth in class c less their cost, if offers could be
-    divided."""
-    at, asks = stock.device_start[c], stock.ask_sum
-    total, before = 0.0, asks[at]
-    for x in range(n):
-        at += devices[x]
-        after = asks[at]
-        total += max(0.0, worth[x] - hours[x] * (after - before))
-        before = after
-    return total
+def weigh(c, stock, seats):
+    """Find what the members of class c are worth less their cost, if offers could be divided."""
+    first, at, asks, total = seats.start[c], stock.device_start[c], stock.ask_sum, 0.0
+    for x in range(first, first + seats.members[c]):
+        after = at + seats.devices[x]
+        gain = max(0.0, seats.worth[x] - seats.hours[x] * (asks[after] - asks[at]))
+        seats.before[x], seats.gain[x] = at, gain
+        total += gain
+        at = after
+    seats.hoped[c] = total

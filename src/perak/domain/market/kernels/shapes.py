@@ -62,6 +62,10 @@ class Stock(NamedTuple):
     """Each class's first device."""
     ask_sum: Floats
     """The asks of all devices before each."""
+    level_start: Ints
+    """[level, class]: where the class's sums begin in the next, which has one more of them than capacity."""
+    level_asks: Floats
+    """The asks of the class's devices in whole groups before each, from 0 on."""
 
 
 class Edges(NamedTuple):
@@ -74,7 +78,7 @@ class Edges(NamedTuple):
 
 
 class Stairs(NamedTuple):
-    """What devices cost by the hours that they are used, [class, size of gang, bin of hours]."""
+    """What devices cost by the hours that they are used, [class, level, size of gang, bin of hours]."""
 
     at: Floats
     slope: Floats
