@@ -99,7 +99,7 @@ def auction(jobs: Jobs, offers: Offers, *, epsilon: float | None = None, seed: i
         none, free = np.zeros((0, 3), np.int64), np.zeros(offers.classes)
         return Cleared(plan=_priced(none, jobs, offers, market, free), premium=free)
     order = np.argsort(-fits.hope, kind="stable")[: int((fits.hope > 0).sum())]
-    usual = EPSILON * float(np.median(fits.hope[order])) or 1.0
+    usual = _usual_epsilon(fits)
     epsilon = usual if epsilon is None else epsilon
     sizes = _few(jobs.devices)
     gang = np.abs(jobs.devices[:, None] - sizes[None, :]).argmin(axis=1)
@@ -176,6 +176,16 @@ def fits_of(market: Market) -> Fits:
     steps = np.exp(lowest + np.arange(kernels.BINS) / scale)
     steps[0] = 0.0
     return Fits(edges=Edges(start, kind, worth_, hours), bins=bins, steps=steps, hope=hope)
+
+
+def usual_epsilon(jobs: Jobs, offers: Offers) -> float:
+    """The least step of a bid, in money per device, where none is asked for."""
+    return _usual_epsilon(fits_of(market_of(jobs, offers)))
+
+
+def _usual_epsilon(fits: Fits) -> float:
+    hopeful = fits.hope[fits.hope > 0]
+    return EPSILON * float(np.median(hopeful)) if len(hopeful) else 1.0
 
 
 def _few(values: Ints) -> Ints:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 
 import benchmarks
 import pytest
 
 from perak.domain.market import kernels
+from perak.domain.market.kernels.compiling import forget_what_is_older
 
 MAKES = {
     "arange", "argsort", "array", "concatenate", "copy", "empty", "empty_like", "flatnonzero", "full", "ones",
@@ -38,3 +40,15 @@ def test_what_counts_no_references_makes_no_arrays(path: Path) -> None:
 
 def test_one_that_does_is_found() -> None:
     assert made_uncounted("@inner()\ndef f(n):\n    return np.zeros(n)\n") == ["f:3"]
+
+
+def test_what_was_compiled_before_a_source_changed_is_compiled_anew(tmp_path: Path) -> None:
+    """Loops hold constants of other files, and numba looks at their own alone."""
+    cache = tmp_path / "__pycache__"
+    cache.mkdir()
+    times = {"one.py": 100, "__pycache__/old.nbi": 150, "other.py": 200, "__pycache__/new.nbi": 250}
+    for name, at in times.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (at, at))
+    forget_what_is_older(tmp_path)
+    assert [each.name for each in cache.iterdir()] == ["new.nbi"]

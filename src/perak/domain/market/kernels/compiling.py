@@ -13,7 +13,7 @@ from pathlib import Path
 from numba import njit
 
 
-def _forget_what_is_older(folder: Path) -> None:
+def forget_what_is_older(folder: Path) -> None:
     """Numba looks at a loop's own file alone, and would go on with the constants that others had once."""
     newest = max(each.stat().st_mtime for each in folder.glob("*.py"))
     for index in folder.glob("__pycache__/*.nbi"):
@@ -22,7 +22,7 @@ def _forget_what_is_older(folder: Path) -> None:
                 index.unlink()
 
 
-_forget_what_is_older(Path(__file__).parent)
+forget_what_is_older(Path(__file__).parent)
 
 inner = partial(
     njit, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", _nrt=False
