@@ -73,7 +73,7 @@ def test_without_it_nothing_is_pulled(found: dict[str, bytes] | Exception) -> No
 
 
 def test_an_exchange_that_stays_away_is_no_endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("perak.agent.work.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("perak.agent.work.time", SimpleNamespace(sleep=lambda seconds: None))
     made, _ = work(Unavailable("the exchange is away"))
     with pytest.raises(WorkFailed, match="tried 1 times"):
         made._image(ORDER, lambda line: None)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERAK_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("PERAK_URL", URL)
     monkeypatch.setenv("PERAK_API_KEY", "pk_secret")
-    monkeypatch.setattr("perak.client.sync.time.sleep", lambda _: None)
+    monkeypatch.setattr("perak.client.sync.time", SimpleNamespace(sleep=lambda _: None))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -68,14 +69,15 @@ def call(request: pytest.FixtureRequest, fake: FakeExchange) -> Both:
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """No test waits; the pauses that were asked for are kept."""
+    """No test waits; the pauses that the client asked for are kept, and no other thread's."""
     kept: list[float] = []
 
     async def pause(seconds: float) -> None:
         kept.append(seconds)
 
-    monkeypatch.setattr("perak.client.sync.time.sleep", kept.append)
-    monkeypatch.setattr("perak.client.aio.asyncio.sleep", pause)
+    monkeypatch.setattr("perak.client.sync.time", SimpleNamespace(sleep=kept.append))
+    loop = SimpleNamespace(sleep=pause, to_thread=asyncio.to_thread)
+    monkeypatch.setattr("perak.client.aio.asyncio", loop)
     return kept
 
 
