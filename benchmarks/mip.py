@@ -29,7 +29,7 @@ from benchmarks.market_instances import Shape, Table, standard, thin
 if TYPE_CHECKING:
     from benchmarks.class_filling import Places
 
-SEEDS = (101, 102, 1, 2)
+SEEDS = (401, 402, 1, 2, 101, 102)
 """The first two were not used in development."""
 ROUNDS_MAX = 120
 SECONDS_MAX = 40.0

@@ -22,13 +22,13 @@ CANDIDATES = 24
 LARGE = 160
 """With more devices than that in a class, on the mean, a trial takes longer than it is worth: there are none,
 and a clearing takes less than half a second."""
-TRIALS_A_JOB = 1300
-SEARCH_WORK = 16_000_000
+TRIALS_A_JOB = 2000
+SEARCH_WORK = 24_000_000
 TRIAL_WORK = 6
 """Trials: so many a job, and no more than this work is enough for, where one is TRIAL_WORK and as much as
 there are jobs and offers in a class on the mean. That takes a second or two, as the interval between batches
 allows."""
-HEAT = 0.03
+HEAT = 0.045
 """The mean loss that is put up with at first, in what a job gains on the mean."""
 HOT_TRIALS = 400
 """That is of use with so many trials a job; with fewer it is less."""
