@@ -23,6 +23,7 @@ INSTALLER = ROOT / "requirements" / "pip.txt"
 INPUTS = (Path(__file__), INSTALLER, REQUIREMENTS, ROOT / "pyproject.toml")
 OLDEST_PYTHON = (3, 11)  # The oldest version named by requires-python.
 OLDEST_PIP = (22, 3)  # The first pip that installs into another environment (--python).
+LOOPS = ROOT / "src" / "perak" / "domain" / "market" / "kernels"
 SELDOM_IMPORTED = (
     r"/(tests?|testing|lexers|dialects|fontTools|matplotlib|moto|mypyc?|pip|pkg_resources|scipy|setuptools)/"
 )
@@ -38,6 +39,8 @@ def main() -> None:
     VENV.mkdir(exist_ok=True)
     with (VENV / ".setup-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # Two `make` at once: the second waits and finds the work done.
+        forget_old_loops(LOOPS, LOOPS)
+        forget_old_loops(ROOT / "benchmarks", LOOPS)
         digest = inputs_digest()
         if is_ready(digest):
             return
@@ -45,6 +48,18 @@ def main() -> None:
         install(create_environment())
         STAMP.write_text(digest)
         say("The environment is ready: .venv/bin/perak")
+
+
+def forget_old_loops(folder: Path, used: Path) -> None:
+    """Forget what numba compiled of a folder before a file there, or in one that it uses, changed.
+
+    It looks at a function's own file alone, and would go on with the constants that others had once.
+    """
+    sources = [each for source in (folder, used) for each in source.glob("*.py")]
+    newest = max((each.stat().st_mtime for each in sources), default=0.0)
+    for index in folder.glob("__pycache__/*.nbi"):
+        if index.stat().st_mtime < newest:
+            index.unlink()
 
 
 def inputs_digest() -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import benchmarks
 import pytest
+from scripts.setup import forget_old_loops
 
 from perak.domain.market import kernels
-from perak.domain.market.kernels.compiling import forget_what_is_older
 
 MAKES = {
     "arange", "argsort", "array", "concatenate", "copy", "empty", "empty_like", "flatnonzero", "full", "ones",
@@ -50,5 +50,5 @@ def test_what_was_compiled_before_a_source_changed_is_compiled_anew(tmp_path: Pa
     for name, at in times.items():
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (at, at))
-    forget_what_is_older(tmp_path)
+    forget_old_loops(tmp_path, tmp_path)
     assert [each.name for each in cache.iterdir()] == ["new.nbi"]

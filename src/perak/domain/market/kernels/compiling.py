@@ -2,27 +2,16 @@
 
 That takes a minute, so they assign no array to a slice: numba would compile for it how a text is joined and
 written, ten seconds of it, for the words of an error that is never raised.
+
+Numba keeps what it compiled until the function's own file changes; what that took from others stays as it
+was. `make setup` forgets what is older than any of them.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 from numba import njit
-
-
-def forget_what_is_older(folder: Path) -> None:
-    """Numba looks at a loop's own file alone, and would go on with the constants that others had once."""
-    newest = max(each.stat().st_mtime for each in folder.glob("*.py"))
-    for index in folder.glob("__pycache__/*.nbi"):
-        with suppress(OSError):  # Another process was first, or the folder is not ours.
-            if index.stat().st_mtime < newest:
-                index.unlink()
-
-
-forget_what_is_older(Path(__file__).parent)
 
 inner = partial(
     njit, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy", _nrt=False
