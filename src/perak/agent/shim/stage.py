@@ -106,9 +106,7 @@ def _become(
     kernel.die_with_parent()  # until bubblewrap asks for the same itself
     if os.getppid() != shim_pid:
         os._exit(127)
-    for (
-        each
-    ) in signal.valid_signals():  # Python ignores two, a shell three of what it starts in the background
+    for each in signal.valid_signals():  # Python ignores two, a shell what it starts in the background
         if signal.getsignal(each) is signal.SIG_IGN:
             signal.signal(each, signal.SIG_DFL)
     argv = [plan["bwrap"]]

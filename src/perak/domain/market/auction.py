@@ -39,6 +39,8 @@ SWEEPS = 2
 """After the first bids everyone may bid again this often; more gain little."""
 EPSILON = 0.01
 """Bids rise by at least this share of what a device is worth to the median job."""
+LEAST_EPSILON = 1e-300
+"""A smaller one can't be divided by."""
 LEAST_HOURS = 1e-260
 """Shorter work has no logarithm worth a staircase."""
 
@@ -185,7 +187,7 @@ def usual_epsilon(jobs: Jobs, offers: Offers) -> float:
 
 def _usual_epsilon(fits: Fits) -> float:
     hopeful = fits.hope[fits.hope > 0]
-    return EPSILON * float(np.median(hopeful)) if len(hopeful) else 1.0
+    return max(LEAST_EPSILON, EPSILON * float(np.median(hopeful))) if len(hopeful) else 1.0
 
 
 def _few(values: Ints) -> Ints:

@@ -111,9 +111,7 @@ def _bid(j, edges, bins, gangs, gang, stock, stairs, hall, eps):
     stair, slope, steps = stairs.at, stairs.slope, stairs.steps
     for e in range(edges.start[j], edges.start[j + 1]):
         c, b = kind[e], bins[e]
-        cost, past = 0.0, hours[e] - steps[b]
-        for low in range(m + 1):
-            cost = max(cost, stair[c, low, s, b] + slope[c, low, s, b] * past)
+        cost = _cost(c, m, s, b, hours[e] - steps[b], stair, slope)
         net = worth[e] - k * (cost + (0.0 if e == was else price[c, m]))  # Its place is its own.
         if net > best:
             best, second, at = net, best, e
@@ -141,6 +139,15 @@ def _bid(j, edges, bins, gangs, gang, stock, stairs, hall, eps):
         if at != was or over or other == s:
             for low in range(len(stock.size) if over else m + 1):
                 _raise_stair(c, low, other, hall.taken, stairs, stock)
+
+
+@inner()
+def _cost(c, m, s, b, past, stair, slope):
+    """What a device of class c costs a job of level m and gang size s, `past` hours above those of bin b."""
+    cost = 0.0
+    for low in range(m + 1):
+        cost = max(cost, stair[c, low, s, b] + slope[c, low, s, b] * past)
+    return cost
 
 
 @inner()
@@ -269,10 +276,7 @@ def promising(edges, bins, gangs, gang, stairs, won):
         s, k, m = gang[j], devices[j], level[j]
         for e in range(start[j], start[j + 1]):
             c, b = kind[e], bins[e]
-            cost, past = 0.0, hours[e] - steps[b]
-            for low in range(m + 1):
-                cost = max(cost, stair[c, low, s, b] + slope[c, low, s, b] * past)
-            hope = worth[e] - k * cost
+            hope = worth[e] - k * _cost(c, m, s, b, hours[e] - steps[b], stair, slope)
             if hope > 0.0 or e == won[j]:
                 kinds[n], worths[n], hour[n], guess[n] = c, worth[e], hours[e], hope
                 if e == won[j]:
